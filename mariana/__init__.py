@@ -1,0 +1,70 @@
+"""Mariana: a table in, a served neural network out; a list in, an autocomplete out.
+
+The public names are loaded when they are first used, so that ``mariana.trainer`` can be imported
+and can train where the compiled kernel is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mariana.autocomplete import Completion, Index, build_index, open_index
+    from mariana.errors import (
+        FileFormatError,
+        InvalidInputError,
+        KernelError,
+        MarianaError,
+        NotFoundError,
+        OutOfRangeError,
+        StoreError,
+    )
+    from mariana.model import Model, load_model
+    from mariana.store import Store
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Completion": "autocomplete",
+    "FileFormatError": "errors",
+    "Index": "autocomplete",
+    "InvalidInputError": "errors",
+    "KernelError": "errors",
+    "MarianaError": "errors",
+    "Model": "model",
+    "NotFoundError": "errors",
+    "OutOfRangeError": "errors",
+    "Store": "store",
+    "StoreError": "errors",
+    "build_index": "autocomplete",
+    "load_model": "model",
+    "open_index": "autocomplete",
+}
+
+__all__ = [
+    "Completion",
+    "FileFormatError",
+    "Index",
+    "InvalidInputError",
+    "KernelError",
+    "MarianaError",
+    "Model",
+    "NotFoundError",
+    "OutOfRangeError",
+    "Store",
+    "StoreError",
+    "build_index",
+    "load_model",
+    "open_index",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"mariana.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'mariana' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,50 @@
+"""The border to C: the only package that imports the extension, and the only place that knows cffi.
+
+``dense`` runs networks, ``trie`` looks up indexes, ``rows`` reads numbers out of JSON. Above this package
+nobody sees a pointer; below it nobody sees an array.
+"""
+
+from __future__ import annotations
+
+from mariana._kernel import ffi, lib
+from mariana.errors import KernelError
+
+__all__ = ["check", "choose_isa", "ffi", "isa_names", "lib", "usable_isas"]
+
+
+def check(status: int, doing: str) -> None:
+    """Raise KernelError for a status that is not success.
+
+    Args:
+        status: what a C function returned.
+        doing: what was tried, for the message: "open the network".
+    """
+    if status != 0:
+        name = ffi.string(lib.mrn_status_name(status)).decode()
+        message = ffi.string(lib.mrn_status_message(status)).decode()
+        raise KernelError(f"cannot {doing}: {message}", status=name)
+
+
+def isa_names() -> list[str]:
+    """Return the instruction sets that this build knows, weakest first."""
+    return [ffi.string(lib.mrn_isa_name(i)).decode() for i in range(lib.mrn_isa_count())]
+
+
+def usable_isas() -> list[str]:
+    """Return the instruction sets that this machine can run, weakest first."""
+    return [name for i, name in enumerate(isa_names()) if lib.mrn_isa_usable(i)]
+
+
+def choose_isa(highest: str | None = None) -> int:
+    """Return the number of the best usable instruction set that is not above ``highest``.
+
+    Raises:
+        KernelError: ``highest`` names no instruction set.
+    """
+    chosen = ffi.new("size_t *")
+    status = lib.mrn_isa_choose(ffi.NULL if highest is None else highest.encode(), chosen)
+    if status != 0:
+        raise KernelError(
+            f"unknown instruction set {highest!r}; known here: {', '.join(isa_names())}", status="E_ISA"
+        )
+    return int(chosen[0])

@@ -1,0 +1,69 @@
+"""The command ``mariana``: one module a family of commands, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from mariana import __version__
+from mariana.errors import MarianaError
+
+_COMMANDS = {
+    "complete": "index",
+    "config": "config",
+    "demo": "demo",
+    "evaluate": "predict",
+    "index": "index",
+    "inspect": "inspect",
+    "predict": "predict",
+    "serve": "serve",
+    "train": "train",
+}
+"""The module under ``mariana.cli`` that holds each command."""
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"mariana.cli.{_COMMANDS[cmd_name]}")
+        command = getattr(module, cmd_name)
+        assert isinstance(command, click.Command)  # noqa: S101 - a fact about our own table
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "-V", "--version", prog_name="mariana")
+def cli() -> None:
+    """Turn a table into a served neural network, and a list into an autocomplete.
+
+    \b
+    Example:
+      mariana train iris --target species
+      mariana index cities.tsv --name cities
+      mariana serve
+    """
+
+
+def main() -> None:
+    """Run the command line: exit 0 on success, 1 on a failure with one line on stderr, 2 on wrong usage."""
+    try:
+        cli(standalone_mode=True)
+    except MarianaError as error:
+        sys.exit(f"mariana: {_one_line(error)}")
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        sys.exit(f"mariana: {_one_line(error)}")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,315 @@
+"""The model file: one safetensors file whose metadata says everything that serving needs.
+
+The metadata key ``mariana`` holds one JSON document, :class:`ModelMetadata`. This module is the only
+place that knows it: the trainer fills it, :func:`save_model` writes it, :func:`read_model` checks it.
+``docs/format.md`` explains it for other programs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError, model_validator
+
+from mariana.errors import FileFormatError
+
+FORMAT_VERSION = 1
+"""The version written; readers refuse a higher one."""
+
+METADATA_KEY = "mariana"
+MAX_COLUMNS = 1 << 20
+MAX_UNITS = 1 << 20
+
+ActivationName = Literal["linear", "relu", "sigmoid", "tanh", "softmax"]
+Label = StrictInt | StrictStr
+Finite = Annotated[float, Field(allow_inf_nan=False, ge=-3.4028234663852886e38, le=3.4028234663852886e38)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FeatureName = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+
+class NumericFeature(_Part):
+    """A number; the network sees ``(value - shift) * scale``."""
+
+    kind: Literal["numeric"] = "numeric"
+    name: FeatureName
+    fill: Finite | None = Field(default=None, description="stands in for a missing value; None: refused")
+    shift: Finite = 0.0
+    scale: Finite = 1.0
+
+
+class BooleanFeature(_Part):
+    """True or false; the network sees ``(1 or 0 - shift) * scale``."""
+
+    kind: Literal["boolean"] = "boolean"
+    name: FeatureName
+    fill: StrictBool | None = Field(default=None, description="stands in for a missing value; None: refused")
+    shift: Finite = 0.0
+    scale: Finite = 1.0
+
+
+class CategoricalFeature(_Part):
+    """One of a list of strings; the network sees one column a category, 1 or 0.
+
+    A value that is not in the list counts as missing.
+    """
+
+    kind: Literal["categorical"] = "categorical"
+    name: FeatureName
+    categories: tuple[StrictStr, ...] = Field(min_length=1, max_length=65536)
+    fill: StrictStr | None = Field(default=None, description="stands in for a missing value; None: refused")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.categories)) != len(self.categories):
+            raise ValueError(f"feature {self.name!r} names a category twice")
+        if self.fill is not None and self.fill not in self.categories:
+            raise ValueError(f"feature {self.name!r} is filled with {self.fill!r}, which is not among its categories")
+        return self
+
+
+Feature = Annotated[NumericFeature | BooleanFeature | CategoricalFeature, Field(discriminator="kind")]
+
+
+class DenseLayer(_Part):
+    """``activation(x @ weight + bias)``; the tensors are ``NAME.weight`` (inputs, units) and ``NAME.bias`` (units)."""
+
+    kind: Literal["dense"] = "dense"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]
+    inputs: Annotated[int, Field(ge=1, le=MAX_COLUMNS)]
+    units: Annotated[int, Field(ge=1, le=MAX_UNITS)]
+    activation: ActivationName = "linear"
+    use_bias: bool = True
+
+
+class TargetScaling(_Part):
+    """A regression network's output ``o`` means ``o * scale + shift``, target by target."""
+
+    shift: tuple[Finite, ...]
+    scale: tuple[Finite, ...]
+
+
+class TrainingRecord(_Part):
+    """How the network came to be: enough to repeat it, nothing that changes from run to run."""
+
+    data: str = Field(default="", description="name of the data set or file")
+    data_sha256: Sha256 | None = None
+    rows: int = Field(default=0, ge=0, description="rows trained on")
+    seed: int | None = None
+    epochs: int = Field(default=0, ge=0)
+    batch_size: int | None = None
+    loss: str = ""
+    optimizer: dict[str, Any] = Field(default_factory=dict, description="name and configuration")
+    metrics: dict[str, dict[str, float]] = Field(
+        default_factory=dict, description="metric by split: train, validation, test"
+    )
+    versions: dict[str, str] = Field(default_factory=dict, description="versions of what trained it")
+
+
+class Golden(_Part):
+    """A few raw rows with the outputs that they must give; checked whenever the file is loaded."""
+
+    inputs: tuple[tuple[Finite | None, ...], ...] = Field(max_length=64, description="None is a missing value")
+    outputs: tuple[tuple[Finite, ...], ...] = Field(max_length=64)
+
+
+class ModelMetadata(_Part):
+    """Everything about a model but its weights."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    task: Literal["classification", "regression"]
+    features: tuple[Feature, ...] = Field(min_length=1, max_length=MAX_COLUMNS)
+    input_shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        min_length=1, max_length=8, description="shape of one row before it was made flat, for example (8, 8)"
+    )
+    layers: tuple[DenseLayer, ...] = Field(min_length=1, max_length=64)
+    labels: tuple[Label, ...] = Field(default=(), description="class labels in the order of the outputs")
+    targets: tuple[str, ...] = Field(default=(), description="names of what is predicted")
+    target_scaling: TargetScaling | None = None
+    precision: Literal["float32"] = "float32"
+    training: TrainingRecord = TrainingRecord()
+    golden: Golden = Golden(inputs=(), outputs=())
+    tensors: dict[str, Sha256] = Field(default_factory=dict, description="SHA-256 of each tensor's bytes")
+
+    @property
+    def columns(self) -> int:
+        """Raw columns of one row: one a feature."""
+        return len(self.features)
+
+    @property
+    def encoded_columns(self) -> int:
+        """Columns that the first layer sees: categorical features are one-hot."""
+        return sum(len(f.categories) if f.kind == "categorical" else 1 for f in self.features)
+
+    @property
+    def outputs(self) -> int:
+        """Units of the last layer."""
+        return self.layers[-1].units
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights and biases."""
+        return sum(la.inputs * la.units + la.units * la.use_bias for la in self.layers)
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each tensor that the file must hold."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer in self.layers:
+            shapes[f"{layer.name}.weight"] = (layer.inputs, layer.units)
+            if layer.use_bias:
+                shapes[f"{layer.name}.bias"] = (layer.units,)
+        return shapes
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [feature.name for feature in self.features]
+        if len(set(names)) != len(names):
+            raise ValueError("two features have the same name")
+        if math.prod(self.input_shape) != self.columns:
+            raise ValueError(f"input_shape {self.input_shape} does not hold {self.columns} features")
+        if len({layer.name for layer in self.layers}) != len(self.layers):
+            raise ValueError("two layers have the same name")
+        width = self.encoded_columns
+        for layer in self.layers:
+            if layer.inputs != width:
+                raise ValueError(f"layer {layer.name!r} takes {layer.inputs} inputs, but gets {width}")
+            if layer.activation == "softmax" and layer is not self.layers[-1]:
+                raise ValueError(f"layer {layer.name!r} is softmax, which only the last layer can be")
+            width = layer.units
+        if self.task == "classification":
+            self._check_classification()
+        elif self.labels:
+            raise ValueError("a regression model has no class labels")
+        if self.target_scaling is not None and (
+            self.task != "regression"
+            or len(self.target_scaling.shift) != width
+            or len(self.target_scaling.scale) != width
+        ):
+            raise ValueError(f"target_scaling belongs to regression and needs {width} shifts and scales")
+        rows = self.golden.inputs
+        if (
+            len(rows) != len(self.golden.outputs)
+            or any(len(row) != self.columns for row in rows)
+            or any(len(row) != width for row in self.golden.outputs)
+        ):
+            raise ValueError("the golden inputs and outputs do not fit the network")
+        return self
+
+    def _check_classification(self) -> None:
+        last = self.layers[-1]
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("two classes have the same label")
+        if last.activation == "softmax" and last.units >= 2 and len(self.labels) == last.units:
+            return
+        if last.activation == "sigmoid" and last.units == 1 and len(self.labels) == 2:
+            return
+        raise ValueError(
+            f"a classification network ends in softmax with a unit a class, or in one sigmoid unit for two classes; "
+            f"found {last.units} {last.activation} units and {len(self.labels)} labels"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model file that has been read and checked.
+
+    Attributes:
+        metadata: everything but the weights.
+        tensors: by name, float32, C-contiguous, finite, of the shapes that the metadata says.
+    """
+
+    metadata: ModelMetadata
+    tensors: dict[str, NDArray[np.float32]]
+
+
+def to_bytes(metadata: ModelMetadata, tensors: dict[str, NDArray[np.float32]]) -> bytes:
+    """Return the bytes of a model file; the same arguments give the same bytes.
+
+    Args:
+        metadata: what the file says; its ``tensors`` (checksums) are filled in here.
+        tensors: float32 arrays of the shapes that ``metadata.tensor_shapes()`` says.
+
+    Raises:
+        FileFormatError: the tensors do not fit the metadata or are not finite.
+    """
+    arrays = {name: np.ascontiguousarray(tensor, dtype="<f4") for name, tensor in tensors.items()}
+    _check_tensors("model", metadata, arrays)
+    metadata = metadata.model_copy(
+        update={"tensors": {n: hashlib.sha256(a.tobytes()).hexdigest() for n, a in sorted(arrays.items())}}
+    )
+    return safetensors.numpy.save(arrays, metadata={METADATA_KEY: metadata.model_dump_json()})
+
+
+def read_model(path: str | Path) -> ModelFile:
+    """Read a model file and check all of it.
+
+    Raises:
+        FileFormatError: the file is damaged, newer than this version, or inconsistent.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file() and path.exists():
+        raise FileFormatError(f"{path}: not a regular file; a model file is named model.safetensors")
+    data = path.read_bytes()
+    metadata = _read_metadata(path, data)
+    tensors = {name: np.ascontiguousarray(array) for name, array in safetensors.numpy.load(data).items()}
+    _check_tensors(str(path), metadata, tensors)
+    for name, array in tensors.items():
+        if hashlib.sha256(array.tobytes()).hexdigest() != metadata.tensors.get(name):
+            raise FileFormatError(f"{path}: tensor {name!r} is damaged: its SHA-256 is not the one in the metadata")
+    return ModelFile(metadata, tensors)
+
+
+def _read_metadata(path: Path, data: bytes) -> ModelMetadata:
+    try:
+        safetensors.deserialize(data)
+    except safetensors.SafetensorError as error:
+        raise FileFormatError(f"{path}: not a safetensors file, or a damaged one: {error}") from None
+    header_bytes = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + header_bytes])
+    text = (header.get("__metadata__") or {}).get(METADATA_KEY)
+    if text is None:
+        raise FileFormatError(f"{path}: no {METADATA_KEY!r} metadata; this safetensors file is not a Mariana model")
+    try:
+        document = json.loads(text)
+        version = document.get("format_version") if isinstance(document, dict) else None
+    except (ValueError, RecursionError):
+        raise FileFormatError(f"{path}: the {METADATA_KEY!r} metadata is not JSON") from None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise FileFormatError(
+            f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest known here; update Mariana"
+        )
+    try:
+        return ModelMetadata.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "metadata"
+        raise FileFormatError(f"{path}: {where}: {first['msg']}") from None
+
+
+def _check_tensors(path: str, metadata: ModelMetadata, tensors: dict[str, NDArray[np.float32]]) -> None:
+    shapes = metadata.tensor_shapes()
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise FileFormatError(f"{path}: tensor {name!r} is missing")
+        found = tensors[name]
+        if found.dtype != np.float32 or found.shape != shape:
+            raise FileFormatError(
+                f"{path}: tensor {name!r} must be float32 {shape}, found {found.dtype} {found.shape}"
+            )
+        if not np.isfinite(found).all():
+            raise FileFormatError(f"{path}: tensor {name!r} holds a number that is not finite")
+    if extra := sorted(tensors.keys() - shapes.keys()):
+        raise FileFormatError(f"{path}: tensor {extra[0]!r} belongs to no layer")

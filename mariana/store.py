@@ -1,0 +1,173 @@
+"""The store: one folder of models and indexes, published whole.
+
+::
+
+    store/models/NAME/VERSION/model.safetensors     VERSION = 1, 2, ...; the highest is served
+    store/indexes/NAME/                             the files of one autocomplete index
+
+Nothing is ever half there: a file is written beside its place, fsynced, and renamed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mariana.errors import InvalidInputError, NotFoundError, StoreError
+
+NAME_PATTERN = r"[a-z0-9][a-z0-9_.-]{0,63}"
+MODEL_FILE = "model.safetensors"
+_NAME = re.compile(NAME_PATTERN)
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+
+def check_name(name: str) -> str:
+    """Return ``name`` if it may name a model or an index; raise InvalidInputError otherwise."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInputError(
+            f"{name[:64]!r} is no name for a model or an index: use 1 to 64 of a-z, 0-9, '_', '.', '-', "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+def fsync_directory(path: Path) -> None:
+    """Make a rename inside ``path`` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _store_errors(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(error.errno, f"cannot {doing}: {error.strerror or error}") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that readers see the old content or the new, never a part; durable on return.
+
+    Raises:
+        StoreError: the disk is full, read-only, or the folder cannot be made.
+    """
+    with _store_errors(f"write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # mkstemp made it private
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        fsync_directory(path.parent)
+
+
+class Store:
+    """A folder of models and indexes.
+
+    Args:
+        path: the folder; made when something is first published.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r})"
+
+    def model_names(self) -> list[str]:
+        """Return the names of the models that have at least one version, sorted."""
+        return [name for name in self._names("models") if self.model_versions(name)]
+
+    def model_versions(self, name: str) -> list[int]:
+        """Return the versions of a model, ascending; empty for an unknown one."""
+        folder = self.path / "models" / check_name(name)
+        if not folder.is_dir():
+            return []
+        return sorted(
+            int(entry.name)
+            for entry in folder.iterdir()
+            if _VERSION.fullmatch(entry.name) and (entry / MODEL_FILE).exists()
+        )
+
+    def model_path(self, name: str, version: int | None = None) -> Path:
+        """Return the file of a model; of its highest version when none is named.
+
+        Raises:
+            NotFoundError: there is no such model or version.
+        """
+        versions = self.model_versions(name)
+        if not versions:
+            known = ", ".join(self.model_names()) or "none"
+            raise NotFoundError(f"no model {name!r} in {self.path}; there are: {known}")
+        if version is not None and version not in versions:
+            raise NotFoundError(f"model {name!r} has no version {version}; there are: {', '.join(map(str, versions))}")
+        return self.path / "models" / name / str(version or versions[-1]) / MODEL_FILE
+
+    def publish_model(self, name: str, data: bytes) -> Path:
+        """Publish the bytes of a model file as the next version and return its path.
+
+        Two publishers at once get two versions.
+        """
+        folder = self.path / "models" / check_name(name)
+        with _store_errors(f"publish model {name!r} in {self.path}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
+            try:
+                os.chmod(temporary, 0o755)  # mkdtemp made it private
+                write_whole(temporary / MODEL_FILE, data)
+                while True:
+                    version = max([0, *(int(p.name) for p in folder.iterdir() if _VERSION.fullmatch(p.name))]) + 1
+                    try:
+                        os.rename(temporary, folder / str(version))
+                        break
+                    except OSError as error:
+                        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                            raise
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+            fsync_directory(folder)
+        return folder / str(version) / MODEL_FILE
+
+    def index_names(self) -> list[str]:
+        """Return the names of the indexes, sorted."""
+        return self._names("indexes")
+
+    def index_path(self, name: str) -> Path:
+        """Return the folder of an index.
+
+        Raises:
+            NotFoundError: there is no such index.
+        """
+        folder = self.path / "indexes" / check_name(name)
+        if not folder.is_dir():
+            known = ", ".join(self.index_names()) or "none"
+            raise NotFoundError(f"no index {name!r} in {self.path}; there are: {known}")
+        return folder
+
+    def new_index_path(self, name: str) -> Path:
+        """Return the folder where an index of this name belongs, whether it is there or not."""
+        return self.path / "indexes" / check_name(name)
+
+    def _names(self, kind: str) -> list[str]:
+        folder = self.path / kind
+        if not folder.is_dir():
+            return []
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and _NAME.fullmatch(entry.name))
