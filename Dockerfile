@@ -9,7 +9,8 @@ RUN python3 -m pip wheel --no-cache-dir --wheel-dir /wheels .
 
 FROM ${BASE_IMAGE}
 COPY --from=build /wheels /wheels
-# hadolint ignore=DL3013 -- the version is the one that the build stage made
+# The version is the one that the build stage made.
+# hadolint ignore=DL3013
 RUN python3 -m pip install --no-cache-dir --no-index --find-links=/wheels mariana-serve \
     && rm -rf /wheels \
     && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin mariana \
