@@ -41,12 +41,14 @@ run: $(VENV)/run ## train the demo, index the cities, serve both on http://127.0
 test: $(VENV)/test ## every test that this machine can run
 	$(BIN)/pytest -n auto $(PYTEST)
 
-check: $(VENV)/check c-check ## format, lint, types, layers, C under gcc and clang
+check: $(VENV)/check c-check ## format, lint, types, layers, containers, C under gcc and clang
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $$(find csrc -name '*.[ch]' -not -path '*/build/*')
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/docker-compose config --quiet
 
 c-check:         ## build and test csrc/ alone, with each compiler that is here
 	$(MAKE) -C csrc check
