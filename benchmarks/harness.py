@@ -89,7 +89,9 @@ def table(title: str, rows: list[Row]) -> str:
     ]
     for r in rows:
         bar = "" if r.bar is None else f"<= {r.bar:g} {'met' if r.ratio <= r.bar else '**missed**'}"
-        peers = ", ".join(f"{name} {value:.3g}" for name, value in sorted(r.peers.items(), key=lambda p: p[1]))
+        peers = ", ".join(
+            f"{name} {value:.3g}" for name, value in sorted(r.peers.items(), key=lambda p: p[1])
+        )
         best = f"{r.best_peer} {r.peers[r.best_peer]:.3g} {r.unit}"
         lines.append(f"| {r.what} | **{r.ratio:.2f}x** | {bar} | {r.ours:.3g} {r.unit} | {best} | {peers} |")
     return "\n".join([*lines, ""])
@@ -131,6 +133,10 @@ def versions(*names: str) -> dict[str, str]:
 def write_results(name: str, title: str, rows: list[Row], peers: dict[str, str]) -> str:
     """Write results/NAME.json and return the table."""
     RESULTS.mkdir(exist_ok=True)
-    document = {"machine": machine(), "versions": peers, "rows": [{**asdict(r), "ratio": r.ratio} for r in rows]}
+    document = {
+        "machine": machine(),
+        "versions": peers,
+        "rows": [{**asdict(r), "ratio": r.ratio} for r in rows],
+    }
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return table(title, rows)

@@ -39,10 +39,12 @@ class _LazyGroup(click.Group):
         return command
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, "-V", "--version", prog_name="mariana")
 def cli() -> None:
-    """Turn a table into a served neural network, and a list into an autocomplete.
+    r"""Turn a table into a served neural network, and a list into an autocomplete.
 
     \b
     Example:

@@ -17,7 +17,9 @@ store_option: Decorator = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the models and indexes.  [default: $MARIANA_STORE or ./store]",
 )
-json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")
+json_option: Decorator = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON for other programs."
+)
 
 
 def settings(**options: Any) -> Settings:

@@ -24,7 +24,15 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
         shutil.copytree(ROOT / name, sources / name, symlinks=True, ignore=BUILT)
     for name in FILES:
         shutil.copy2(ROOT / name, sources / name)
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder / "dist"), str(sources)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--no-isolation",
+        "--outdir",
+        str(folder / "dist"),
+        str(sources),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     (wheel,) = (folder / "dist").glob("*.whl")
@@ -52,7 +60,7 @@ def test_wheel_is_one_abi3_wheel_with_everything_in(distributions: tuple[Path, P
     assert static <= names
     assert "mariana/server/static/mariana-autocomplete.js" in names
     assert data < 2_000_000, "the data sets together stay under 2 MB"
-    assert not [name for name in names if name.split("/")[0] not in {"mariana"} and ".dist-info/" not in name]
+    assert not [name for name in names if name.split("/")[0] != "mariana" and ".dist-info/" not in name]
 
 
 def test_sdist_holds_real_files_and_the_c_sources(distributions: tuple[Path, Path]) -> None:
@@ -60,12 +68,16 @@ def test_sdist_holds_real_files_and_the_c_sources(distributions: tuple[Path, Pat
     with tarfile.open(sdist) as archive:
         members = {member.name.split("/", 1)[-1]: member for member in archive.getmembers()}
     assert not [name for name, member in members.items() if member.issym() or member.islnk()]
-    sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc").rglob("*.[chd]*") if "build/" not in str(p)}
+    sources = {
+        p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc").rglob("*.[chd]*") if "build/" not in str(p)
+    }
     assert {name for name in sources if (ROOT / name).is_file()} <= members.keys()
     assert _modules() <= members.keys()
 
 
-def test_installed_wheel_works_away_from_the_sources(distributions: tuple[Path, Path], tmp_path: Path) -> None:
+def test_installed_wheel_works_away_from_the_sources(
+    distributions: tuple[Path, Path], tmp_path: Path
+) -> None:
     wheel, _ = distributions
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
