@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from pydantic_core import from_json
 from tqdm import tqdm
 
 from mariana._binding import trie
@@ -175,8 +176,8 @@ class Index:
 
     def _payload(self, raw: bytes) -> Any:
         try:
-            return json.loads(raw)
-        except (ValueError, RecursionError) as error:
+            return from_json(raw, allow_inf_nan=False)
+        except ValueError as error:
             raise FileFormatError(f"{self.info.path}: a payload is not JSON; build the index again") from error
 
 
