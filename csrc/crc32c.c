@@ -53,8 +53,9 @@ uint32_t crc32c_portable(uint32_t crc, const void *data, size_t bytes) {
 #include <immintrin.h>
 
 /* The instruction takes a new input every cycle but answers after three, so three runs side by side hide the
- * wait: the checksum of the whole is put together by moving a run's checksum over the bytes behind it. A plain
- * single run already reads 8 bytes in 3 cycles, faster than the checks that follow it, so we leave it there. */
+ * wait: the checksum of the whole is put together by moving a run's checksum over the bytes behind it. A
+ * plain single run already reads 8 bytes in 3 cycles, faster than the checks that follow it, so we leave it
+ * there. */
 __attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, const void *data, size_t bytes) {
     const uint8_t *at = data;
     uint64_t sum = ~crc;
@@ -70,11 +71,14 @@ __attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, con
 }
 
 uint32_t crc32c(uint32_t crc, const void *data, size_t bytes) {
-    return __builtin_cpu_supports("sse4.2") ? crc32c_sse42(crc, data, bytes) : crc32c_portable(crc, data, bytes);
+    return __builtin_cpu_supports("sse4.2") ? crc32c_sse42(crc, data, bytes)
+                                            : crc32c_portable(crc, data, bytes);
 }
 
 #else
 
-uint32_t crc32c(uint32_t crc, const void *data, size_t bytes) { return crc32c_portable(crc, data, bytes); }
+uint32_t crc32c(uint32_t crc, const void *data, size_t bytes) {
+    return crc32c_portable(crc, data, bytes);
+}
 
 #endif

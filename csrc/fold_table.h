@@ -1,7 +1,8 @@
 /* Written by make_fold.py: do not edit. */
 /* clang-format off */
 #define FOLD_UNICODE "14.0.0"
-enum { FOLD_BLOCK = 64, FOLD_DROPPED = 1, FOLD_FIRST = 2, FOLD_LONGEST = 33 };
+enum { FOLD_BLOCK = 64, FOLD_DROPPED = 1, FOLD_FIRST = 2 };
+enum { FOLD_POINT_MAX = 33 }; /* bytes that one code point may become */
 static const uint8_t fold_index[] = {
 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,0,26,27,28,0,29,30,31,32,33,34,35,0,36,37,38,0,0,0,39,40,41,0,42,0,43,0,44,0,45,46,0,47,48,49,50,51,52,
 53,0,54,55,0,0,0,0,0,0,0,0,0,56,0,57,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,58,59,0,60,0,61,0,0,0,62,63,64,65,66,67,0,0,0,0,68,69,70,71,72,12,73,74,75,76,77,78,79,80,

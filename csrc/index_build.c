@@ -3,7 +3,8 @@
  *   1. check and fold each entry                     keys in one arena
  *   2. sort by key and text; drop texts seen twice   equal keys end up side by side
  *   3. sort by rank                                  from here on an entry is its rank: 0 is the best
- *   4. sweep the sorted keys with a stack            each rank gets its parent and the depth where it leaves it
+ *   4. sweep the sorted keys with a stack            each rank gets its parent and the depth where it leaves
+ * it
  *   5. lay out and write the records in rank order
  */
 
@@ -54,9 +55,13 @@ static const uint8_t *entry_payload(const builder *b, size_t entry, size_t *byte
     return (const uint8_t *)b->in->payloads + start;
 }
 
-static double entry_score(const builder *b, size_t entry) { return b->in->scores[entry] + 0.0; /* -0 becomes 0 */ }
+static double entry_score(const builder *b, size_t entry) {
+    return b->in->scores[entry] + 0.0; /* -0 becomes 0 */
+}
 
-static int score_is_integer(double score) { return score <= (double)SCORE_INTEGER_MAX && score == floor(score); }
+static int score_is_integer(double score) {
+    return score <= (double)SCORE_INTEGER_MAX && score == floor(score);
+}
 
 /* ---- Sorting ------------------------------------------------------------------------------------------ */
 
@@ -143,7 +148,8 @@ static int grow_keys(builder *b) {
 /* Check one entry and add its key to the arena; returns its verdict. */
 static int fold_entry(builder *b, size_t entry) {
     size_t text_bytes, payload_bytes;
-    const uint8_t *text = entry_text(b, entry, &text_bytes), *payload = entry_payload(b, entry, &payload_bytes);
+    const uint8_t *text = entry_text(b, entry, &text_bytes),
+                  *payload = entry_payload(b, entry, &payload_bytes);
     if (text_bytes == 0)
         return MRN_E_TEXT;
     if (text_bytes > MRN_TEXT_MAX || payload_bytes > MRN_PAYLOAD_MAX)
@@ -177,13 +183,13 @@ static int fold_entries(builder *b, signed char *verdicts) {
         int verdict = fold_entry(b, i);
         verdicts[i] = (signed char)verdict;
         if (verdict == MRN_OK)
-            b->by_key[b->count++] =
-                (item){key_head(b->keys + b->key_start[i], b->key_bytes[i]), (uint32_t)i};
+            b->by_key[b->count++] = (item){key_head(b->keys + b->key_start[i], b->key_bytes[i]), (uint32_t)i};
     }
     return MRN_OK;
 }
 
-/* ---- 2, 3. Sort by key, drop what is there twice, sort by rank ------------------------------------------- */
+/* ---- 2, 3. Sort by key, drop what is there twice, sort by rank -------------------------------------------
+ */
 
 static void sort_entries(builder *b, signed char *verdicts) {
     sort_items(b, b->by_key, b->count, by_key_tie);
@@ -207,7 +213,8 @@ static void sort_entries(builder *b, signed char *verdicts) {
         b->rank[b->by_rank[r].entry] = (uint32_t)r;
 }
 
-/* ---- 4. The tree ---------------------------------------------------------------------------------------- */
+/* ---- 4. The tree ----------------------------------------------------------------------------------------
+ */
 
 static const uint8_t *rank_key(const builder *b, uint32_t rank, size_t *bytes) {
     uint32_t entry = b->by_rank[rank].entry;
@@ -215,9 +222,9 @@ static const uint8_t *rank_key(const builder *b, uint32_t rank, size_t *bytes) {
     return b->keys + b->key_start[entry];
 }
 
-/* The sorted keys form a trie whose inner nodes are the lengths at which neighbours part. A subtree is stood for
- * by its best rank. When all children of an inner node are known, the best of them goes on as the node, and the
- * others become its branches at that depth. */
+/* The sorted keys form a trie whose inner nodes are the lengths at which neighbours part. A subtree is stood
+ * for by its best rank. When all children of an inner node are known, the best of them goes on as the node,
+ * and the others become its branches at that depth. */
 typedef struct open_subtree {
     uint32_t best;
     int32_t shared; /* bytes shared with the subtree to its left; -1 for the first */
@@ -273,7 +280,8 @@ static void build_tree(builder *b) {
         }
         int32_t shared = from == 0 ? -1 : 0;
         if (from > 0)
-            while ((size_t)shared < key_bytes && (size_t)shared < last_bytes && key[shared] == last_key[shared])
+            while ((size_t)shared < key_bytes && (size_t)shared < last_bytes &&
+                   key[shared] == last_key[shared])
                 shared++;
         if (top > 0)
             close_nodes(b, b->stack, &top, shared);
@@ -302,7 +310,8 @@ static size_t suffix_start(const builder *b, uint32_t rank, size_t key_bytes) {
     return b->depth[rank] < key_bytes ? (size_t)b->depth[rank] + 1 : key_bytes;
 }
 
-/* ---- 5. The file ---------------------------------------------------------------------------------------- */
+/* ---- 5. The file ----------------------------------------------------------------------------------------
+ */
 
 static size_t varint_bytes(uint64_t value) {
     size_t bytes = 1;
@@ -350,8 +359,9 @@ static shape record_shape(const builder *b, uint32_t rank) {
     s.text = entry_text(b, s.entry, &s.text_bytes);
     s.payload = entry_payload(b, s.entry, &s.payload_bytes);
     s.score = entry_score(b, s.entry);
-    s.flags = (b->branches[rank] > 0 ? MRN_RECORD_BRANCHES : 0u) | (s.suffix_bytes > 255 ? MRN_RECORD_WIDE : 0u) |
-              (score_is_integer(s.score) ? 0u : MRN_RECORD_FLOAT) | (s.payload_bytes > 0 ? MRN_RECORD_PAYLOAD : 0u);
+    s.flags =
+        (b->branches[rank] > 0 ? MRN_RECORD_BRANCHES : 0u) | (s.suffix_bytes > 255 ? MRN_RECORD_WIDE : 0u) |
+        (score_is_integer(s.score) ? 0u : MRN_RECORD_FLOAT) | (s.payload_bytes > 0 ? MRN_RECORD_PAYLOAD : 0u);
     return s;
 }
 
@@ -445,7 +455,8 @@ static int write_file(builder *b, char **file, size_t *file_bytes) {
     return MRN_OK;
 }
 
-/* ---- All of it ------------------------------------------------------------------------------------------ */
+/* ---- All of it ------------------------------------------------------------------------------------------
+ */
 
 static int check_ends(const uint64_t *ends, size_t count) {
     for (size_t i = 1; i < count; i++)
@@ -473,13 +484,15 @@ static int allocate(builder *b, size_t n) {
     b->place = calloc(n, sizeof *b->place);
     b->depth = calloc(n, sizeof *b->depth);
     b->stack = calloc(n, sizeof *b->stack);
-    return b->keys && b->key_start && b->key_bytes && b->points && b->rank && b->by_key && b->by_rank && b->spare &&
-           b->parent && b->first_child && b->next_child && b->branches && b->place && b->depth && b->stack;
+    return b->keys && b->key_start && b->key_bytes && b->points && b->rank && b->by_key && b->by_rank &&
+           b->spare && b->parent && b->first_child && b->next_child && b->branches && b->place && b->depth &&
+           b->stack;
 }
 
 static void release(builder *b) {
-    void *blocks[] = {b->keys,   b->key_start,   b->key_bytes,  b->points,   b->rank,  b->by_key, b->by_rank, b->spare,
-                      b->parent, b->first_child, b->next_child, b->branches, b->place, b->depth,  b->stack};
+    void *blocks[] = {b->keys,       b->key_start, b->key_bytes, b->points, b->rank,
+                      b->by_key,     b->by_rank,   b->spare,     b->parent, b->first_child,
+                      b->next_child, b->branches,  b->place,     b->depth,  b->stack};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         free(blocks[i]);
 }
@@ -488,8 +501,8 @@ int mrn_index_build(const mrn_entries *entries, signed char *verdicts, char **fi
     if (entries == NULL || file == NULL || file_bytes == NULL)
         return MRN_E_ARGUMENT;
     size_t n = entries->count;
-    if (n > 0 && (entries->texts == NULL || entries->text_ends == NULL || entries->scores == NULL || verdicts == NULL ||
-                  (entries->payload_ends != NULL && entries->payloads == NULL)))
+    if (n > 0 && (entries->texts == NULL || entries->text_ends == NULL || entries->scores == NULL ||
+                  verdicts == NULL || (entries->payload_ends != NULL && entries->payloads == NULL)))
         return MRN_E_ARGUMENT;
     if (n > 0 && (!check_ends(entries->text_ends, n) ||
                   (entries->payload_ends != NULL && !check_ends(entries->payload_ends, n))))
@@ -507,4 +520,6 @@ int mrn_index_build(const mrn_entries *entries, signed char *verdicts, char **fi
     return status;
 }
 
-void mrn_free(void *memory) { free(memory); }
+void mrn_free(void *memory) {
+    free(memory);
+}

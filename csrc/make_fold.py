@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - the look-alikes are the point
 """Write ``csrc/fold_table.h``: what each code point becomes before it is compared.
 
 Run ``python csrc/make_fold.py`` after a change of the rule, and raise ``MRN_FOLD_VERSION`` in ``mrn_format.h``:
@@ -17,11 +18,12 @@ from __future__ import annotations
 import unicodedata
 from pathlib import Path
 
-PLAIN = {
-    **{"đ": "d", "ł": "l", "ø": "o", "æ": "ae", "œ": "oe", "ħ": "h", "ŧ": "t", "ı": "i", "ð": "d", "þ": "th", "ə": "e"},
-    **dict.fromkeys("‘’ʻʼ", "'"),  # noqa: RUF001 - the look-alikes are the point
-    **dict.fromkeys("‐–—", "-"),  # noqa: RUF001
-}
+PLAIN = (
+    dict(zip("đłøħŧıðə", "dlohtide", strict=True))
+    | {"æ": "ae", "œ": "oe", "þ": "th"}
+    | dict.fromkeys("‘’ʻʼ", "'")
+    | dict.fromkeys("‐–—", "-")
+)
 IGNORABLE = {0x034F, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)}
 """Marks that only choose between glyphs: the grapheme joiner and the variation selectors."""
 
@@ -87,8 +89,8 @@ def main() -> None:
         "/* Written by make_fold.py: do not edit. */",
         "/* clang-format off */",
         f'#define FOLD_UNICODE "{unicodedata.unidata_version}"',
-        f"enum {{ FOLD_BLOCK = {BLOCK}, FOLD_DROPPED = {DROPPED}, FOLD_FIRST = {FIRST}, "
-        f"FOLD_LONGEST = {max(map(len, places))} }};",
+        f"enum {{ FOLD_BLOCK = {BLOCK}, FOLD_DROPPED = {DROPPED}, FOLD_FIRST = {FIRST} }};",
+        f"enum {{ FOLD_POINT_MAX = {max(map(len, places))} }}; /* bytes that one code point may become */",
         *array("uint8_t", "fold_index", index),
         *array("uint16_t", f"fold_blocks[][{BLOCK}]", [value for block in blocks for value in block]),
         *array("uint8_t", "fold_pool", list(pool)),

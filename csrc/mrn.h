@@ -1,13 +1,13 @@
 /* Mariana's C core: THE public interface.
  *
- * Plain C11, no dependency but libc. Bytes in, bytes out: nothing here knows of Python, threads, files or logs.
- * Every function returns a status of status.def (0 is success, errors are negative) and gives its results
- * through pointers. Memory belongs to the caller. Nothing is allocated on a request. Nothing is global but
- * constants, so every function may be called from any thread; an object that one call writes (scratch,
- * workspace) belongs to that call alone while it runs.
+ * Plain C11, no dependency but libc. Bytes in, bytes out: nothing here knows of Python, threads, files or
+ * logs. Every function returns a status of status.def (0 is success, errors are negative) and gives its
+ * results through pointers. Memory belongs to the caller. Nothing is allocated on a request. Nothing is
+ * global but constants, so every function may be called from any thread; an object that one call writes
+ * (scratch, workspace) belongs to that call alone while it runs.
  *
- * The parts between "cdef: begin" and "cdef: end" are also what csrc/build_ffi.py shows to cffi: keep them free
- * of the preprocessor.
+ * The parts between "cdef: begin" and "cdef: end" are also what csrc/build_ffi.py shows to cffi: keep them
+ * free of the preprocessor.
  */
 #ifndef MRN_H
 #define MRN_H

@@ -1,9 +1,10 @@
-/* Look-ups in an index segment: a score-ordered path-decomposed trie (Hsu and Ottaviano, "Space-efficient data
- * structures for top-k completion", WWW 2013), written so that place order is score order.
+/* Look-ups in an index segment: a score-ordered path-decomposed trie (Hsu and Ottaviano, "Space-efficient
+ * data structures for top-k completion", WWW 2013), written so that place order is score order.
  *
- * A record holds one entry: what is left of its key once the path to the record has been taken (the suffix), and
- * the branches where other, worse entries leave that path: (position in the suffix, byte) -> a later record. The
- * first record is the best entry, spelled out whole. A branch's byte is 0 where the other key ends.
+ * A record holds one entry: what is left of its key once the path to the record has been taken (the suffix),
+ * and the branches where other, worse entries leave that path: (position in the suffix, byte) -> a later
+ * record. The first record is the best entry, spelled out whole. A branch's byte is 0 where the other key
+ * ends.
  *
  *      0  "saigon"   (0, 'p') -> 1   (2, 'o') -> 2   (3, 0) -> 3     best first, so 1 beats 2 beats 3
  *      1  "aris"                                                      "paris"
@@ -27,7 +28,8 @@ static uint32_t find_branch(const record *r, size_t position, uint8_t byte, size
     return 0;
 }
 
-/* Put a place into the ascending list best[0..*count) of at most `limit`; 0 when it is worse than a full list. */
+/* Put a place into the ascending list best[0..*count) of at most `limit`; 0 when it is worse than a full
+ * list. */
 static int keep_best(uint32_t *best, size_t *count, size_t limit, uint32_t place) {
     size_t at = *count;
     if (at == limit) {
@@ -44,7 +46,8 @@ static int keep_best(uint32_t *best, size_t *count, size_t limit, uint32_t place
 }
 
 /* Find the best `limit` records below a key: their places go to best, ascending, which is best first. */
-static size_t search(const mrn_index *index, const uint8_t *key, size_t key_bytes, size_t limit, uint32_t *best) {
+static size_t search(const mrn_index *index, const uint8_t *key, size_t key_bytes, size_t limit,
+                     uint32_t *best) {
     const uint8_t *records = (const uint8_t *)index->file + index->records;
     size_t width = index->width;
     if (index->entries == 0)

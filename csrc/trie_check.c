@@ -7,11 +7,17 @@
 
 #include <math.h>
 
-static uint32_t get32(const uint8_t *at) { return (uint32_t)load_le(at, 4); }
+static uint32_t get32(const uint8_t *at) {
+    return (uint32_t)load_le(at, 4);
+}
 
-static uint64_t get64(const uint8_t *at) { return load_le(at, 8); }
+static uint64_t get64(const uint8_t *at) {
+    return load_le(at, 8);
+}
 
-static uint64_t align_up(uint64_t place) { return (place + MRN_ALIGNMENT - 1) / MRN_ALIGNMENT * MRN_ALIGNMENT; }
+static uint64_t align_up(uint64_t place) {
+    return (place + MRN_ALIGNMENT - 1) / MRN_ALIGNMENT * MRN_ALIGNMENT;
+}
 
 static int fail(mrn_fault *fault, int status, const char *what, uint64_t at) {
     fault->what = what;
@@ -54,7 +60,8 @@ static int check_header(const uint8_t *file, size_t file_bytes, mrn_fault *fault
     if (sum != get32(file + MRN_HEADER_CHECKSUM))
         return fail(fault, MRN_E_CHECKSUM, "its header is damaged", MRN_HEADER_CHECKSUM);
     if (get32(file + MRN_HEADER_FLAGS) != 0)
-        return fail(fault, MRN_E_VERSION, "its header has a flag that this library does not know", MRN_HEADER_FLAGS);
+        return fail(fault, MRN_E_VERSION, "its header has a flag that this library does not know",
+                    MRN_HEADER_FLAGS);
     if (!is_zero(file + MRN_HEADER_RESERVED, file + MRN_HEADER_BYTES))
         return fail(fault, MRN_E_FORMAT, "the reserved part of its header is not zero", MRN_HEADER_RESERVED);
     if (get32(file + MRN_HEADER_FOLD_VERSION) != MRN_FOLD_VERSION)
@@ -90,7 +97,8 @@ static int check_sections(const uint8_t *file, size_t file_bytes, mrn_index *ind
         end = offset + length;
         if (id == MRN_SECTION_RECORDS) {
             if ((width != 3 && width != 4) || length > ((uint64_t)1 << (8 * width)))
-                return fail(fault, MRN_E_FORMAT, "the width of its places is wrong", entry + MRN_SECTION_WIDTH);
+                return fail(fault, MRN_E_FORMAT, "the width of its places is wrong",
+                            entry + MRN_SECTION_WIDTH);
             index->records = (size_t)offset;
             index->record_bytes = (size_t)length;
             index->width = width;
@@ -117,9 +125,13 @@ typedef struct scratch {
 
 enum { SEEN_WORDS = BRANCHES_MAX / 64, TRAIL_BYTES = MRN_KEY_MAX + 1 };
 
-static size_t start_words(size_t bytes) { return bytes / 64 + 1; }
+static size_t start_words(size_t bytes) {
+    return bytes / 64 + 1;
+}
 
-static size_t state_count(size_t bytes) { return bytes / RECORD_BYTES_MIN + 1; }
+static size_t state_count(size_t bytes) {
+    return bytes / RECORD_BYTES_MIN + 1;
+}
 
 size_t mrn_index_scratch_bytes(size_t file_bytes) {
     size_t words = start_words(file_bytes);
@@ -138,7 +150,9 @@ static scratch lay_out(void *block, size_t file_bytes) {
     return s;
 }
 
-static unsigned bits_set(uint64_t word) { return (unsigned)__builtin_popcountll(word); }
+static unsigned bits_set(uint64_t word) {
+    return (unsigned)__builtin_popcountll(word);
+}
 
 /* ---- First pass: each record alone, and the order of the entries --------------------------------------- */
 
@@ -183,14 +197,16 @@ static int check_records(const uint8_t *file, const mrn_index *index, scratch *s
         if (!utf8_valid(d.payload, d.payload_bytes))
             return fail(fault, MRN_E_FORMAT, "a payload is not UTF-8", place);
         if (entries > 0 && !ranks_before(&before, &here))
-            return fail(fault, MRN_E_FORMAT, "an entry is not in its place by score, length and bytes", place);
+            return fail(fault, MRN_E_FORMAT, "an entry is not in its place by score, length and bytes",
+                        place);
         before = here;
         size_t bit = (size_t)(at - records);
         s->starts[bit / 64] |= (uint64_t)1 << (bit % 64);
         at = d.end;
     }
     if (entries != index->entries)
-        return fail(fault, MRN_E_FORMAT, "the number of entries is not the one in its header", MRN_HEADER_ENTRIES);
+        return fail(fault, MRN_E_FORMAT, "the number of entries is not the one in its header",
+                    MRN_HEADER_ENTRIES);
     uint32_t rank = 0;
     for (size_t word = 0; word < start_words(index->record_bytes); word++) {
         s->ranks[word] = rank;
@@ -199,10 +215,11 @@ static int check_records(const uint8_t *file, const mrn_index *index, scratch *s
     return MRN_OK;
 }
 
-/* ---- Second pass: the branches make one tree of UTF-8 keys ---------------------------------------------- */
+/* ---- Second pass: the branches make one tree of UTF-8 keys ----------------------------------------------
+ */
 
-/* Where the path to a record stands: how many bytes of its key are behind, what UTF-8 still wants, whether the
- * key has ended (the path came through a branch with byte 0). */
+/* Where the path to a record stands: how many bytes of its key are behind, what UTF-8 still wants, whether
+ * the key has ended (the path came through a branch with byte 0). */
 enum {
     STATE_DEPTH = 0x7ff,
     STATE_UTF8_SHIFT = 11,
@@ -212,8 +229,8 @@ enum {
     UTF8_INVALID = 8
 };
 
-/* The states of UTF-8: 0 between characters; 1, 2, 3: as many bytes are wanted; 4 to 7: the next byte is bounded
- * further, after E0, ED, F0, F4. A key holds no zero byte. */
+/* The states of UTF-8: 0 between characters; 1, 2, 3: as many bytes are wanted; 4 to 7: the next byte is
+ * bounded further, after E0, ED, F0, F4. A key holds no zero byte. */
 static unsigned utf8_next(unsigned state, unsigned byte) {
     static const uint8_t low[8] = {0, 0x80, 0x80, 0x80, 0xa0, 0x80, 0x90, 0x80};
     static const uint8_t high[8] = {0, 0xbf, 0xbf, 0xbf, 0xbf, 0x9f, 0xbf, 0x8f};
@@ -249,8 +266,8 @@ static const char *check_suffix(const record *r, unsigned state, uint8_t *trail)
 }
 
 /* Check one branch and set *next to the state behind it; NULL, or what is wrong. */
-static const char *check_branch(const record *r, unsigned state, size_t position, unsigned byte, const uint8_t *trail,
-                                unsigned *next) {
+static const char *check_branch(const record *r, unsigned state, size_t position, unsigned byte,
+                                const uint8_t *trail, unsigned *next) {
     if (position > r->suffix_bytes)
         return "a branch leaves behind the end of its suffix";
     unsigned depth = (state & STATE_DEPTH) + (unsigned)position;
@@ -270,7 +287,8 @@ static const char *check_branch(const record *r, unsigned state, size_t position
 }
 
 /* Check the branches of the record at `place` and write the states of the records behind them. */
-static const char *check_branches(const mrn_index *index, const record *r, uint32_t place, unsigned state, scratch *s) {
+static const char *check_branches(const mrn_index *index, const record *r, uint32_t place, unsigned state,
+                                  scratch *s) {
     uint32_t before = place;
     for (size_t i = 0; i < r->branches; i++) {
         uint32_t target = load_place(r->places + i * index->width, index->width);

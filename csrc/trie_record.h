@@ -76,7 +76,8 @@ ALWAYS_INLINE int read_varint(const uint8_t **at, const uint8_t *end, int check,
 }
 
 /* Take `bytes` bytes and move *at behind them. With `check`: 0 when they run over `end`. */
-ALWAYS_INLINE int take(const uint8_t **at, const uint8_t *end, int check, uint64_t bytes, const uint8_t **taken) {
+ALWAYS_INLINE int take(const uint8_t **at, const uint8_t *end, int check, uint64_t bytes,
+                       const uint8_t **taken) {
     if (check && bytes > (uint64_t)(end - *at))
         return 0;
     *taken = *at;
@@ -84,8 +85,8 @@ ALWAYS_INLINE int take(const uint8_t **at, const uint8_t *end, int check, uint64
     return 1;
 }
 
-/* Read a record up to its score. With `check`: 0 when it does not fit before `end` or breaks a rule that can be
- * seen without its neighbours; without, `end` is not looked at. */
+/* Read a record up to its score. With `check`: 0 when it does not fit before `end` or breaks a rule that can
+ * be seen without its neighbours; without, `end` is not looked at. */
 ALWAYS_INLINE int read_record(const uint8_t *at, const uint8_t *end, size_t width, int check, record *r) {
     const uint8_t *field;
     if (!take(&at, end, check, 2, &field))

@@ -1,4 +1,4 @@
-"""Types of the extension module: the functions of ``csrc/mrn.h``, as cffi shows them."""
+# Types of the extension module: the functions of csrc/mrn.h, as cffi shows them.
 
 from typing import Any
 

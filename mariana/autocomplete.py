@@ -178,7 +178,9 @@ class Index:
         try:
             return from_json(raw, allow_inf_nan=False)
         except ValueError as error:
-            raise FileFormatError(f"{self.info.path}: a payload is not JSON; build the index again") from error
+            raise FileFormatError(
+                f"{self.info.path}: a payload is not JSON; build the index again"
+            ) from error
 
 
 def open_index(path: str | os.PathLike[str]) -> Index:
@@ -198,7 +200,9 @@ def open_index(path: str | os.PathLike[str]) -> Index:
         if path.is_dir():
             numbers_there = _segment_numbers(path)
             if not numbers_there:
-                raise NotFoundError(f"no index in {path}: it holds no segment-*.mrx; build one with build_index")
+                raise NotFoundError(
+                    f"no index in {path}: it holds no segment-*.mrx; build one with build_index"
+                )
             segment = _segment_path(path, numbers_there[-1])
         try:
             return Index(trie.Segment(_map(segment), str(segment)), segment)
@@ -218,6 +222,7 @@ def build_index(
     *,
     progress: bool = False,
     on_invalid: Callable[[int, str], None] | None = None,
+    allow_empty: bool = True,
 ) -> BuildReport:
     """Build an index and publish it whole: readers see the old one or the new one, never a part.
 
@@ -231,9 +236,10 @@ def build_index(
         progress: show a progress bar when stderr is a terminal.
         on_invalid: called with the position and the reason for each entry that is refused, which is then left
             out; None raises for the first one.
+        allow_empty: False refuses to publish an index without any entry.
 
     Raises:
-        InvalidInputError: an entry is refused; ``pointer`` says which.
+        InvalidInputError: an entry is refused (``pointer`` says which), or none is there and one must be.
         StoreError: the disk is full or read-only.
     """
     path = Path(path)
@@ -264,10 +270,11 @@ def build_index(
     file, verdicts = trie.build_segment(texts, scores, payloads)
     for row in (verdicts < 0).nonzero()[0].tolist():
         refuse(positions[row], trie.verdict_message(int(verdicts[row])))
-    size = len(file)
+    kept, merged = (int((verdicts == verdict).sum()) for verdict in (0, trie.MERGED))
+    if kept == 0 and not allow_empty:
+        raise InvalidInputError("there is no usable entry")
     _publish(path, file)
-    merged = int((verdicts == trie.MERGED).sum())
-    return BuildReport(path, int((verdicts == 0).sum()), merged, refused, size)
+    return BuildReport(path, kept, merged, refused, len(file))
 
 
 def _check_limit(limit: object) -> None:
@@ -323,7 +330,9 @@ def _read_payload(payload: object) -> bytes:
 
 
 def _segment_numbers(folder: Path) -> list[int]:
-    return sorted(int(match[1]) for match in map(_SEGMENT.fullmatch, os.listdir(folder)) if match)
+    return sorted(
+        int(match[1]) for match in (_SEGMENT.fullmatch(entry.name) for entry in folder.iterdir()) if match
+    )
 
 
 def _segment_path(folder: Path, number: int) -> Path:

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - letters that look alike are folded here
 """Slow, obvious Python twins of the C kernels: for tests, and for reading.
 
 Nothing here is fast, and nothing here shares code with what it checks.
@@ -8,13 +9,14 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-
 # ---- Autocomplete ------------------------------------------------------------------------------------------
 
-PLAIN_LETTERS = {
-    **{"đ": "d", "ł": "l", "ø": "o", "æ": "ae", "œ": "oe", "ħ": "h", "ŧ": "t", "ı": "i"},
-    **{"ð": "d", "þ": "th", "ə": "e", "‘": "'", "’": "'", "ʻ": "'", "ʼ": "'", "‐": "-", "–": "-", "—": "-"},
-}
+PLAIN_LETTERS = (
+    dict(zip("đłøħŧıðə", "dlohtide", strict=True))
+    | {"æ": "ae", "œ": "oe", "þ": "th"}
+    | dict.fromkeys("‘’ʻʼ", "'")
+    | dict.fromkeys("‐–—", "-")
+)
 """Letters that Unicode does not take apart, and what people type for them."""
 
 

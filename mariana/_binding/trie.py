@@ -95,8 +95,16 @@ class Segment:
         file = self._file
         found = ffi.buffer(completions, count[0] * _COMPLETION.size)
         hits = [
-            Hit(file[text : text + text_bytes], score, file[payload : payload + payload_bytes], highlight, edits)
-            for score, text, payload, text_bytes, payload_bytes, highlight, edits in _COMPLETION.iter_unpack(found)
+            Hit(
+                file[text : text + text_bytes],
+                score,
+                file[payload : payload + payload_bytes],
+                highlight,
+                edits,
+            )
+            for score, text, payload, text_bytes, payload_bytes, highlight, edits in _COMPLETION.iter_unpack(
+                found
+            )
         ]
         self._spare.append(spare)
         return hits

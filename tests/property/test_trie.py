@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - other scripts are what is tested
 """The C trie against its slow, obvious twin, on random dictionaries."""
 
 import struct
@@ -26,10 +27,15 @@ letters = st.one_of(
 texts = st.one_of(
     st.text(letters, min_size=1, max_size=8),
     st.text(st.sampled_from("ab"), min_size=1, max_size=5),
-    st.builds(lambda n, tail: "x" * n + tail, st.integers(250, 330), st.text(st.sampled_from("xyz"), max_size=3)),
+    st.builds(
+        lambda n, tail: "x" * n + tail, st.integers(250, 330), st.text(st.sampled_from("xyz"), max_size=3)
+    ),
 )
 scores = st.one_of(
-    st.integers(0, 3), st.integers(0, 2**53), st.floats(0, 3), st.floats(0, allow_infinity=False, allow_nan=False)
+    st.integers(0, 3),
+    st.integers(0, 2**53),
+    st.floats(0, 3),
+    st.floats(0, allow_infinity=False, allow_nan=False),
 )
 dictionaries = st.lists(st.tuples(texts, scores), max_size=40)
 
@@ -139,7 +145,16 @@ def test_control_and_direction_marks_are_refused_everywhere(point: str) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xe2\x82", b"\xf4\x90\x80\x80", b"a\x80", b"\xf8\x88\x80\x80\x80", b"\xe0\x80\xaf"],
+    [
+        b"\xff",
+        b"\xc0\x80",
+        b"\xed\xa0\x80",
+        b"\xe2\x82",
+        b"\xf4\x90\x80\x80",
+        b"a\x80",
+        b"\xf8\x88\x80\x80\x80",
+        b"\xe0\x80\xaf",
+    ],
 )
 def test_broken_utf8_is_refused_everywhere(raw: bytes) -> None:
     with pytest.raises(InvalidInputError):
@@ -150,7 +165,17 @@ def test_broken_utf8_is_refused_everywhere(raw: bytes) -> None:
 
 # ---- Damaged and hostile files ------------------------------------------------------------------------------
 
-SMALL = [("Saigon", 5), ("sai", 2), ("SAI", 2), ("Sào Paulo", 0.5), ("sa", 0), ("東京", 9), ("東", 9), ("y" * 300, 1), ("y" * 299, 1)]
+SMALL = [
+    ("Saigon", 5),
+    ("sai", 2),
+    ("SAI", 2),
+    ("Sào Paulo", 0.5),
+    ("sa", 0),
+    ("東京", 9),
+    ("東", 9),
+    ("y" * 300, 1),
+    ("y" * 299, 1),
+]
 
 
 def small_file() -> bytes:
