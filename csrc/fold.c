@@ -73,7 +73,8 @@ static size_t fold_hangul(uint32_t syllable, uint8_t *out) {
 }
 
 /* Fold the code point at `text`: *length of its UTF-8, and the bytes that it becomes in `out`. */
-static inline size_t fold_point(const uint8_t *text, size_t bytes, size_t *length, uint8_t out[FOLD_POINT_MAX]) {
+static inline size_t fold_point(const uint8_t *text, size_t bytes, size_t *length,
+                                uint8_t out[FOLD_POINT_MAX]) {
     if (text[0] < 0x80) {
         *length = 1;
         out[0] = (uint8_t)(text[0] + (text[0] >= 'A' && text[0] <= 'Z' ? 'a' - 'A' : 0));
