@@ -30,7 +30,6 @@ enum mrn_activation {
 #define MRN_ACTIVATION(id, name) MRN_ACTIVATION_##name = (id),
 #include "activations.def"
 #undef MRN_ACTIVATION
-    MRN_ACTIVATIONS
 };
 
 typedef struct mrn_packed_layer {

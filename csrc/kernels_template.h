@@ -15,6 +15,11 @@
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16") /* fully: no loop marked so is longer. Sums then live in registers */
+#endif
 #define INLINE static inline __attribute__((always_inline)) TARGET
 
 /* ---- Activations ---------------------------------------------------------------------------------------------- */
@@ -57,18 +62,21 @@ INLINE vec v_tanh(vec x) {
     return VABS_LESS(x, 0.625f, near, far);
 }
 
-INLINE vec v_activate(uint32_t activation, vec x) {
-    switch (activation) {
-    case MRN_ACTIVATION_relu:
-        return VMAX(VZERO(), x);
-    case MRN_ACTIVATION_sigmoid:
-        return v_sigmoid(x);
-    case MRN_ACTIVATION_tanh:
-        return v_tanh(x);
-    default: /* linear; softmax is a pass of its own */
-        return x;
-    }
+/* Sigmoid and tanh over some vectors of y, in place: a pass of its own over sums that are still in the L1 cache, so that the
+ * loops around the multiply-add stay small enough for the compiler to keep their sums in registers. */
+INLINE void activate(uint32_t activation, const size_t vectors, size_t rows, float *y, size_t y_stride) {
+    if (activation == MRN_ACTIVATION_sigmoid)
+        for (size_t r = 0; r < rows; r++)
+            for (size_t v = 0; v < vectors; v++)
+                VSTORE(y + r * y_stride + v * V, v_sigmoid(VLOAD(y + r * y_stride + v * V)));
+    if (activation == MRN_ACTIVATION_tanh)
+        for (size_t r = 0; r < rows; r++)
+            for (size_t v = 0; v < vectors; v++)
+                VSTORE(y + r * y_stride + v * V, v_tanh(VLOAD(y + r * y_stride + v * V)));
 }
+
+/* What the sums are raised to as they are stored: ReLU is max(0, x); every other activation starts from x itself. */
+INLINE vec lowest(uint32_t activation) { return VSET(activation == MRN_ACTIVATION_relu ? 0.0f : -INFINITY); }
 
 /* ---- Dense ---------------------------------------------------------------------------------------------------- */
 
@@ -78,33 +86,34 @@ INLINE void dense_row(const float *panel, const size_t vectors, size_t inputs, u
     const size_t width = vectors * V;
     const float *weight = panel + width;
     vec sum[MRN_SEGMENTS][2];
-    for (size_t v = 0; v < vectors; v++) {
+    UNROLL for (size_t v = 0; v < vectors; v++) {
         sum[0][v] = VLOAD(panel + v * V);
-        for (size_t s = 1; s < MRN_SEGMENTS; s++)
+        UNROLL for (size_t s = 1; s < MRN_SEGMENTS; s++)
             sum[s][v] = VZERO();
     }
     const size_t first = mrn_segment(inputs, 1);
     if (first == inputs) {
         for (size_t k = 0; k < inputs; k++)
-            for (size_t v = 0; v < vectors; v++)
+            UNROLL for (size_t v = 0; v < vectors; v++)
                 sum[0][v] = VFMA(VSET(x[k]), VLOAD(weight + k * width + v * V), sum[0][v]);
     } else {
         /* All segments have `first` inputs; the last one has the rest (fewer than MRN_SEGMENTS) besides. */
         for (size_t k = 0; k < first; k++)
-            for (size_t s = 0; s < MRN_SEGMENTS; s++)
-                for (size_t v = 0; v < vectors; v++)
+            UNROLL for (size_t s = 0; s < MRN_SEGMENTS; s++)
+                UNROLL for (size_t v = 0; v < vectors; v++)
                     sum[s][v] =
                         VFMA(VSET(x[s * first + k]), VLOAD(weight + (s * first + k) * width + v * V), sum[s][v]);
         for (size_t k = MRN_SEGMENTS * first; k < inputs; k++)
-            for (size_t v = 0; v < vectors; v++)
+            UNROLL for (size_t v = 0; v < vectors; v++)
                 sum[MRN_SEGMENTS - 1][v] =
                     VFMA(VSET(x[k]), VLOAD(weight + k * width + v * V), sum[MRN_SEGMENTS - 1][v]);
-        for (size_t s = 1; s < MRN_SEGMENTS; s++)
-            for (size_t v = 0; v < vectors; v++)
+        UNROLL for (size_t s = 1; s < MRN_SEGMENTS; s++)
+            UNROLL for (size_t v = 0; v < vectors; v++)
                 sum[0][v] = VADD(sum[0][v], sum[s][v]);
     }
-    for (size_t v = 0; v < vectors; v++)
-        VSTORE(y + v * V, v_activate(activation, sum[0][v]));
+    UNROLL for (size_t v = 0; v < vectors; v++)
+        VSTORE(y + v * V, VMAX(lowest(activation), sum[0][v]));
+    activate(activation, vectors, 1, y, V);
 }
 
 /* `rows` rows (a constant at each call), one panel: the segments one after the other, running totals in y. */
@@ -114,27 +123,28 @@ INLINE void dense_tile(const float *panel, const size_t vectors, size_t inputs, 
     const float *weight = panel + width;
     for (size_t s = 0, k = 0; k < inputs || s == 0; s++) {
         const size_t end = mrn_segment(inputs, s + 1);
+        const vec low = lowest(end == inputs ? activation : MRN_ACTIVATION_linear);
         vec sum[TILE][2];
-        for (size_t r = 0; r < rows; r++)
-            for (size_t v = 0; v < vectors; v++)
+        UNROLL for (size_t r = 0; r < rows; r++)
+            UNROLL for (size_t v = 0; v < vectors; v++)
                 sum[r][v] = s == 0 ? VLOAD(panel + v * V) : VZERO();
         for (; k < end; k++) {
             vec w[2];
-            for (size_t v = 0; v < vectors; v++)
+            UNROLL for (size_t v = 0; v < vectors; v++)
                 w[v] = VLOAD(weight + k * width + v * V);
-            for (size_t r = 0; r < rows; r++) {
+            UNROLL for (size_t r = 0; r < rows; r++) {
                 const vec value = VSET(x[r * x_stride + k]);
-                for (size_t v = 0; v < vectors; v++)
+                UNROLL for (size_t v = 0; v < vectors; v++)
                     sum[r][v] = VFMA(value, w[v], sum[r][v]);
             }
         }
-        for (size_t r = 0; r < rows; r++)
-            for (size_t v = 0; v < vectors; v++) {
+        UNROLL for (size_t r = 0; r < rows; r++)
+            UNROLL for (size_t v = 0; v < vectors; v++) {
                 float *out = y + r * y_stride + v * V;
-                vec total = s == 0 ? sum[r][v] : VADD(VLOAD(out), sum[r][v]);
-                VSTORE(out, end == inputs ? v_activate(activation, total) : total);
+                VSTORE(out, VMAX(low, s == 0 ? sum[r][v] : VADD(VLOAD(out), sum[r][v])));
             }
     }
+    activate(activation, vectors, rows, y, y_stride);
 }
 
 /* All rows through one panel. */

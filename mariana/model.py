@@ -13,7 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from mariana._binding.dense import Layer, Network
 from mariana.errors import FileFormatError, InvalidInputError, KernelError, NotFoundError, OutOfRangeError
-from mariana.format import BooleanFeature, CategoricalFeature, Feature, Label, ModelFile, ModelMetadata, read_model
+from mariana.format import (
+    BooleanFeature,
+    CategoricalFeature,
+    Feature,
+    Label,
+    ModelFile,
+    ModelMetadata,
+    read_model,
+)
 from mariana.settings import Settings
 from mariana.store import MODEL_FILE, highest_version
 
@@ -83,7 +91,9 @@ class Model:
         self._run = self._network.predict
         self._positions = {feature.name: position for position, feature in enumerate(info.features)}
         self._codes = [
-            {category: code for code, category in enumerate(f.categories)} if f.kind == "categorical" else None
+            {category: code for code, category in enumerate(f.categories)}
+            if f.kind == "categorical"
+            else None
             for f in info.features
         ]
 
@@ -120,10 +130,14 @@ class Model:
         except (ValueError, TypeError) as error:
             raise InvalidInputError(f"x is no array of numbers: {error}") from None
         if given.dtype.kind not in "fiub":
-            raise InvalidInputError(f"expected numbers, got {given.dtype}; raw rows go through predict_records")
+            raise InvalidInputError(
+                f"expected numbers, got {given.dtype}; raw rows go through predict_records"
+            )
         if given.ndim != 2:
             shape = f"(batch, {self.columns})"
-            raise InvalidInputError(f"expected an array of shape {shape}, got {given.shape}; one row is x[None, :]")
+            raise InvalidInputError(
+                f"expected an array of shape {shape}, got {given.shape}; one row is x[None, :]"
+            )
         if given.shape[1] != self.columns:
             raise InvalidInputError(
                 f"expected {self.columns} features a row, got {given.shape[1]}; see model.info.features"
@@ -145,7 +159,9 @@ class Model:
         """
         for name, array, width in (("x", x, self.columns), ("y", y, self.outputs)):
             if not isinstance(array, np.ndarray) or array.dtype != np.float32 or not array.flags.c_contiguous:
-                raise InvalidInputError(f"{name} must be a C-contiguous float32 array; see numpy.ascontiguousarray")
+                raise InvalidInputError(
+                    f"{name} must be a C-contiguous float32 array; see numpy.ascontiguousarray"
+                )
             if array.ndim != 2 or array.shape[1] != width:
                 raise InvalidInputError(f"expected {name} of shape (batch, {width}), got {array.shape}")
         if len(x) != len(y):
@@ -169,10 +185,14 @@ class Model:
         x = np.full((len(records), self.columns), np.nan, dtype=np.float32)
         for row, record in enumerate(records):
             if not isinstance(record, Mapping):
-                raise InvalidInputError(f"row {row} is no mapping of feature names to values", pointer=f"/{row}")
+                raise InvalidInputError(
+                    f"row {row} is no mapping of feature names to values", pointer=f"/{row}"
+                )
             for name in record:
                 if name not in self._positions:
-                    raise InvalidInputError(f"row {row} has a feature that the model does not know", pointer=f"/{row}")
+                    raise InvalidInputError(
+                        f"row {row} has a feature that the model does not know", pointer=f"/{row}"
+                    )
             for column, feature in enumerate(self.info.features):
                 value = record.get(feature.name)
                 x[row, column] = _encode(value, feature, self._codes[column], f"/{row}/{feature.name}")
@@ -298,7 +318,9 @@ def _encode(value: object, feature: Feature, codes: Mapping[str, int] | None, po
         if value in codes:
             return codes[value]
         if feature.fill is None:
-            raise OutOfRangeError("not one of the feature's categories; see the model's features", pointer=pointer)
+            raise OutOfRangeError(
+                "not one of the feature's categories; see the model's features", pointer=pointer
+            )
         return math.nan
     if isinstance(feature, BooleanFeature):
         if not isinstance(value, bool | np.bool_):

@@ -98,7 +98,10 @@ class Network:
         self._alignment = int(plan.alignment)
         self._block = _aligned(self.nbytes, self._alignment)
         model = ffi.new("mrn_model **")
-        check(lib.mrn_model_open(network, number, _from_buffer(self._block), self.nbytes, model), "open the network")
+        check(
+            lib.mrn_model_open(network, number, _from_buffer(self._block), self.nbytes, model),
+            "open the network",
+        )
         self._model = model[0]
         self._scratches: list[Any] = []  # those that no call is using; append and pop are atomic
 
