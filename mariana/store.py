@@ -78,6 +78,17 @@ def write_whole(path: Path, data: bytes) -> None:
         fsync_directory(path.parent)
 
 
+def versions_in(folder: Path) -> list[int]:
+    """Return the versions that a model's folder holds, ascending; empty when there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        int(entry.name)
+        for entry in folder.iterdir()
+        if _VERSION.fullmatch(entry.name) and (entry / MODEL_FILE).exists()
+    )
+
+
 class Store:
     """A folder of models and indexes.
 
@@ -97,14 +108,7 @@ class Store:
 
     def model_versions(self, name: str) -> list[int]:
         """Return the versions of a model, ascending; empty for an unknown one."""
-        folder = self.path / "models" / check_name(name)
-        if not folder.is_dir():
-            return []
-        return sorted(
-            int(entry.name)
-            for entry in folder.iterdir()
-            if _VERSION.fullmatch(entry.name) and (entry / MODEL_FILE).exists()
-        )
+        return versions_in(self.path / "models" / check_name(name))
 
     def model_path(self, name: str, version: int | None = None) -> Path:
         """Return the file of a model; of its highest version when none is named.
