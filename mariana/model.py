@@ -256,7 +256,9 @@ class Model:
         try:
             array = np.asarray(x)
         except ValueError:
-            raise InvalidInputError("expected a matrix of numbers, but its rows have different lengths") from None
+            raise InvalidInputError(
+                "expected a matrix of numbers, but its rows have different lengths"
+            ) from None
         if array.dtype.kind not in "fiub":
             raise InvalidInputError(f"expected real numbers, got an array of {array.dtype}")
         if array.ndim > 2 and array.shape[1:] == self.info.input_shape:
@@ -275,7 +277,8 @@ class Model:
         if array.dtype.itemsize > 4 and (wrong := np.isinf(rows) & np.isfinite(array)).any():
             row, column = np.argwhere(wrong)[0].tolist()
             raise OutOfRangeError(
-                f"row {row}, column {column}: {array[row, column]} does not fit float32", pointer=f"/{row}/{column}"
+                f"row {row}, column {column}: {array[row, column]} does not fit float32",
+                pointer=f"/{row}/{column}",
             )
         return rows
 
@@ -309,7 +312,8 @@ class _Reader:
                     return float(value)
                 if value == value:  # noqa: PLR0124 - not NaN
                     raise OutOfRangeError(
-                        f"row {row}: {self._name!r} is not finite or does not fit float32", pointer=self._at(row)
+                        f"row {row}: {self._name!r} is not finite or does not fit float32",
+                        pointer=self._at(row),
                     )
                 return self._missing(row)
             expected = "a number"
@@ -335,10 +339,12 @@ class _Reader:
             first = ", ".join(repr(category) for category in list(self._indexes)[:10])
             more = ", ..." if len(self._indexes) > 10 else ""
             raise OutOfRangeError(
-                f"row {row}: {self._name!r} is none of its categories; there are: {first}{more}", pointer=self._at(row)
+                f"row {row}: {self._name!r} is none of its categories; there are: {first}{more}",
+                pointer=self._at(row),
             )
         raise InvalidInputError(
-            f"row {row}: {self._name!r} is missing, and the model has no substitute for it", pointer=self._at(row)
+            f"row {row}: {self._name!r} is missing, and the model has no substitute for it",
+            pointer=self._at(row),
         )
 
     def _at(self, row: int) -> str:
@@ -401,7 +407,9 @@ def _check_golden(path: Path, model: Model) -> None:
     golden = model.info.golden
     if not golden.inputs:
         return
-    x = np.array([[_MISSING if value is None else value for value in row] for row in golden.inputs], np.float32)
+    x = np.array(
+        [[_MISSING if value is None else value for value in row] for row in golden.inputs], np.float32
+    )
     found, promised = model.predict(x), np.array(golden.outputs, np.float32)
     wrong = ~np.isclose(found, promised, rtol=_GOLDEN_RELATIVE, atol=_GOLDEN_ABSOLUTE)
     if wrong.any():
