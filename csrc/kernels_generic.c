@@ -1,4 +1,4 @@
-/* Plain C11: runs everywhere, and is what every other instruction set is compared with.
+/* No instruction beyond the baseline: runs everywhere, and is what every other instruction set is compared with.
  *
  * What each instruction set defines before it includes the two templates:
  *   NAME(x)        x with the name of the set at its end
@@ -17,62 +17,64 @@
 #include "kernels.h"
 #include "unroll.h"
 
-#include <math.h>
+#include <math.h> /* INFINITY */
 #include <string.h>
 
 #define NAME(x) x##_generic
 #define TARGET
-#define LANES 1
-#define STRIP_VECTORS 16
+#define LANES 4
+#define STRIP_VECTORS 4
 #define TILE_ROWS 2
-#define TILES(T) T(1, 1) T(2, 1)
+#define TILES(T) T(1, 1) T(1, 2) T(2, 1)
 
-typedef float vec;
+/* Four lanes as gcc and clang know them: SSE or NEON registers where there are such, else four floats. */
+typedef float vec __attribute__((vector_size(16)));
+typedef uint32_t bits __attribute__((vector_size(16)));
 
-#define V_LOAD(p) (*(p))
-#define V_STORE(p, v) (*(p) = (v))
-#define V_SET(f) (f)
-#define V_ADD(a, b) ((a) + (b))
-#define V_SUB(a, b) ((a) - (b))
-#define V_MUL(a, b) ((a) * (b))
-#define V_DIV(a, b) ((a) / (b))
-#define V_FMA(a, b, c) ((a) * (b) + (c)) /* two roundings: -ffp-contract=off */
-#define V_MAX(a, b) ((a) > (b) ? (a) : (b))
-#define V_MIN(a, b) ((a) < (b) ? (a) : (b))
-#define V_ABS(a) fabsf(a)
-#define V_COPY_SIGN(size, sign) copysignf(size, sign)
-#define V_IF_LESS(a, b, then, otherwise) ((a) < (b) ? (then) : (otherwise))
-#define V_SCALE(e, shifted) scale_generic(e, shifted)
+#define SIGN 0x80000000U
 
-/* A float32 power of two from a biased exponent. */
-static inline float power(uint32_t exponent) {
-    const uint32_t bits = exponent << 23;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
+static inline vec V_LOAD(const float *p) {
+    vec v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline void V_STORE(float *p, vec v) { memcpy(p, &v, sizeof v); }
+static inline vec V_SET(float f) { return (vec){f, f, f, f}; }
+static inline vec V_ADD(vec a, vec b) { return a + b; }
+static inline vec V_SUB(vec a, vec b) { return a - b; }
+static inline vec V_MUL(vec a, vec b) { return a * b; }
+static inline vec V_DIV(vec a, vec b) { return a / b; }
+static inline vec V_ABS(vec a) { return (vec)((bits)a & ~SIGN); }
+static inline vec V_COPY_SIGN(vec size, vec sign) { return (vec)((bits)size | ((bits)sign & SIGN)); }
+
+/* Two roundings: the compiler is told not to fuse them (-ffp-contract=off). */
+static inline vec V_FMA(vec a, vec b, vec c) { return a * b + c; }
+
+static inline vec V_IF_LESS(vec a, vec b, vec then, vec otherwise) {
+    const bits less = (bits)(a < b);
+    return (vec)(((bits)then & less) | ((bits)otherwise & ~less));
+}
+static inline vec V_MAX(vec a, vec b) { return V_IF_LESS(b, a, a, b); }
+static inline vec V_MIN(vec a, vec b) { return V_IF_LESS(a, b, a, b); }
+
+/* n is in the low bits of `shifted`; n + 2 * 127 is shared out to the biased exponents of two powers of two. */
+static inline vec V_SCALE(vec e, vec shifted) {
+    const bits n = (bits)shifted - (0x4b400000U - 254U);
+    const bits half = n >> 1;
+    return e * (vec)(half << 23) * (vec)((n - half) << 23);
 }
 
-static inline float scale_generic(float e, float shifted) {
-    uint32_t bits;
-    memcpy(&bits, &shifted, sizeof bits);
-    const uint32_t n = bits - 0x4b400000U + 254U; /* n + 2 * 127 */
-    return e * power(n / 2) * power(n - n / 2);
+/* Both reductions fold halves: 16, 8, 4, 2, 1. */
+static inline float strip_sum_generic(const vec *strip) {
+    const vec four = (strip[0] + strip[2]) + (strip[1] + strip[3]);
+    return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
-static float strip_sum_generic(const vec *strip) {
-    float part[8];
-    for (size_t i = 0; i < 8; i++)
-        part[i] = strip[i] + strip[i + 8];
-    for (size_t half = 4; half; half /= 2)
-        for (size_t i = 0; i < half; i++)
-            part[i] += part[i + half];
-    return part[0];
-}
-
-static float strip_max_generic(const vec *strip) {
-    float highest = strip[0];
-    for (size_t i = 1; i < MRN_STRIP; i++)
-        highest = V_MAX(highest, strip[i]);
+static inline float strip_max_generic(const vec *strip) {
+    const vec four = V_MAX(V_MAX(strip[0], strip[2]), V_MAX(strip[1], strip[3]));
+    float highest = four[0];
+    for (int i = 1; i < LANES; i++)
+        highest = four[i] > highest ? four[i] : highest;
     return highest;
 }
 
