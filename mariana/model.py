@@ -19,6 +19,7 @@ from mariana.store import MODEL_FILE, versions_in
 
 Float32 = NDArray[np.float32]
 
+_ndarray = np.ndarray
 _FLOAT32 = np.dtype(np.float32)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MISSING = float("nan")
@@ -97,7 +98,7 @@ class Model:
         outputs: numbers that come out for a row.
     """
 
-    __slots__ = ("_network", "_readers", "columns", "info", "isa", "nbytes", "outputs")
+    __slots__ = ("_network", "_readers", "_run", "_width", "columns", "info", "isa", "nbytes", "outputs")
 
     def __init__(self, file: ModelFile, *, isa: str | None = None) -> None:
         self.info: ModelMetadata = file.metadata
@@ -116,6 +117,8 @@ class Model:
         self.nbytes: int = self._network.nbytes
         self.columns: int = self.info.columns
         self.outputs: int = self.info.outputs
+        self._run = self._network.predict
+        self._width = (self.columns,)
 
     def __repr__(self) -> str:
         widths = "-".join(str(n) for n in (self.info.encoded_columns, *(la.units for la in self.info.layers)))
@@ -136,15 +139,12 @@ class Model:
         Raises:
             InvalidInputError: ``x`` has another shape, or is no array of real numbers.
         """
-        if (
-            type(x) is not np.ndarray
-            or x.dtype is not _FLOAT32
-            or x.ndim != 2
-            or x.shape[1] != self.columns
-            or not x.flags.c_contiguous
-        ):
-            x = self._rows(x)
-        return self._network.predict(x)
+        if type(x) is _ndarray and x.dtype is _FLOAT32 and x.shape[1:] == self._width:
+            try:
+                return self._run(x)
+            except ValueError:  # not C-contiguous
+                pass
+        return self._run(self._rows(x))
 
     def bind(self, x: Float32, y: Float32) -> Callable[[], None]:
         """Return a call that runs the rows in ``x`` and writes the outputs to ``y``.
