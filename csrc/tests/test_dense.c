@@ -1,5 +1,5 @@
-/* Every instruction set of this machine against a plain double-precision forward pass: random networks, odd sizes, guard
- * pages on both sides of every buffer that a call touches, and an allocation counter. */
+/* Every instruction set of this machine against a plain double-precision forward pass: random networks, odd
+ * sizes, guard pages on both sides of every buffer that a call touches, and an allocation counter. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +13,8 @@
 
 enum { LAYERS = 4, WIDEST = 160, ROWS = 130 };
 
-/* ---- A block that ends, or begins, exactly at a page that cannot be touched ---------------------------------------- */
+/* ---- A block that ends, or begins, exactly at a page that cannot be touched
+ * ---------------------------------------- */
 
 typedef struct guarded {
     unsigned char *map, *block;
@@ -25,14 +26,18 @@ static guarded guard(size_t bytes, int at_end, size_t alignment) {
     guarded g = {.map_bytes = body + 2 * page};
     g.map = mmap(NULL, g.map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(g.map != MAP_FAILED, "mmap");
-    CHECK(mprotect(g.map, page, PROT_NONE) == 0 && mprotect(g.map + page + body, page, PROT_NONE) == 0, "mprotect");
+    CHECK(mprotect(g.map, page, PROT_NONE) == 0 && mprotect(g.map + page + body, page, PROT_NONE) == 0,
+          "mprotect");
     g.block = g.map + page + (at_end ? (body - bytes) / alignment * alignment : 0);
     return g;
 }
 
-static void unguard(guarded g) { munmap(g.map, g.map_bytes); }
+static void unguard(guarded g) {
+    munmap(g.map, g.map_bytes);
+}
 
-/* ---- The twin ------------------------------------------------------------------------------------------------------- */
+/* ---- The twin
+ * ------------------------------------------------------------------------------------------------------- */
 
 static double activate(uint32_t activation, double x) {
     switch (activation) {
@@ -87,11 +92,14 @@ static void twin(const mrn_network *network, const float *x, double *out) {
                  (network->target_shift ? network->target_shift[o] : 0);
 }
 
-/* ---- Random networks ------------------------------------------------------------------------------------------------- */
+/* ---- Random networks
+ * ------------------------------------------------------------------------------------------------- */
 
 static uint64_t seed = 88172645463325252ull;
 
-static size_t pick(size_t low, size_t high) { return low + next_random(&seed) % (high - low + 1); }
+static size_t pick(size_t low, size_t high) {
+    return low + next_random(&seed) % (high - low + 1);
+}
 
 static float *floats(size_t count, float factor) {
     float *made = malloc(count * sizeof *made);
@@ -148,7 +156,9 @@ static void destroy(random_network *r) {
         free((void *)tables[i]);
 }
 
-/* ---- Tests ------------------------------------------------------------------------------------------------------------ */
+/* ---- Tests
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 static void check_one(const random_network *r, size_t isa, size_t rows, int at_end) {
     const mrn_network *network = &r->network;
@@ -160,7 +170,8 @@ static void check_one(const random_network *r, size_t isa, size_t rows, int at_e
     const guarded x = guard(rows * network->columns * sizeof(float), at_end, sizeof(float));
     const guarded y = guard(rows * outputs * sizeof(float), at_end, sizeof(float));
     const guarded one = guard(outputs * sizeof(float), at_end, sizeof(float));
-    float *in = (float *)(void *)x.block, *out = (float *)(void *)y.block, *single = (float *)(void *)one.block;
+    float *in = (float *)(void *)x.block, *out = (float *)(void *)y.block,
+          *single = (float *)(void *)one.block;
     for (size_t i = 0; i < rows * network->columns; i++)
         in[i] = next_float(&seed) * 2;
     for (size_t i = 0; i < rows && network->categories; i++) {
@@ -175,11 +186,12 @@ static void check_one(const random_network *r, size_t isa, size_t rows, int at_e
         double wanted[WIDEST];
         twin(network, in + row * network->columns, wanted);
         memset(scratch.block, 0xff, plan.scratch_bytes); /* nothing is carried over: NaN would show */
-        CHECK(mrn_model_predict(model, in + row * network->columns, 1, single, scratch.block) == MRN_OK, "one row");
+        CHECK(mrn_model_predict(model, in + row * network->columns, 1, single, scratch.block) == MRN_OK,
+              "one row");
         for (size_t o = 0; o < outputs; o++) {
             const double found = out[row * outputs + o];
-            CHECK(fabs(found - wanted[o]) <= 2e-5 * (1 + fabs(wanted[o])), "%s, row %zu of %zu: %.9g, wanted %.9g",
-                  mrn_isa_name(isa), row, rows, found, wanted[o]);
+            CHECK(fabs(found - wanted[o]) <= 2e-5 * (1 + fabs(wanted[o])),
+                  "%s, row %zu of %zu: %.9g, wanted %.9g", mrn_isa_name(isa), row, rows, found, wanted[o]);
             CHECK(memcmp(&single[o], &out[row * outputs + o], sizeof(float)) == 0,
                   "%s: row %zu has other bits in a batch of %zu", mrn_isa_name(isa), row, rows);
         }
@@ -191,7 +203,7 @@ static void test_random_networks(void) {
     const size_t row_counts[] = {1, 2, 3, 4, 5, 7, 12, 13, 47, 48, 49, ROWS};
     for (size_t i = 0; i < 150; i++) {
         random_network r;
-        make(&r, i < 2 * MRN_LANES_MAX + 2 ? i + 1 : pick(1, 130));
+        make(&r, i < 2 * MRN_STRIP + 2 ? i + 1 : pick(1, 130));
         for (size_t isa = 0; isa < mrn_isa_count(); isa++)
             if (mrn_isa_usable(isa))
                 check_one(&r, isa, row_counts[i % (sizeof row_counts / sizeof *row_counts)], (int)i % 2);
@@ -202,13 +214,14 @@ static void test_random_networks(void) {
 /* Activations over their whole range, against double precision: the bounds that kernels_template.h states. */
 static void test_activation_bounds(void) {
     static float x[1 << 16], y[1 << 16];
-    static unsigned char block[4096] __attribute__((aligned(64))), scratch[1 << 16] __attribute__((aligned(64)));
+    static unsigned char block[4096] __attribute__((aligned(64))),
+        scratch[1 << 16] __attribute__((aligned(64)));
     const float weight = 1;
     for (size_t i = 0; i < 1 << 16; i++)
         x[i] = ((float)i - 32768) / 32768 * 100;
     for (size_t isa = 0; isa < mrn_isa_count(); isa++)
-        for (uint32_t activation = MRN_ACTIVATION_sigmoid; mrn_isa_usable(isa) && activation <= MRN_ACTIVATION_tanh;
-             activation++) {
+        for (uint32_t activation = MRN_ACTIVATION_sigmoid;
+             mrn_isa_usable(isa) && activation <= MRN_ACTIVATION_tanh; activation++) {
             const mrn_layer layer = {&weight, NULL, 1, 1, activation};
             const mrn_network network = {.layers = &layer, .layer_count = 1, .columns = 1};
             mrn_model *model;
@@ -216,19 +229,23 @@ static void test_activation_bounds(void) {
             CHECK(mrn_model_predict(model, x, 1 << 16, y, scratch) == MRN_OK, "predict");
             for (size_t i = 0; i < 1 << 16; i++) {
                 const double wanted = activate(activation, x[i]), error = fabs(y[i] - wanted);
-                CHECK(error <= 3e-7, "%s(%.9g) = %.9g, wanted %.9g", mrn_activation_name(activation), x[i], y[i], wanted);
+                CHECK(error <= 3e-7, "%s(%.9g) = %.9g, wanted %.9g", mrn_activation_name(activation), x[i],
+                      y[i], wanted);
                 if (activation == MRN_ACTIVATION_tanh && fabsf(x[i]) < 0.625f)
                     CHECK(error <= 5e-7 * fabs(wanted), "tanh(%.9g) = %.9g, wanted %.9g", x[i], y[i], wanted);
             }
         }
 }
 
-/* NaN stays NaN, infinities saturate, as float32 arithmetic has it; the neighbours in the batch notice nothing. */
+/* NaN stays NaN, infinities saturate, as float32 arithmetic has it; the neighbours in the batch notice
+ * nothing. */
 static void test_special_values(void) {
     const float weight = 1, cases[] = {NAN, INFINITY, -INFINITY, 1e-45f, 3e38f, -3e38f, 0};
-    static unsigned char block[4096] __attribute__((aligned(64))), scratch[1 << 16] __attribute__((aligned(64)));
+    static unsigned char block[4096] __attribute__((aligned(64))),
+        scratch[1 << 16] __attribute__((aligned(64)));
     for (size_t isa = 0; isa < mrn_isa_count(); isa++)
-        for (uint32_t activation = 0; mrn_isa_usable(isa) && activation <= MRN_ACTIVATION_tanh; activation++) {
+        for (uint32_t activation = 0; mrn_isa_usable(isa) && activation <= MRN_ACTIVATION_tanh;
+             activation++) {
             const mrn_layer layer = {&weight, NULL, 1, 1, activation};
             const mrn_network network = {.layers = &layer, .layer_count = 1, .columns = 1};
             float y[7];
@@ -238,8 +255,8 @@ static void test_special_values(void) {
             CHECK(isnan(y[0]), "%s(NaN) = %g", mrn_activation_name(activation), y[0]);
             for (size_t i = 1; i < 7; i++) {
                 const double wanted = activate(activation, cases[i]);
-                CHECK(y[i] == wanted || fabs(y[i] - wanted) <= 3e-7, "%s(%g) = %g on %s", mrn_activation_name(activation),
-                      cases[i], y[i], mrn_isa_name(isa));
+                CHECK(y[i] == wanted || fabs(y[i] - wanted) <= 3e-7, "%s(%g) = %g on %s",
+                      mrn_activation_name(activation), cases[i], y[i], mrn_isa_name(isa));
             }
         }
 }
@@ -252,7 +269,9 @@ static void test_refusals(void) {
     mrn_model *model;
     mrn_plan plan;
     CHECK(mrn_model_plan(&network, 0, &plan) == MRN_OK, "good");
-    CHECK(mrn_model_plan(NULL, 0, &plan) == MRN_E_ARGUMENT && mrn_model_plan(&network, 0, NULL) == MRN_E_ARGUMENT, "NULL");
+    CHECK(mrn_model_plan(NULL, 0, &plan) == MRN_E_ARGUMENT &&
+              mrn_model_plan(&network, 0, NULL) == MRN_E_ARGUMENT,
+          "NULL");
     CHECK(mrn_model_plan(&network, 99, &plan) == MRN_E_ISA, "isa");
     CHECK(mrn_model_open(&network, 0, block + 1, sizeof block - 1, &model) == MRN_E_MEMORY, "alignment");
     CHECK(mrn_model_open(&network, 0, block, plan.model_bytes - 1, &model) == MRN_E_MEMORY, "size");
@@ -278,8 +297,10 @@ static void test_refusals(void) {
     layer.weight = NULL;
     CHECK(mrn_model_plan(&network, 0, &plan) == MRN_E_ARGUMENT, "no weight");
     size_t isa;
-    CHECK(mrn_isa_choose("magic", &isa) == MRN_E_ISA && mrn_isa_choose("generic", &isa) == MRN_OK && isa == 0, "choose");
-    CHECK(mrn_isa_name(99) == NULL && mrn_isa_usable(99) == 0 && mrn_activation_name(99) == NULL, "unknown numbers");
+    CHECK(mrn_isa_choose("magic", &isa) == MRN_E_ISA && mrn_isa_choose("generic", &isa) == MRN_OK && isa == 0,
+          "choose");
+    CHECK(mrn_isa_name(99) == NULL && mrn_isa_usable(99) == 0 && mrn_activation_name(99) == NULL,
+          "unknown numbers");
 }
 
 int main(void) {
