@@ -69,9 +69,9 @@ static TARGET void NAME(dense)(const mrn_dense *layer, const float *x, size_t x_
                 for (n = strips - s; !NAME(tiles)[r - 1][n - 1]; n--) /* ends: there is a tile for 1 strip */
                     ;
                 NAME(tiles)
-                [r - 1][n - 1](weight + s * MRN_STRIP, strips * MRN_STRIP,
-                               layer->bias + (first + s) * MRN_STRIP, x + row * x_stride, x_stride,
-                               layer->inputs, floor, y + row * width + (first + s) * MRN_STRIP, width);
+                [r - 1][n - 1](weight + s *MRN_STRIP, strips *MRN_STRIP, layer->bias + (first + s) *MRN_STRIP,
+                               x + row *x_stride, x_stride, layer->inputs, floor,
+                               y + row *width + (first + s) *MRN_STRIP, width);
             }
         }
         weight += strips * MRN_STRIP * layer->inputs;
