@@ -45,7 +45,6 @@ typedef struct decimal {
     int64_t exponent; /* wide enough to count the digits of any body */
     int32_t digits; /* significant digits seen, counted up to 20 */
     bool negative;
-    bool integer; /* written without a fraction and without an exponent */
 } decimal;
 
 /* Take digits into the mantissa. Those after the 19th only count: `before_point` tells what they are worth. */
@@ -67,7 +66,7 @@ enum { MAX_EXPONENT = 9999 };
 
 /* Take a number by the grammar of RFC 8259 section 6. False: it is not one, or its exponent is absurd. */
 static bool take_number(cursor *c, decimal *d) {
-    *d = (decimal){.integer = true};
+    *d = (decimal){0};
     skip_space(c);
     if (c->at < c->end && *c->at == '-') {
         d->negative = true;
@@ -80,13 +79,11 @@ static bool take_number(cursor *c, decimal *d) {
         take_digits(c, d, true);
     }
     if (c->at < c->end && *c->at == '.') {
-        d->integer = false;
         c->at++;
         if (!digit_next(c)) return false;
         take_digits(c, d, false);
     }
     if (c->at < c->end && (*c->at | 0x20) == 'e') {
-        d->integer = false;
         c->at++;
         bool minus = false;
         if (c->at < c->end && (*c->at == '+' || *c->at == '-')) minus = *c->at++ == '-';
@@ -118,7 +115,6 @@ static bool convert(const decimal *d, float *out) {
     enum { LOW_BITS = 29, MARGIN = 16 };
     const uint64_t middle = UINT64_C(1) << (LOW_BITS - 1);
     if (d->mantissa == 0) {
-        if (d->negative && d->integer) return false; /* the integer -0 has no sign, the number -0.0 has */
         *out = d->negative ? -0.0F : 0.0F;
         return true;
     }
