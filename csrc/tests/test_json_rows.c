@@ -1,5 +1,5 @@
-/* mrn_json_rows against strtod, against bodies that it must take and bodies that it must decline. Every body is
- * copied into a block of exactly its size, so that a sanitizer sees a read behind it. */
+/* mrn_json_rows against strtod, against bodies that it must take and bodies that it must decline. Every body
+ * is copied into a block of exactly its size, so that a sanitizer sees a read behind it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,23 +8,25 @@
 
 static int failures;
 
-#define CHECK(condition, ...)                              \
-    do {                                                   \
-        if (!(condition)) {                                \
-            failures++;                                    \
-            fprintf(stderr, "%s:%d: ", __FILE__, __LINE__); \
-            fprintf(stderr, __VA_ARGS__);                  \
-            fputc('\n', stderr);                           \
-        }                                                  \
+#define CHECK(condition, ...)                                                                                \
+    do {                                                                                                     \
+        if (!(condition)) {                                                                                  \
+            failures++;                                                                                      \
+            fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                                  \
+            fprintf(stderr, __VA_ARGS__);                                                                    \
+            fputc('\n', stderr);                                                                             \
+        }                                                                                                    \
     } while (0)
 
 static int parse(const char *text, size_t bytes, size_t columns, float *x, size_t capacity, size_t *rows) {
     char *copy = malloc(bytes + (bytes == 0));
     float *out = malloc(capacity * sizeof *out + (capacity == 0));
-    if (copy == NULL || out == NULL) abort();
+    if (copy == NULL || out == NULL)
+        abort();
     memcpy(copy, text, bytes);
     const int status = mrn_json_rows(copy, bytes, columns, out, capacity, rows);
-    if (status == 0) memcpy(x, out, *rows * columns * sizeof *x);
+    if (status == 0)
+        memcpy(x, out, *rows * columns * sizeof *x);
     free(copy);
     free(out);
     return status;
@@ -77,11 +79,13 @@ static void test_bodies(void) {
         size_t rows = 0;
         const size_t bytes = strlen(cases[i].text);
         const int status = parse(cases[i].text, bytes, cases[i].columns, x, 16, &rows);
-        CHECK(status == (cases[i].rows > 0 ? MRN_OK : MRN_E_DECLINED), "%s: status %d", cases[i].text, status);
+        CHECK(status == (cases[i].rows > 0 ? MRN_OK : MRN_E_DECLINED), "%s: status %d", cases[i].text,
+              status);
         CHECK(rows == cases[i].rows, "%s: %zu rows", cases[i].text, rows);
-        for (size_t cut = 0; cases[i].rows > 0 && cut < bytes && strchr(cases[i].text + cut, '}') != NULL; cut++) {
-            CHECK(parse(cases[i].text, cut, cases[i].columns, x, 16, &rows) == MRN_E_DECLINED, "%s cut at %zu",
-                  cases[i].text, cut);
+        for (size_t cut = 0; cases[i].rows > 0 && cut < bytes && strchr(cases[i].text + cut, '}') != NULL;
+             cut++) {
+            CHECK(parse(cases[i].text, cut, cases[i].columns, x, 16, &rows) == MRN_E_DECLINED,
+                  "%s cut at %zu", cases[i].text, cut);
         }
     }
 }
@@ -91,9 +95,11 @@ static void test_capacity(void) {
     float x[6];
     size_t rows = 0;
     for (size_t capacity = 0; capacity < 6; capacity++) {
-        CHECK(parse(text, sizeof text - 1, 2, x, capacity, &rows) == MRN_E_DECLINED, "capacity %zu", capacity);
+        CHECK(parse(text, sizeof text - 1, 2, x, capacity, &rows) == MRN_E_DECLINED, "capacity %zu",
+              capacity);
     }
-    CHECK(parse(text, sizeof text - 1, 2, x, 6, &rows) == MRN_OK && rows == 3 && x[5] == 6.0F, "six numbers fit");
+    CHECK(parse(text, sizeof text - 1, 2, x, 6, &rows) == MRN_OK && rows == 3 && x[5] == 6.0F,
+          "six numbers fit");
     CHECK(mrn_json_rows(text, sizeof text - 1, 0, x, 6, &rows) == MRN_E_ARGUMENT, "no columns");
     CHECK(mrn_json_rows(NULL, 0, 1, x, 6, &rows) == MRN_E_ARGUMENT, "no body");
     CHECK(mrn_json_rows(text, SIZE_MAX >> 40, SIZE_MAX, x, 6, &rows) == MRN_E_DECLINED, "absurd columns");
@@ -114,7 +120,8 @@ static unsigned same_as_strtod(const char *number) {
     float x[1];
     size_t rows = 0;
     const int bytes = snprintf(text, sizeof text, "{\"instances\":[[%s]]}", number);
-    if (parse(text, (size_t)bytes, 1, x, 1, &rows) != MRN_OK) return 0;
+    if (parse(text, (size_t)bytes, 1, x, 1, &rows) != MRN_OK)
+        return 0;
     const float expected = (float)strtod(number, NULL);
     CHECK(memcmp(&expected, x, sizeof expected) == 0, "%s: %a, strtod gives %a", number, (double)x[0],
           (double)expected);
@@ -129,7 +136,8 @@ static void test_numbers(void) {
         const uint32_t pattern = (uint32_t)(next() >> 32) & 0x7fffffffU;
         float value;
         memcpy(&value, &pattern, sizeof value);
-        if (!(value >= 1e-37F && value <= 3e38F)) value = (float)(next() >> 40) / 255.0F;
+        if (!(value >= 1e-37F && value <= 3e38F))
+            value = (float)(next() >> 40) / 255.0F;
         snprintf(text, sizeof text, "%.*g", 1 + (int)(next() % 20), (double)value);
         taken += same_as_strtod(text);
     }
@@ -151,11 +159,13 @@ static void test_numbers(void) {
     for (unsigned i = 0; i < 2000; i++) { /* any digits, any exponent, many digits */
         size_t at = 0;
         text[at++] = '1';
-        for (uint64_t digits = next() % 1000; digits > 0; digits--) text[at++] = (char)('0' + next() % 10);
+        for (uint64_t digits = next() % 1000; digits > 0; digits--)
+            text[at++] = (char)('0' + next() % 10);
         if (next() & 1) {
             text[at++] = '.';
             text[at++] = '0';
-            for (uint64_t digits = next() % 30; digits > 0; digits--) text[at++] = (char)('0' + next() % 10);
+            for (uint64_t digits = next() % 30; digits > 0; digits--)
+                text[at++] = (char)('0' + next() % 10);
         }
         snprintf(text + at, sizeof text - at, "e%d", (int)(next() % 2100) - 1050);
         (void)same_as_strtod(text);
@@ -166,6 +176,7 @@ int main(void) {
     test_bodies();
     test_capacity();
     test_numbers();
-    if (failures == 0) puts("test_json_rows: ok");
+    if (failures == 0)
+        puts("test_json_rows: ok");
     return failures != 0;
 }
