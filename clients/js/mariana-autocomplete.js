@@ -157,6 +157,7 @@ export class MarianaAutocomplete extends (globalThis.HTMLElement ?? class {}) {
   }
 
   connectedCallback() {
+    if (!AbortSignal.any) return; // a browser from before 2024 keeps the plain input
     this.#setup = new AbortController();
     const input = this.querySelector("input");
     if (input) return this.#attach(input);
@@ -171,7 +172,7 @@ export class MarianaAutocomplete extends (globalThis.HTMLElement ?? class {}) {
   disconnectedCallback() {
     this.close();
     clearTimeout(this.#announced);
-    this.#setup.abort();
+    this.#setup?.abort();
     this.#panel?.remove();
     this.#status?.remove();
     this.#panel = null;
