@@ -214,8 +214,9 @@ cities.addEventListener("mariana-select", ({ detail: { text, score, payload } })
 
 const cityTime = stopwatch($("city-latency"));
 new PerformanceObserver((list) => {
-  for (const { name, duration, responseEnd } of list.getEntries()) {
-    if (responseEnd && new URL(name).pathname === "/v1/indexes/cities/complete") cityTime(duration);
+  for (const { name, duration, responseEnd, transferSize } of list.getEntries()) {
+    const asked = new URL(name).pathname === "/v1/indexes/cities/complete" && transferSize > 0; // 0: the browser's own memory
+    if (asked && responseEnd) cityTime(duration);
   }
 }).observe({ type: "resource" });
 
@@ -224,8 +225,14 @@ new PerformanceObserver((list) => {
 const MOST_FIELDS = 40; // a form with more is no help
 const tryTime = stopwatch($("try-latency"));
 let formModels = [];
+let api = {}; // the OpenAPI document: it holds an example record of each model
 
-function field(feature) {
+function exampleOf(name) {
+  const body = api.paths?.[`/v1/models/${name}/predict`]?.post.requestBody?.content["application/json"];
+  return body?.examples?.records?.value.instances[0] ?? {};
+}
+
+function field(feature, value) {
   const id = `feature-${feature.name}`;
   let input;
   if (feature.kind === "categorical") {
@@ -233,9 +240,10 @@ function field(feature) {
   } else if (feature.kind === "boolean") {
     input = make("input", { id, type: "checkbox" });
   } else {
-    const value = feature.mean ?? feature.fill ?? 0;
-    input = make("input", { id, type: "number", step: "any", required: true, value: Number(Number(value).toPrecision(3)) });
+    input = make("input", { id, type: "number", step: "any", required: feature.required });
   }
+  if (feature.kind === "boolean") input.checked = value === true;
+  else if (value !== undefined) input.value = typeof value === "number" ? Number(value.toPrecision(6)) : value; // as float32 keeps it
   input.dataset.feature = feature.name;
   input.dataset.kind = feature.kind;
   return make("p", { className: "field" }, make("label", { htmlFor: id, textContent: feature.name.replaceAll("_", " ") }), input);
@@ -254,7 +262,8 @@ function record() {
 
 function showForm() {
   const model = formModels[$("try-model").selectedIndex];
-  $("try-fields").replaceChildren(...model.features.map(field));
+  const example = exampleOf(model.name);
+  $("try-fields").replaceChildren(...model.features.map((feature) => field(feature, example[feature.name])));
   ask();
 }
 
@@ -293,10 +302,27 @@ function table(body, rows, empty, command) {
   body.replaceChildren(...(rows.length ? rows : [make("tr", {}, nothing)]));
 }
 
+/** The first metric of the best split to judge by: { test: { accuracy: 0.98 } } -> "98.0 % accuracy". */
 function measured(metrics) {
-  const [name, value] = Object.entries(metrics ?? {})[0] ?? [];
-  if (name === undefined) return "";
-  return /accuracy/.test(name) ? `${percent(value)} ${name.replaceAll("_", " ")}` : `${name.replaceAll("_", " ")} ${Number(value).toPrecision(3)}`;
+  const split = ["test", "validation", "train"].find((name) => Object.keys(metrics?.[name] ?? {}).length);
+  if (!split) return "";
+  const all = metrics[split];
+  const name = Object.keys(all).find((key) => /accuracy|r2/.test(key)) ?? Object.keys(all)[0];
+  const words = `${name.replaceAll("_", " ")} (${split})`;
+  return /accuracy/.test(name) ? `${percent(all[name])} ${words}` : `${all[name].toPrecision(3)} ${words}`;
+}
+
+const broken = (name, reason) => make("tr", {}, make("td", { textContent: name }), make("td", { className: "empty-row", colSpan: 5, textContent: reason }));
+
+function modelRow(model) {
+  if (!model.task) return broken(model.name, model.model_version_status?.[0]?.status.error_message ?? "could not be loaded");
+  const shape = [model.features.length, ...(model.layers ?? [])].join(" → ");
+  return row(model.name, model.version, model.task, shape, measured(model.metrics), `${model.isa}, ${bytes(model.nbytes)}`);
+}
+
+function indexRow({ name, entries, nbytes, error }) {
+  if (entries === null) return broken(name, error ?? "could not be opened");
+  return row(name, count.format(entries), bytes(nbytes), `${(nbytes / (entries || 1)).toFixed(1)} B`);
 }
 
 function health(state, text) {
@@ -309,25 +335,17 @@ async function look() {
     const [{ models }, { indexes }] = await Promise.all([call("/v1/models"), call("/v1/indexes")]);
     const plural = (n, one, many) => `${n} ${n === 1 ? one : many}`;
     health("ready", `ready: ${plural(models.length, "model", "models")}, ${plural(indexes.length, "index", "indexes")}`);
-    table(
-      $("models"),
-      models.map((m) => row(m.name, m.version, m.task, `${m.features.length} → ${m.labels?.length || 1}`, measured(m.metrics), `${m.isa}, ${bytes(m.nbytes)}`)),
-      "No model is loaded. Train one:",
-      "mariana train iris --target species",
-    );
-    table(
-      $("indexes"),
-      indexes.map((i) => row(i.name, count.format(i.entries), bytes(i.nbytes), `${(i.nbytes / i.entries).toFixed(1)} B`)),
-      "No index is loaded. Build one:",
-      "mariana index terms.txt --name terms",
-    );
-    if (!models.some(({ name }) => name === "digits")) notice($("draw-notice"), "No model named digits is loaded. This trains one:", "mariana demo");
-    const found = indexes.some(({ name }) => name === "cities");
+    table($("models"), models.map(modelRow), "No model is loaded. Train one:", "mariana train iris --target species");
+    table($("indexes"), indexes.map(indexRow), "No index is loaded. Build one:", "mariana index terms.txt --name terms");
+    const serving = models.filter(({ task }) => task);
+    if (!serving.some(({ name }) => name === "digits")) notice($("draw-notice"), "No model named digits is loaded. This trains one:", "mariana demo");
+    const found = indexes.some(({ name, entries }) => name === "cities" && entries !== null);
     if (!found) notice($("city-notice"), "No index named cities is loaded. This builds one:", "mariana demo");
     $("city").disabled = !found;
-    formModels = models.filter(({ features }) => features.length && features.length <= MOST_FIELDS);
+    formModels = serving.filter(({ features }) => features.length <= MOST_FIELDS);
     $("try").hidden = !formModels.length;
     if (formModels.length) {
+      api = await call("/openapi.json").catch(() => ({}));
       $("try-model").replaceChildren(...formModels.map(({ name }) => make("option", { textContent: name })));
       showForm();
     }
