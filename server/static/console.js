@@ -130,7 +130,7 @@ function refresh() {
 }
 
 function showDigit(prediction) {
-  $("digit").textContent = prediction?.label ?? "–";
+  $("digit").textContent = prediction?.label ?? "?";
   $("digit").classList.toggle("empty", !prediction);
   $("sure").textContent = prediction ? `${percent(prediction.probability)} sure` : strokes.length ? "" : "nothing drawn";
   showDigits(prediction?.probabilities);
@@ -154,7 +154,7 @@ pad.addEventListener("pointerdown", (event) => {
 });
 pad.addEventListener("pointermove", (event) => {
   if (event.pointerId !== pen) return;
-  const passed = event.getCoalescedEvents();
+  const passed = event.getCoalescedEvents?.() ?? []; // browsers offer it to secure origins only
   strokes.at(-1).push(...(passed.length ? passed : [event]).map(point));
   refresh();
 });
@@ -334,12 +334,13 @@ async function look() {
   try {
     const [{ models }, { indexes }] = await Promise.all([call("/v1/models"), call("/v1/indexes")]);
     const plural = (n, one, many) => `${n} ${n === 1 ? one : many}`;
-    health("ready", `ready: ${plural(models.length, "model", "models")}, ${plural(indexes.length, "index", "indexes")}`);
+    const serving = models.filter(({ task }) => task);
+    const opened = indexes.filter(({ entries }) => entries !== null);
+    health("ready", `ready: ${plural(serving.length, "model", "models")}, ${plural(opened.length, "index", "indexes")}`);
     table($("models"), models.map(modelRow), "No model is loaded. Train one:", "mariana train iris --target species");
     table($("indexes"), indexes.map(indexRow), "No index is loaded. Build one:", "mariana index terms.txt --name terms");
-    const serving = models.filter(({ task }) => task);
     if (!serving.some(({ name }) => name === "digits")) notice($("draw-notice"), "No model named digits is loaded. This trains one:", "mariana demo");
-    const found = indexes.some(({ name, entries }) => name === "cities" && entries !== null);
+    const found = opened.some(({ name }) => name === "cities");
     if (!found) notice($("city-notice"), "No index named cities is loaded. This builds one:", "mariana demo");
     $("city").disabled = !found;
     formModels = serving.filter(({ features }) => features.length <= MOST_FIELDS);

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,20 +94,9 @@ class Site:
         sync_api.expect(self.input).to_have_attribute("aria-expanded", "false")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium on PATH (Debian: apt-get install chromium)")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def site(browser: "sync_api.Browser") -> Iterator[Site]:
-    context = browser.new_context()
+def site(chromium: "sync_api.Browser") -> Iterator[Site]:
+    context = chromium.new_context()
     context.set_default_timeout(10_000)
     site = Site(context.new_page())
     yield site
