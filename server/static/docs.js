@@ -1,8 +1,9 @@
 /** Renders /openapi.json: endpoints, parameters, schemas, examples and the curl line of each. */
 
 const METHODS = ["get", "post", "put", "patch", "delete"];
+const LONGEST_CURL = 400; // characters of an example body; of several the last that is shorter: records before rows
 const DEEPEST = 5; // levels of a schema that are unfolded
-const MOST_PROPERTIES = 40; // of one object; the digits have 64 alike
+const MOST_PROPERTIES = 12; // of one object; the digits have 64 alike
 
 function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -61,6 +62,9 @@ function properties(schema, depth = 0) {
   });
 }
 
+/** A path that may break after its slashes. */
+const pathOf = (text) => text.split(/(?<=\/)/).flatMap((part) => [part, make("wbr")]);
+
 const block = (text) => make("pre", { tabIndex: 0 }, make("code", { textContent: text }));
 
 /** JSON with short arrays on one line. */
@@ -109,7 +113,7 @@ function operation(path, method, op, shared) {
   const json = bodies.find(([type]) => type === "application/json")?.[1];
   const examples = json ? exampleValues(json) : [];
   const title = make("header", {},
-    make("span", { className: `method${method === "get" ? "" : " write"}`, textContent: method.toUpperCase() }), make("h3", { textContent: path }));
+    make("span", { className: `method${method === "get" ? "" : " write"}`, textContent: method.toUpperCase() }), make("h3", {}, ...pathOf(path)));
   const parts = [title, make("p", { textContent: op.description ?? op.summary ?? "" })];
   if (parameters.length) {
     parts.push(make("h4", { textContent: "Parameters" }), table(["Name", "In", "Type", "Meaning"], parameters.map((p) => {
@@ -122,16 +126,19 @@ function operation(path, method, op, shared) {
     parts.push(make("h4", { textContent: `Body: ${bodies.map(([type]) => type).join(", ")}` }));
     const binary = bodies.filter(([type]) => type !== "application/json").map(([type, { schema }]) => [type, resolve(schema).description]);
     parts.push(...binary.filter(([, about]) => about).map(([type, about]) => make("p", { className: "faint", textContent: `${type}: ${about}` })));
-    if (json) parts.push(...properties(json.schema));
+    const forms = json ? properties(json.schema) : [];
+    parts.push(...forms.flatMap((form, i) => (i ? [make("p", { className: "faint", textContent: "or" }), form] : [form])));
     for (const [name, value] of examples) parts.push(make("details", {}, make("summary", { textContent: name }), block(pretty(value))));
   }
-  parts.push(make("h4", { textContent: "Try" }), command(method, path, parameters, examples.at(-1)?.[1]));
-  parts.push(make("h4", { textContent: "Answers" }), table(["Status", "Type", "Meaning"], Object.entries(op.responses ?? {}).map(([status, response]) => {
+  const bodiesByName = examples.map(([, value]) => value);
+  const shown = bodiesByName.findLast((value) => JSON.stringify(value).length < LONGEST_CURL) ?? bodiesByName[0];
+  parts.push(make("h4", { textContent: "Try" }), command(method, path, parameters, shown));
+  parts.push(make("h4", { textContent: "Answers" }), table(["Status", "Meaning"], Object.entries(op.responses ?? {}).map(([status, response]) => {
     const { description, content = {} } = resolve(response);
     const inner = Object.values(content)[0]?.schema;
-    const meaning = make("div", {}, description ?? "");
+    const meaning = make("div", {}, description ?? "", " ", make("span", { className: "type", textContent: Object.keys(content).join(", ") }));
     if (status.startsWith("2") && inner) meaning.append(make("details", {}, make("summary", { textContent: "Members" }), ...properties(inner)));
-    return [status, make("span", { className: "type", textContent: Object.keys(content).join(", ") }), meaning];
+    return [status, meaning];
   })));
   return make("article", { className: "card operation", id: `${method}-${path}` }, ...parts);
 }
@@ -148,7 +155,7 @@ for (const [path, item] of Object.entries(api.paths)) {
   }
 }
 for (const [group, operations] of groups) {
-  const links = operations.map(([path, method]) => make("a", { href: `#${method}-${path}`, textContent: `${method.toUpperCase()} ${path}` }));
+  const links = operations.map(([path, method]) => make("a", { href: `#${method}-${path}` }, `${method.toUpperCase()} `, ...pathOf(path)));
   document.getElementById("contents").append(make("h2", { textContent: group }), ...links);
   const articles = operations.map((each) => operation(...each));
   document.getElementById("operations").append(make("section", { className: "group" }, make("h2", { textContent: group }), ...articles));
