@@ -76,19 +76,16 @@ def publish(
     task = _task(net, layers)
     if features is None:
         features = [NumericFeature(name=f"x{i}") for i in range(layers[0].inputs)]
-        raw = np.asarray(net.examples if examples is None else examples, np.float64)
         input_shape = input_shape or net.input_shape
-    else:
-        raw = np.asarray(np.empty((0, len(features))) if examples is None else examples, np.float64)
-        input_shape = input_shape or (len(features),)
-    raw = raw.reshape(-1, len(features))[:GOLDEN_ROWS]
+        examples = net.examples if examples is None else examples
+    raw = _examples(features, layers[0].inputs, examples)
     if task == "classification" and labels is None:
         labels = range(max(2, layers[-1].units))
     try:
         metadata = ModelMetadata(
             task=task,
             features=tuple(features),
-            input_shape=tuple(input_shape),
+            input_shape=tuple(input_shape or (len(features),)),
             layers=tuple(layers),
             labels=tuple(_plain(label) for label in labels or ()),
             targets=tuple(targets),
@@ -162,6 +159,19 @@ def _task(net: Sequential, layers: list[DenseLayer]) -> Literal["classification"
             )
         return "classification"
     return "classification" if net.loss is None and last.activation == "softmax" else "regression"
+
+
+def _examples(features: Sequence[Feature], inputs: int, examples: ArrayLike | None) -> NDArray[np.float64]:
+    """Return the raw rows that become golden inputs, when they and the features fit the network."""
+    width = sum(len(f.categories) if f.kind == "categorical" else 1 for f in features)
+    if width != inputs:
+        raise InvalidInputError(f"the features make {width} columns, but the network takes {inputs} inputs")
+    if examples is None:
+        return np.empty((0, len(features)))
+    raw = np.asarray(examples, np.float64)
+    if raw.ndim != 2 or raw.shape[1] != len(features):
+        raise InvalidInputError(f"examples must be raw rows (rows, {len(features)}), found shape {raw.shape}")
+    return raw[:GOLDEN_ROWS]
 
 
 def _golden(

@@ -521,6 +521,8 @@ class Sequential:
         self.stop_training = False
         self._workspaces.clear()
         for callback in run.callbacks:
+            if not isinstance(callback, Callback):
+                raise InvalidInputError(f"{callback!r:.80} is no Callback")
             callback.set_model(self)
             callback.set_params(params)
         for callback in run.callbacks:
