@@ -1,7 +1,7 @@
 """Describe the extension module ``mariana._kernel`` to cffi.
 
 The declarations are cut out of the public headers, so that they exist once: everything
-between a line with ``cdef: begin`` and the next one with ``cdef: end``.
+between a line that starts with ``/* cdef: begin -`` and the next one with ``/* cdef: end -``.
 """
 
 import platform
@@ -12,7 +12,7 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 HEADERS = ("mrn_format.h", "mrn.h")
-CDEF = re.compile(r"^.*cdef: begin.*\n(.*?)^.*cdef: end", re.MULTILINE | re.DOTALL)
+CDEF = re.compile(r"^/\* cdef: begin -[^\n]*\n(.*?)^/\* cdef: end -", re.MULTILINE | re.DOTALL)
 
 
 def declarations() -> str:

@@ -1,13 +1,13 @@
 /* Mariana's C core: THE public interface.
  *
- * Plain C11, no dependency but libc. Bytes in, bytes out: nothing here knows of Python, threads, files or logs.
- * Every function returns a status of status.def (0 is success, errors are negative) and gives its results
- * through pointers. Memory belongs to the caller. Nothing is allocated on a request. Nothing is global but
- * constants, so every function may be called from any thread; an object that one call writes (scratch,
- * workspace) belongs to that call alone while it runs.
+ * Plain C11, no dependency but libc. Bytes in, bytes out: nothing here knows of Python, threads, files or
+ * logs. Every function returns a status of status.def (0 is success, errors are negative) and gives its
+ * results through pointers. Memory belongs to the caller. Nothing is allocated on a request. Nothing is
+ * global but constants, so every function may be called from any thread; an object that one call writes
+ * (scratch, workspace) belongs to that call alone while it runs.
  *
- * The parts between "cdef: begin" and "cdef: end" are also what csrc/build_ffi.py shows to cffi: keep them free
- * of the preprocessor.
+ * The parts between "cdef: begin" and "cdef: end" are also what csrc/build_ffi.py shows to cffi: keep them
+ * free of the preprocessor.
  */
 #ifndef MRN_H
 #define MRN_H
@@ -59,12 +59,17 @@ int mrn_isa_choose(const char *highest, size_t *isa);
 size_t mrn_activation_count(void);
 const char *mrn_activation_name(size_t activation);
 
+enum {
+    MRN_MAX_LAYERS = 64,
+    MRN_MAX_WIDTH = 1048576  /* columns, encoded columns, units of a layer */
+};
+
 /* One dense layer: y = activation(x . weight + bias). */
 typedef struct mrn_layer {
     const float *weight;  /* (inputs, units), row-major, finite */
     const float *bias;    /* (units), finite; NULL: zeros */
-    uint32_t inputs;      /* >= 1; equals the units of the layer before */
-    uint32_t units;       /* >= 1 */
+    uint32_t inputs;      /* units of the layer before; of the first layer: encoded columns */
+    uint32_t units;       /* 1..MRN_MAX_WIDTH */
     uint32_t activation;  /* a number of activations.def; softmax only in the last layer */
 } mrn_layer;
 
@@ -80,14 +85,14 @@ typedef struct mrn_layer {
  * Each of the six tables may be NULL: its step is skipped. */
 typedef struct mrn_network {
     const mrn_layer *layers;
-    size_t layer_count;          /* 1..MRN_MAX_LAYERS (64) */
-    size_t columns;              /* raw columns of a row, >= 1 */
+    size_t layer_count;          /* 1..MRN_MAX_LAYERS */
+    size_t columns;              /* raw columns of a row, 1..MRN_MAX_WIDTH */
     const uint32_t *categories;  /* (columns) */
-    const float *fill;           /* (columns), NaN: stays NaN */
-    const float *shift;          /* (encoded columns) */
-    const float *scale;          /* (encoded columns) */
-    const float *target_shift;   /* (units of the last layer) */
-    const float *target_scale;   /* (units of the last layer) */
+    const float *fill;           /* (columns), finite or NaN: stays missing */
+    const float *shift;          /* (encoded columns), finite */
+    const float *scale;          /* (encoded columns), finite */
+    const float *target_shift;   /* (units of the last layer), finite */
+    const float *target_scale;   /* (units of the last layer), finite */
 } mrn_network;
 
 /* What a network needs. Both blocks must be aligned to `alignment`. */
@@ -99,19 +104,108 @@ typedef struct mrn_plan {
 
 typedef struct mrn_model mrn_model;
 
-/* Check a description completely and say what it needs on instruction set `isa`.
- * MRN_E_ARGUMENT, MRN_E_SHAPE, MRN_E_RANGE (a weight is not finite), MRN_E_TOO_LARGE, MRN_E_ISA. */
+/* Check a description completely and say what it needs on instruction set `isa`. Cost: one look at each number.
+ *   MRN_E_ARGUMENT   a pointer is NULL that must not be; no layer or column; an unknown activation; softmax
+ *                    before the last layer
+ *   MRN_E_SHAPE      a layer's inputs are not what comes before it, or it has no units
+ *   MRN_E_RANGE      a weight, bias or table entry is not finite
+ *   MRN_E_TOO_LARGE  more layers or columns than MRN_MAX_*, or more bytes than this machine can address
+ *   MRN_E_ISA        this machine cannot run `isa` */
 int mrn_model_plan(const mrn_network *network, size_t isa, mrn_plan *plan);
 
 /* Check as above, then pack the weights into `block`; *model points into it. The block must live and stay in
  * place as long as the model; there is nothing to close. MRN_E_MEMORY: block too small or not aligned. */
 int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t block_bytes, mrn_model **model);
 
-/* Run `rows` raw rows: x is (rows, columns), y is (rows, units of the last layer), both float32, row-major,
- * any alignment; x and y do not overlap. Rows may be 0. The model is only read; `scratch` (plan's bytes and
- * alignment) is written. On one instruction set a row's result has the same bits whatever the number of rows
- * and its place among them. No status but 0 for a model that was opened and pointers that are not NULL. */
+/* Run `rows` raw rows: x is (rows, columns), y is (rows, units of the last layer), both float32, row-major;
+ * x and y do not overlap. Rows may be 0. The model is only read; `scratch` (plan's bytes and alignment) is
+ * written, and nothing is allocated. NaN, infinities and denormals in x do what IEEE 754 says, as in NumPy.
+ * A row's result has the same bits whatever the number of rows and its place among them, on one instruction
+ * set; avx2 and avx512 give the same bits as each other. MRN_E_ARGUMENT: a pointer is NULL. */
 int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float *y, void *scratch);
+
+/* ---- Autocomplete indexes ----------------------------------------------------------------------------- */
+
+/* What a text is compared by: case, accents and compatibility forms folded away, white space at the start
+ * dropped and runs of it made one space (docs/format.md has the rule). `key` gets at most `capacity` bytes.
+ * MRN_E_TEXT: not UTF-8, or a control character or a mark of writing direction is in it.
+ * MRN_E_TOO_LARGE: the key is longer than `capacity`. */
+int mrn_fold(const char *text, size_t bytes, char *key, size_t capacity, size_t *key_bytes);
+
+/* The entries to build a segment from, in any order. Text i is texts[text_ends[i - 1] .. text_ends[i]), from 0
+ * for the first one; payloads likewise, an empty one meaning none. */
+typedef struct mrn_entries {
+    size_t count;
+    const char *texts;          /* UTF-8 */
+    const uint64_t *text_ends;  /* (count), not decreasing */
+    const double *scores;       /* (count), finite, >= 0 */
+    const char *payloads;       /* UTF-8; meant to be JSON; may be NULL when payload_ends is */
+    const uint64_t *payload_ends;  /* (count); NULL: no payloads */
+} mrn_entries;
+
+/* Build a segment file in memory; the same entries give the same bytes, whatever their order. *file comes from
+ * malloc: give it to mrn_free. verdicts[i] says what became of entry i:
+ *   MRN_OK           it is in the file
+ *   MRN_MERGED       another entry with the same text has a higher score (or the same one, and comes first)
+ *   MRN_E_TEXT       the text is empty, folds to nothing, is not UTF-8, or holds a control character or a mark of
+ *                    writing direction; or the payload is not UTF-8
+ *   MRN_E_RANGE      the score is negative or not finite
+ *   MRN_E_TOO_LARGE  text, key or payload is longer than the format takes
+ * The file holds the entries with MRN_OK. MRN_E_TOO_LARGE: it would be 4 GiB or more. MRN_E_NO_MEMORY. */
+enum { MRN_MERGED = 1 };
+int mrn_index_build(const mrn_entries *entries, signed char *verdicts, char **file, size_t *file_bytes);
+void mrn_free(void *memory);
+
+/* A segment that has been checked; points into the file, which must stay and stay unchanged. Read-only: any
+ * number of calls may use it at a time. */
+typedef struct mrn_index {
+    const char *file;
+    size_t records;       /* where the records begin */
+    size_t record_bytes;
+    size_t width;         /* bytes of a record's place */
+    uint64_t entries;
+} mrn_index;
+
+/* What is wrong with a file, and where: a constant sentence and a place counted from the start of the file. */
+typedef struct mrn_fault {
+    const char *what;
+    uint64_t at;
+} mrn_fault;
+
+/* Scratch that mrn_index_open needs for a file of this size: about 0.6 of it and 40 kB. Aligned to 8 bytes. */
+size_t mrn_index_scratch_bytes(size_t file_bytes);
+
+/* Check a whole segment file, in time proportional to its size: checksums first, then every place, order, bound,
+ * count and character, so that no look-up needs to check anything and each one ends, whatever the bytes are.
+ * On MRN_E_FORMAT, MRN_E_VERSION, MRN_E_CHECKSUM and MRN_E_TOO_LARGE, *fault says what was found first.
+ * MRN_E_MEMORY: the scratch is too small or not aligned. */
+int mrn_index_open(const char *file, size_t file_bytes, void *scratch, size_t scratch_bytes, mrn_index *index,
+                   mrn_fault *fault);
+
+/* One completion; places count from the start of the file. */
+typedef struct mrn_completion {
+    double score;
+    uint64_t text;           /* where the text is */
+    uint64_t payload;        /* where the payload is */
+    uint32_t text_bytes;
+    uint32_t payload_bytes;  /* 0: none */
+    uint32_t highlight;      /* code points at the start of the text that the prefix covers */
+    uint32_t edits;          /* typing errors between the prefix and the text */
+} mrn_completion;
+
+/* What one look-up writes while it runs; need not be cleared. */
+typedef struct mrn_workspace {
+    uint32_t best[100];      /* MRN_LIMIT_MAX */
+    char key[256];           /* MRN_QUERY_MAX */
+} mrn_workspace;
+
+/* The best `limit` entries whose key begins with the folded prefix, best first: by score, descending; then by
+ * code points of the text, ascending; then by the bytes of the text. An empty prefix gives the best of all.
+ * `completions` has room for `limit`. Cost: the branches along the prefix, then one record a completion.
+ * MRN_E_ARGUMENT: the limit is not in 1..MRN_LIMIT_MAX. MRN_E_TEXT as mrn_fold.
+ * MRN_E_TOO_LARGE: the prefix has more than MRN_QUERY_MAX bytes before or after folding. */
+int mrn_index_complete(const mrn_index *index, const char *prefix, size_t prefix_bytes, size_t limit,
+                       mrn_workspace *workspace, mrn_completion *completions, size_t *count);
 
 /* cdef: end --------------------------------------------------------------------------------------------- */
 

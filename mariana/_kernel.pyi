@@ -1,8 +1,10 @@
-"""Types of the extension module: the functions of ``csrc/mrn.h``, as cffi shows them."""
+# Types of the extension module: the functions of csrc/mrn.h, as cffi shows them.
 
 from typing import Any
 
 class _Lib:
+    MRN_MAX_LAYERS: int
+    MRN_MAX_WIDTH: int
     def mrn_status_name(self, status: int) -> Any: ...
     def mrn_status_message(self, status: int) -> Any: ...
     def mrn_isa_count(self) -> int: ...
@@ -14,6 +16,31 @@ class _Lib:
     def mrn_model_plan(self, network: Any, isa: int, plan: Any) -> int: ...
     def mrn_model_open(self, network: Any, isa: int, block: Any, block_bytes: int, model: Any) -> int: ...
     def mrn_model_predict(self, model: Any, x: Any, rows: int, y: Any, scratch: Any) -> int: ...
+    MRN_INDEX_VERSION: int
+    MRN_FOLD_VERSION: int
+    MRN_MERGED: int
+    MRN_TEXT_MAX: int
+    MRN_KEY_MAX: int
+    MRN_PAYLOAD_MAX: int
+    MRN_QUERY_MAX: int
+    MRN_LIMIT_MAX: int
+    def mrn_fold(self, text: Any, bytes: int, key: Any, capacity: int, key_bytes: Any) -> int: ...  # noqa: A002
+    def mrn_index_build(self, entries: Any, verdicts: Any, file: Any, file_bytes: Any) -> int: ...
+    def mrn_free(self, memory: Any) -> None: ...
+    def mrn_index_scratch_bytes(self, file_bytes: int) -> int: ...
+    def mrn_index_open(
+        self, file: Any, file_bytes: int, scratch: Any, scratch_bytes: int, index: Any, fault: Any
+    ) -> int: ...
+    def mrn_index_complete(
+        self,
+        index: Any,
+        prefix: bytes,
+        prefix_bytes: int,
+        limit: int,
+        workspace: Any,
+        completions: Any,
+        count: Any,
+    ) -> int: ...
 
 ffi: Any
 lib: _Lib

@@ -18,7 +18,16 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
 
 from mariana.errors import FileFormatError
 
@@ -76,7 +85,9 @@ class CategoricalFeature(_Part):
         if len(set(self.categories)) != len(self.categories):
             raise ValueError(f"feature {self.name!r} names a category twice")
         if self.fill is not None and self.fill not in self.categories:
-            raise ValueError(f"feature {self.name!r} is filled with {self.fill!r}, which is not among its categories")
+            raise ValueError(
+                f"feature {self.name!r} is filled with {self.fill!r}, which is not among its categories"
+            )
         return self
 
 
@@ -121,7 +132,9 @@ class TrainingRecord(_Part):
 class Golden(_Part):
     """A few raw rows with the outputs that they must give; checked whenever the file is loaded."""
 
-    inputs: tuple[tuple[Finite | None, ...], ...] = Field(max_length=64, description="None is a missing value")
+    inputs: tuple[tuple[Finite | None, ...], ...] = Field(
+        max_length=64, description="None is a missing value"
+    )
     outputs: tuple[tuple[Finite, ...], ...] = Field(max_length=64)
 
 
@@ -268,7 +281,9 @@ def read_model(path: str | Path) -> ModelFile:
     _check_tensors(str(path), metadata, tensors)
     for name, array in tensors.items():
         if hashlib.sha256(array.tobytes()).hexdigest() != metadata.tensors.get(name):
-            raise FileFormatError(f"{path}: tensor {name!r} is damaged: its SHA-256 is not the one in the metadata")
+            raise FileFormatError(
+                f"{path}: tensor {name!r} is damaged: its SHA-256 is not the one in the metadata"
+            )
     return ModelFile(metadata, tensors)
 
 
@@ -281,7 +296,9 @@ def _read_metadata(path: Path, data: bytes) -> ModelMetadata:
     header = json.loads(data[8 : 8 + header_bytes])
     text = (header.get("__metadata__") or {}).get(METADATA_KEY)
     if text is None:
-        raise FileFormatError(f"{path}: no {METADATA_KEY!r} metadata; this safetensors file is not a Mariana model")
+        raise FileFormatError(
+            f"{path}: no {METADATA_KEY!r} metadata; this safetensors file is not a Mariana model"
+        )
     try:
         document = json.loads(text)
         version = document.get("format_version") if isinstance(document, dict) else None

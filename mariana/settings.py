@@ -9,7 +9,6 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
-
 class Settings(BaseSettings):
     """What can be set; each field ``name`` is the environment variable ``MARIANA_NAME``."""
 
@@ -27,7 +26,9 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="origins that browsers may call from, comma-separated; none by default"
     )
-    admin_token: SecretStr | None = Field(default=None, description="token for writes; unset: writes are refused")
+    admin_token: SecretStr | None = Field(
+        default=None, description="token for writes; unset: writes are refused"
+    )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         default="info", description="what the server logs"
     )

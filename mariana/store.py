@@ -78,6 +78,17 @@ def write_whole(path: Path, data: bytes) -> None:
         fsync_directory(path.parent)
 
 
+def versions_in(folder: Path) -> list[int]:
+    """Return the versions that a model's folder holds, ascending; empty when there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        int(entry.name)
+        for entry in folder.iterdir()
+        if _VERSION.fullmatch(entry.name) and (entry / MODEL_FILE).exists()
+    )
+
+
 class Store:
     """A folder of models and indexes.
 
@@ -97,14 +108,7 @@ class Store:
 
     def model_versions(self, name: str) -> list[int]:
         """Return the versions of a model, ascending; empty for an unknown one."""
-        folder = self.path / "models" / check_name(name)
-        if not folder.is_dir():
-            return []
-        return sorted(
-            int(entry.name)
-            for entry in folder.iterdir()
-            if _VERSION.fullmatch(entry.name) and (entry / MODEL_FILE).exists()
-        )
+        return versions_in(self.path / "models" / check_name(name))
 
     def model_path(self, name: str, version: int | None = None) -> Path:
         """Return the file of a model; of its highest version when none is named.
@@ -117,7 +121,9 @@ class Store:
             known = ", ".join(self.model_names()) or "none"
             raise NotFoundError(f"no model {name!r} in {self.path}; there are: {known}")
         if version is not None and version not in versions:
-            raise NotFoundError(f"model {name!r} has no version {version}; there are: {', '.join(map(str, versions))}")
+            raise NotFoundError(
+                f"model {name!r} has no version {version}; there are: {', '.join(map(str, versions))}"
+            )
         return self.path / "models" / name / str(version or versions[-1]) / MODEL_FILE
 
     def publish_model(self, name: str, data: bytes) -> Path:
@@ -133,7 +139,9 @@ class Store:
                 os.chmod(temporary, 0o755)  # mkdtemp made it private
                 write_whole(temporary / MODEL_FILE, data)
                 while True:
-                    version = max([0, *(int(p.name) for p in folder.iterdir() if _VERSION.fullmatch(p.name))]) + 1
+                    version = (
+                        max([0, *(int(p.name) for p in folder.iterdir() if _VERSION.fullmatch(p.name))]) + 1
+                    )
                     try:
                         os.rename(temporary, folder / str(version))
                         break
@@ -170,4 +178,6 @@ class Store:
         folder = self.path / kind
         if not folder.is_dir():
             return []
-        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and _NAME.fullmatch(entry.name))
+        return sorted(
+            entry.name for entry in folder.iterdir() if entry.is_dir() and _NAME.fullmatch(entry.name)
+        )

@@ -1,0 +1,51 @@
+/* Between model.c, which packs, and the kernels, which compute: one packed layer, one function table.
+ *
+ * Units are grouped into strips of 16, strips into panels of up to 4. A panel holds its weights input by input:
+ *
+ *   panel 0: input 0: unit 0 .. 63 | input 1: unit 0 .. 63 | ...
+ *   panel 1: input 0: unit 64 .. 127 | ...
+ *   last panel: only as many strips as there are left
+ *
+ * so that one row streams through the weights in the order of memory, many rows share each load, and every
+ * load is a whole cache line. Units that fill up the last strip have weight 0 and bias 0; in a softmax layer
+ * bias -infinity, so that they end as exact zeros without any tail code.
+ *
+ * For every row and unit the sum is taken in one fixed order, bias + x[0] w[0] + x[1] w[1] + ..., whatever tile it
+ * falls into: that is why a row's bits do not depend on its neighbours.
+ */
+#ifndef MRN_KERNELS_H
+#define MRN_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    MRN_STRIP = 16,       /* units of a strip: one cache line of float32 */
+    MRN_PANEL_STRIPS = 4, /* strips of a panel */
+    MRN_BLOCK_ALIGN = 64  /* packed weights, biases and scratch begin on a cache line */
+};
+
+enum mrn_activation {
+#define MRN_ACTIVATION(id, name, floor, pass) MRN_ACTIVATION_##name = (id),
+#include "activations.def"
+#undef MRN_ACTIVATION
+};
+
+typedef struct mrn_dense {
+    const float *weight; /* panels as above, aligned */
+    const float *bias;   /* (strips * 16), aligned */
+    size_t inputs;
+    size_t strips;
+    uint32_t activation;
+} mrn_dense;
+
+typedef struct mrn_kernels {
+    /* y = activation(x . weight + bias) for `rows` rows; x is (rows, inputs) with x_stride floats from row to row,
+     * y is (rows, strips * 16), aligned. */
+    void (*dense)(const mrn_dense *layer, const float *x, size_t x_stride, size_t rows, float *y);
+} mrn_kernels;
+
+/* The kernels of instruction set `isa` (a number of isa.def, below mrn_isa_count()). */
+const mrn_kernels *mrn_kernels_of(size_t isa);
+
+#endif

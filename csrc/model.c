@@ -1,0 +1,205 @@
+/* Checks the description of a network, says what it needs, and packs it into one block. */
+#include "mrn.h"
+#include "model.h"
+
+#include <math.h>
+#include <string.h>
+
+enum {
+    BLOCK_ROWS_MAX = 240,       /* a multiple of every tile height */
+    BLOCK_ROWS_MIN = 12,        /* wide layers still share each load of weights among so many rows */
+    SCRATCH_AIM = 1024 * 1024   /* bytes; what a core's second-level cache holds beside a panel of weights */
+};
+
+/* Sums and products that stick at SIZE_MAX instead of wrapping. */
+static size_t add(size_t a, size_t b) { return a > SIZE_MAX - b ? SIZE_MAX : a + b; }
+static size_t multiply(size_t a, size_t b) { return b != 0 && a > SIZE_MAX / b ? SIZE_MAX : a * b; }
+static size_t round_up(size_t n, size_t to) { return n > SIZE_MAX - (to - 1) ? SIZE_MAX : (n + to - 1) / to * to; }
+
+static size_t strips_of(size_t units) { return (units + MRN_STRIP - 1) / MRN_STRIP; }
+
+/* Where each part lies in the block, in bytes from its start; sizes of SIZE_MAX mean "too large". */
+typedef struct layout {
+    size_t encoded;
+    size_t layers, categories, fill, shift, scale, target_shift, target_scale;
+    size_t bias[MRN_MAX_LAYERS], weight[MRN_MAX_LAYERS];
+    size_t end;
+    size_t block_rows, half;
+} layout;
+
+static int all_finite(const float *numbers, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (!isfinite(numbers[i]))
+            return 0;
+    return 1;
+}
+
+static int check_layers(const mrn_network *network, size_t encoded) {
+    size_t width = encoded;
+    for (size_t i = 0; i < network->layer_count; i++) {
+        const mrn_layer *layer = &network->layers[i];
+        if (!layer->weight || layer->activation >= mrn_activation_count())
+            return MRN_E_ARGUMENT;
+        if (layer->inputs != width || layer->units == 0)
+            return MRN_E_SHAPE;
+        if (layer->activation == MRN_ACTIVATION_softmax && i + 1 != network->layer_count)
+            return MRN_E_ARGUMENT;
+        if (layer->units > MRN_MAX_WIDTH)
+            return MRN_E_TOO_LARGE;
+        width = layer->units;
+    }
+    return MRN_OK;
+}
+
+/* The numbers are read only after all sizes are known to fit into memory. */
+static int check_numbers(const mrn_network *network, size_t encoded) {
+    for (size_t i = 0; i < network->layer_count; i++) {
+        const mrn_layer *layer = &network->layers[i];
+        if (!all_finite(layer->weight, (size_t)layer->inputs * layer->units) ||
+            (layer->bias && !all_finite(layer->bias, layer->units)))
+            return MRN_E_RANGE;
+    }
+    const size_t outputs = network->layers[network->layer_count - 1].units;
+    if ((network->shift && !all_finite(network->shift, encoded)) ||
+        (network->scale && !all_finite(network->scale, encoded)) ||
+        (network->target_shift && !all_finite(network->target_shift, outputs)) ||
+        (network->target_scale && !all_finite(network->target_scale, outputs)))
+        return MRN_E_RANGE;
+    for (size_t c = 0; network->fill && c < network->columns; c++)
+        if (isinf(network->fill[c]))
+            return MRN_E_RANGE;
+    return MRN_OK;
+}
+
+static size_t place(layout *at, size_t bytes) {
+    const size_t start = at->end;
+    at->end = round_up(add(start, bytes), MRN_BLOCK_ALIGN);
+    return start;
+}
+
+static size_t place_table(layout *at, const void *table, size_t count) {
+    return place(at, table ? multiply(count, sizeof(float)) : 0);
+}
+
+static int lay_out(const mrn_network *network, size_t isa, layout *at) {
+    if (!network || !network->layers || network->layer_count == 0 || network->columns == 0)
+        return MRN_E_ARGUMENT;
+    if (network->layer_count > MRN_MAX_LAYERS || network->columns > MRN_MAX_WIDTH)
+        return MRN_E_TOO_LARGE;
+    if (!mrn_isa_usable(isa))
+        return MRN_E_ISA;
+
+    size_t encoded = network->columns;
+    for (size_t c = 0; network->categories && c < network->columns; c++)
+        if (network->categories[c])
+            encoded = add(encoded, network->categories[c] - 1U);
+    if (encoded > MRN_MAX_WIDTH)
+        return MRN_E_TOO_LARGE;
+    int status = check_layers(network, encoded);
+    if (status != MRN_OK)
+        return status;
+
+    const size_t outputs = network->layers[network->layer_count - 1].units;
+    at->encoded = encoded;
+    at->end = 0;
+    (void)place(at, sizeof(mrn_model));
+    at->layers = place(at, network->layer_count * sizeof(mrn_dense));
+    at->categories = place_table(at, network->categories, network->columns);
+    at->fill = place_table(at, network->fill, network->columns);
+    at->shift = place_table(at, network->shift, encoded);
+    at->scale = place_table(at, network->scale, encoded);
+    at->target_shift = place_table(at, network->target_shift, outputs);
+    at->target_scale = place_table(at, network->target_scale, outputs);
+
+    size_t widest = encoded;
+    for (size_t i = 0; i < network->layer_count; i++) {
+        const size_t width = strips_of(network->layers[i].units) * MRN_STRIP;
+        at->bias[i] = place(at, multiply(width, sizeof(float)));
+        at->weight[i] = place(at, multiply(multiply(width, network->layers[i].inputs), sizeof(float)));
+        widest = width > widest ? width : widest;
+    }
+    const size_t row_bytes = multiply(round_up(widest, MRN_STRIP), sizeof(float));
+    size_t rows = SCRATCH_AIM / 2 / row_bytes;
+    rows = rows > BLOCK_ROWS_MAX ? BLOCK_ROWS_MAX : rows / BLOCK_ROWS_MIN * BLOCK_ROWS_MIN;
+    at->block_rows = rows < BLOCK_ROWS_MIN ? BLOCK_ROWS_MIN : rows;
+    at->half = multiply(at->block_rows, row_bytes);
+    if (at->end == SIZE_MAX || multiply(at->half, 2) == SIZE_MAX)
+        return MRN_E_TOO_LARGE;
+    return check_numbers(network, encoded);
+}
+
+int mrn_model_plan(const mrn_network *network, size_t isa, mrn_plan *plan) {
+    layout at;
+    if (!plan)
+        return MRN_E_ARGUMENT;
+    int status = lay_out(network, isa, &at);
+    if (status != MRN_OK)
+        return status;
+    plan->model_bytes = at.end;
+    plan->scratch_bytes = at.half * 2;
+    plan->alignment = MRN_BLOCK_ALIGN;
+    return MRN_OK;
+}
+
+static void pack_layer(const mrn_layer *layer, float *bias, float *weight, mrn_dense *packed) {
+    const size_t inputs = layer->inputs, units = layer->units, strips = strips_of(units);
+    const float absent = layer->activation == MRN_ACTIVATION_softmax ? -INFINITY : 0.0F;
+
+    for (size_t u = 0; u < strips * MRN_STRIP; u++)
+        bias[u] = u >= units ? absent : layer->bias ? layer->bias[u] : 0.0F;
+    *packed = (mrn_dense){weight, bias, inputs, strips, layer->activation};
+    for (size_t first = 0; first < strips; first += MRN_PANEL_STRIPS) {
+        const size_t left = strips - first;
+        const size_t width = (left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS) * MRN_STRIP;
+        const size_t start = first * MRN_STRIP;
+        const size_t count = units - start < width ? units - start : width;
+        for (size_t k = 0; k < inputs; k++, weight += width) {
+            memcpy(weight, layer->weight + k * units + start, count * sizeof(float));
+            memset(weight + count, 0, (width - count) * sizeof(float));
+        }
+    }
+}
+
+/* Copies a table of 32-bit numbers to its place; NULL stays NULL. */
+static void *copy_table(char *block, size_t offset, const void *table, size_t count) {
+    return table ? memcpy(block + offset, table, count * 4) : NULL;
+}
+
+int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t block_bytes, mrn_model **model) {
+    layout at;
+    if (!block || !model)
+        return MRN_E_ARGUMENT;
+    int status = lay_out(network, isa, &at);
+    if (status != MRN_OK)
+        return status;
+    if (block_bytes < at.end || (uintptr_t)block % MRN_BLOCK_ALIGN != 0)
+        return MRN_E_MEMORY;
+
+    char *base = block;
+    const size_t outputs = network->layers[network->layer_count - 1].units;
+    mrn_dense *layers = (mrn_dense *)(void *)(base + at.layers);
+    for (size_t i = 0; i < network->layer_count; i++)
+        pack_layer(&network->layers[i], (float *)(void *)(base + at.bias[i]),
+                   (float *)(void *)(base + at.weight[i]), &layers[i]);
+
+    mrn_model *opened = block;
+    *opened = (mrn_model){
+        .kernels = mrn_kernels_of(isa),
+        .layer_count = network->layer_count,
+        .columns = network->columns,
+        .encoded = at.encoded,
+        .outputs = outputs,
+        .block_rows = at.block_rows,
+        .half = at.half,
+        .encodes = network->categories || network->fill || network->shift || network->scale,
+        .categories = copy_table(base, at.categories, network->categories, network->columns),
+        .fill = copy_table(base, at.fill, network->fill, network->columns),
+        .shift = copy_table(base, at.shift, network->shift, at.encoded),
+        .scale = copy_table(base, at.scale, network->scale, at.encoded),
+        .target_shift = copy_table(base, at.target_shift, network->target_shift, outputs),
+        .target_scale = copy_table(base, at.target_scale, network->target_scale, outputs),
+        .layers = layers,
+    };
+    *model = opened;
+    return MRN_OK;
+}

@@ -1,0 +1,192 @@
+"""Index segments: building one in memory, checking one, looking it up."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mariana._binding import check, ffi, lib
+from mariana.errors import FileFormatError, InvalidInputError, OutOfRangeError
+
+FORMAT_VERSION = int(lib.MRN_INDEX_VERSION)
+FOLD_VERSION = int(lib.MRN_FOLD_VERSION)
+MERGED = int(lib.MRN_MERGED)
+TEXT_MAX = int(lib.MRN_TEXT_MAX)
+KEY_MAX = int(lib.MRN_KEY_MAX)
+PAYLOAD_MAX = int(lib.MRN_PAYLOAD_MAX)
+QUERY_MAX = int(lib.MRN_QUERY_MAX)
+LIMIT_MAX = int(lib.MRN_LIMIT_MAX)
+
+_COMPLETION = struct.Struct("@dQQIIII")  # mrn_completion
+_OPEN_FAULTS = frozenset({"E_FORMAT", "E_VERSION", "E_CHECKSUM", "E_TOO_LARGE"})
+
+
+class Hit(NamedTuple):
+    """One completion as C gives it: bytes are UTF-8, ``highlight`` counts code points."""
+
+    text: bytes
+    score: float
+    payload: bytes
+    highlight: int
+    edits: int
+
+
+class Segment:
+    """A segment file that has been checked.
+
+    Args:
+        file: its bytes; they are not copied and must not change.
+        name: what messages call it.
+
+    Raises:
+        FileFormatError: the bytes break the format; the message says where first.
+    """
+
+    __slots__ = ("__weakref__", "_file", "_index", "_pinned", "_spare", "entries", "nbytes")
+
+    def __init__(self, file: bytes | mmap.mmap, name: str) -> None:
+        self._file = file
+        self._pinned = ffi.from_buffer(file)
+        self._index = ffi.new("mrn_index *")
+        self._spare: list[tuple[Any, Any, Any]] = []
+        self.nbytes = len(file)
+        fault = ffi.new("mrn_fault *")
+        scratch_bytes = lib.mrn_index_scratch_bytes(self.nbytes)
+        scratch = ffi.new("uint64_t[]", scratch_bytes // 8 + 1)
+        status = lib.mrn_index_open(self._pinned, self.nbytes, scratch, scratch_bytes, self._index, fault)
+        if _status_name(status) in _OPEN_FAULTS:
+            raise FileFormatError(
+                f"{name}: not a usable index segment: {ffi.string(fault.what).decode()} (at byte {fault.at}); "
+                f"this version reads format {FORMAT_VERSION}; build the index again"
+            )
+        check(status, f"open {name}")
+        self.entries = int(self._index.entries)
+
+    def complete(self, prefix: bytes, limit: int) -> list[Hit]:
+        """Return the best entries whose folded text begins with the folded prefix, best first.
+
+        Args:
+            prefix: UTF-8.
+            limit: at most so many, 1 to ``LIMIT_MAX``.
+
+        Raises:
+            InvalidInputError: the prefix is not clean UTF-8 or too long.
+        """
+        try:
+            spare = self._spare.pop()  # one call at a time owns what it writes
+        except IndexError:
+            spare = (
+                ffi.new("mrn_workspace *"),
+                ffi.new("mrn_completion[]", LIMIT_MAX),
+                ffi.new("size_t *"),
+            )
+        workspace, completions, count = spare
+        status = lib.mrn_index_complete(
+            self._index, prefix, len(prefix), limit, workspace, completions, count
+        )
+        if status != 0:
+            self._spare.append(spare)
+            raise _query_error(status)
+        file = self._file
+        found = ffi.buffer(completions, count[0] * _COMPLETION.size)
+        hits = [
+            Hit(
+                file[text : text + text_bytes],
+                score,
+                file[payload : payload + payload_bytes],
+                highlight,
+                edits,
+            )
+            for score, text, payload, text_bytes, payload_bytes, highlight, edits in _COMPLETION.iter_unpack(
+                found
+            )
+        ]
+        self._spare.append(spare)
+        return hits
+
+
+def build_segment(
+    texts: Sequence[bytes], scores: Sequence[float], payloads: Sequence[bytes]
+) -> tuple[Any, NDArray[np.int8]]:
+    """Build a segment file in memory.
+
+    Args:
+        texts: UTF-8 as shown.
+        scores: as many.
+        payloads: as many JSON texts; empty ones mean none.
+
+    Returns:
+        The file as a buffer, and a verdict for each entry: 0 kept, ``MERGED`` dropped in favour of an entry
+        with the same text and a higher score, negative (see :func:`verdict_message`) refused.
+    """
+    text_blob, payload_blob = b"".join(texts), b"".join(payloads)
+    text_ends, payload_ends = _ends(texts), _ends(payloads)
+    score_array = np.asarray(scores, dtype=np.float64)
+    verdicts = np.zeros(len(texts), dtype=np.int8)
+    entries = ffi.new("mrn_entries *")
+    keep_alive = [ffi.from_buffer(blob) for blob in (text_blob, payload_blob)]
+    entries.count = len(texts)
+    entries.texts, entries.payloads = keep_alive
+    entries.text_ends = ffi.from_buffer("uint64_t[]", text_ends)
+    entries.payload_ends = ffi.from_buffer("uint64_t[]", payload_ends)
+    entries.scores = ffi.from_buffer("double[]", score_array)
+    file, file_bytes = ffi.new("char **"), ffi.new("size_t *")
+    out = ffi.from_buffer("signed char[]", verdicts, require_writable=True)
+    check(lib.mrn_index_build(entries, out, file, file_bytes), "build the index")
+    return ffi.buffer(ffi.gc(file[0], lib.mrn_free), file_bytes[0]), verdicts
+
+
+def verdict_message(verdict: int) -> str:
+    """Say why an entry was refused."""
+    reasons = {
+        "E_TEXT": (
+            "text or payload is not UTF-8, holds a control character or a mark of writing direction, "
+            "or has nothing that could be typed"
+        ),
+        "E_RANGE": "score is negative or not finite",
+        "E_TOO_LARGE": (
+            f"longer than {TEXT_MAX} bytes of text, {KEY_MAX} of folded text or {PAYLOAD_MAX} of payload"
+        ),
+    }
+    return reasons[_status_name(verdict)]
+
+
+def fold(text: str) -> str:
+    """Return what a text is compared by: without case, accents and compatibility forms.
+
+    Raises:
+        InvalidInputError: the text is not clean.
+    """
+    raw = text.encode("utf-8", "surrogatepass")
+    capacity = 18 * len(raw)  # U+FDFA, the worst, goes from 3 bytes to 33
+    key, key_bytes = ffi.new("char[]", capacity + 1), ffi.new("size_t *")
+    status = lib.mrn_fold(raw, len(raw), key, capacity, key_bytes)
+    if status != 0:
+        raise _query_error(status)
+    return bytes(ffi.buffer(key, key_bytes[0])).decode()
+
+
+def _ends(parts: Sequence[bytes]) -> NDArray[np.uint64]:
+    return np.cumsum(np.fromiter(map(len, parts), np.uint64, len(parts)), dtype=np.uint64)
+
+
+def _status_name(status: int) -> str:
+    return str(ffi.string(lib.mrn_status_name(status)).decode())
+
+
+def _query_error(status: int) -> Exception:
+    name = _status_name(status)
+    if name == "E_TEXT":
+        return InvalidInputError(
+            "the text is not UTF-8, or holds a control character or a mark of writing direction: leave it out"
+        )
+    if name == "E_TOO_LARGE":
+        return OutOfRangeError(
+            f"the query has more than {QUERY_MAX} bytes before or after folding: shorten it"
+        )
+    return OutOfRangeError(f"limit is not in 1 to {LIMIT_MAX}")

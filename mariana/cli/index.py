@@ -1,0 +1,192 @@
+"""``mariana index`` and ``mariana complete``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from mariana.autocomplete import BuildReport, Completion, Fuzzy, Index, build_index, open_index
+from mariana.cli.options import json_option, settings, store_option
+from mariana.datasets.cities import cities_path
+from mariana.errors import InvalidInputError, NotFoundError
+from mariana.store import Store, check_name
+from mariana.terms import read_terms
+
+BUNDLED = {"cities": cities_path}
+"""Sets of terms that ship with Mariana."""
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """What became of a file of terms: the index, and the lines left out, as (line number, reason)."""
+
+    report: BuildReport
+    skipped: list[tuple[int, str]]
+
+
+def index_terms(terms: str, path: Path, *, strict: bool = False, progress: bool = False) -> Indexed:
+    """Build an index from a file of terms, or from a bundled set by its name.
+
+    Args:
+        terms: the file, or a key of ``BUNDLED``.
+        path: the folder of the index.
+        strict: stop at the first line that is no entry, instead of leaving it out.
+        progress: show a progress bar when stderr is a terminal.
+
+    Raises:
+        InvalidInputError: a line is no entry and ``strict`` was asked for, or no line is one.
+    """
+    file = BUNDLED[terms]() if terms in BUNDLED and not Path(terms).exists() else Path(terms)
+    skipped: list[tuple[int, str]] = []
+    lines: list[int] = []
+
+    def skip(line: int, reason: str) -> None:
+        if strict:
+            raise InvalidInputError(f"line {line}: {reason}")
+        skipped.append((line, reason))
+
+    def entries() -> Iterator[Mapping[str, Any]]:
+        for line, entry in read_terms(file):
+            if isinstance(entry, str):
+                skip(line, entry)
+            else:
+                lines.append(line)
+                yield entry
+
+    def refuse(position: int, reason: str) -> None:
+        skip(lines[position], reason)
+
+    try:
+        report = build_index(path, entries(), progress=progress, on_invalid=refuse, allow_empty=False)
+    except InvalidInputError as error:
+        first = f"; line {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        raise InvalidInputError(f"{file}: {error}{first}") from error
+    return Indexed(report, sorted(skipped))
+
+
+@click.command()
+@click.argument("terms")
+@click.option("--name", required=True, help="Name of the index in the store.")
+@click.option(
+    "--strict", is_flag=True, help="Stop at the first line that is no entry, instead of leaving it out."
+)
+@store_option
+@json_option
+def index(*, terms: str, name: str, strict: bool, store: Path | None, as_json: bool) -> None:
+    r"""Build an autocomplete index from TERMS, and publish it whole.
+
+    TERMS is a file, or the name of a set that ships with Mariana: cities.
+
+    \b
+      .txt    one text a line
+      .tsv    text, score, payload (JSON) by tabs; a first line with a cell "text" names the columns instead
+      .csv    the same by commas
+      .jsonl  one object a line: {"text": "Saigon", "score": 14002598, "payload": {"country": "VN"}}
+
+    Each may be gzipped (.gz). A text without a score has the score 1. A text that comes twice keeps its highest
+    score.
+
+    \b
+    Example:
+      mariana index cities --name cities
+      mariana index terms.tsv.gz --name terms --strict
+    """
+    folder = Store(settings(store=store).store).new_index_path(check_name(name))
+    done = index_terms(terms, folder, strict=strict, progress=True)
+    report = done.report
+    if as_json:
+        document = {
+            "index": name,
+            "path": str(report.path),
+            "entries": report.entries,
+            "bytes": report.bytes,
+            "merged": report.merged,
+            "skipped": [{"line": line, "reason": reason} for line, reason in done.skipped],
+        }
+        click.echo(json.dumps(document, ensure_ascii=False))
+        return
+    for line, reason in done.skipped[:_SHOWN]:
+        click.echo(f"skipped line {line}: {reason}", err=True)
+    if len(done.skipped) > _SHOWN:
+        click.echo(
+            f"skipped {len(done.skipped) - _SHOWN} lines more; --json lists all, --strict stops at one",
+            err=True,
+        )
+    counts = [f"{report.entries:,} entries", f"{report.bytes:,} bytes"]
+    counts += [f"{report.merged:,} texts merged that came twice"] if report.merged else []
+    counts += [f"{len(done.skipped):,} lines skipped"] if done.skipped else []
+    click.echo(f"index {name}: {', '.join(counts)}, in {report.path}")
+
+
+@click.command()
+@click.argument("index")
+@click.argument("prefix")
+@click.option("--limit", type=click.IntRange(1, 100), default=10, show_default=True, help="At most so many.")
+@click.option(
+    "--fuzzy",
+    type=click.Choice(["auto", "0", "1", "2"]),
+    default="auto",
+    show_default=True,
+    help="Typing errors to forgive; this version forgives none.",
+)
+@store_option
+@json_option
+def complete(*, index: str, prefix: str, limit: int, fuzzy: str, store: Path | None, as_json: bool) -> None:
+    r"""Show the best entries of INDEX that begin with PREFIX.
+
+    INDEX is a name in the store, or a path.
+
+    \b
+    Example:
+      mariana complete cities sai
+      mariana complete store/indexes/cities "são p" --limit 3 --json
+    """
+    with _open(index, Store(settings(store=store).store)) as opened:
+        completions = opened.complete(prefix, limit, cast("Fuzzy", fuzzy if fuzzy == "auto" else int(fuzzy)))
+    if as_json:
+        document = {"query": prefix, "completions": [_as_json(completion) for completion in completions]}
+        click.echo(json.dumps(document, ensure_ascii=False))
+        return
+    width = max([len(_number(completion.score)) for completion in completions], default=0)
+    for completion in completions:
+        payload = "" if completion.payload is None else json.dumps(completion.payload, ensure_ascii=False)
+        click.echo(f"{_number(completion.score):>{width}}  {_highlighted(completion)}  {payload}".rstrip())
+
+
+def _open(index: str, store: Store) -> Index:
+    if index in store.index_names():
+        return open_index(store.index_path(index))
+    if Path(index).exists():
+        return open_index(index)
+    known = ", ".join(store.index_names()) or "none"
+    raise NotFoundError(f"no index {index!r} in {store.path}, and no such path; there are: {known}")
+
+
+def _number(score: float) -> str:
+    return str(int(score)) if score.is_integer() and score <= 1 << 53 else repr(score)
+
+
+def _as_json(completion: Completion) -> dict[str, Any]:
+    return {
+        "text": completion.text,
+        "score": json.loads(_number(completion.score)),
+        "edits": completion.edits,
+        "highlights": completion.highlights,
+        "payload": completion.payload,
+    }
+
+
+def _highlighted(completion: Completion) -> str:
+    """Return the text with what the prefix covers in bold; click leaves that out where it is no terminal."""
+    text, at = "", 0
+    for start, end in completion.highlights:
+        text += completion.text[at:start] + click.style(completion.text[start:end], bold=True)
+        at = end
+    return text + completion.text[at:]

@@ -1,0 +1,324 @@
+"""Building and opening indexes from Python, and what is refused."""
+
+import gc
+import json
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mariana
+from mariana import Completion, FileFormatError, InvalidInputError, NotFoundError, StoreError
+from mariana.autocomplete import QUERY_MAX
+from mariana.errors import OutOfRangeError
+
+ENTRIES = [
+    ("Saigon", 14002598),
+    {"text": "São Paulo", "score": 12400232.0, "payload": {"country": "BR", "names": ["Sampa", None, 1.5]}},
+    {"text": "sai"},
+    ("Đà Nẵng", 0.125),
+]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> mariana.Index:
+    return mariana.open_index(mariana.build_index(tmp_path / "places", ENTRIES))
+
+
+def texts(index: mariana.Index, prefix: str, **options: object) -> list[str]:
+    return [completion.text for completion in index.complete(prefix, **options)]  # type: ignore[arg-type]
+
+
+def test_completions_carry_everything(index: mariana.Index) -> None:
+    assert index.complete("SÃO") == [
+        Completion(
+            text="São Paulo",
+            score=12400232.0,
+            edits=0,
+            highlights=((0, 3),),
+            payload={"country": "BR", "names": ["Sampa", None, 1.5]},
+        )
+    ]
+    assert index.complete("da nang") == [Completion("Đà Nẵng", 0.125, 0, ((0, 7),), None)]
+    assert index.complete("sai")[1].score == 1, "the score of an entry without one"
+
+
+def test_best_first_and_at_most_the_limit(index: mariana.Index) -> None:
+    assert texts(index, "sa") == ["Saigon", "São Paulo", "sai"]
+    assert texts(index, "sa", limit=2) == ["Saigon", "São Paulo"]
+    assert texts(index, "") == ["Saigon", "São Paulo", "sai", "Đà Nẵng"]
+    assert index.complete("")[0].highlights == ()
+    assert texts(index, "   ") == texts(index, "")
+    assert texts(index, "x") == texts(index, "saigonx") == []
+
+
+def test_what_the_index_says_of_itself(index: mariana.Index) -> None:
+    assert len(index) == index.info.entries == 4
+    assert index.nbytes == index.info.bytes == index.info.path.stat().st_size
+    assert index.info.path.name == "segment-00000001.mrx"
+    assert "4 entries" in repr(index)
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [(0, 0.0), (-0.0, 0.0), (2**53, 2.0**53), (2**53 - 1, 2.0**53 - 1), (1e308, 1e308), (5e-324, 5e-324), (0.1, 0.1),
+     (np.float32(0.5), 0.5), (np.int64(7), 7.0), (True, None), ("3", None), (None, None), (float("nan"), None),
+     (float("inf"), None), (-1, None), (10**400, None), (1j, None)],
+)  # fmt: skip
+def test_scores(tmp_path: Path, score: object, expected: float | None) -> None:
+    entries = [("a", 1), ("b", score)]
+    if expected is None:
+        with pytest.raises(InvalidInputError, match="score") as caught:
+            mariana.build_index(tmp_path / "x", entries)  # type: ignore[arg-type]
+        assert caught.value.pointer.startswith("/1")
+        assert not (tmp_path / "x").exists()
+    else:
+        mariana.build_index(tmp_path / "x", entries)  # type: ignore[arg-type]
+        found = mariana.open_index(tmp_path / "x").complete("b")[0].score
+        assert (found, str(found)) == (expected, str(expected))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "ab",
+        ("a",),
+        ("a", 1, 2),
+        None,
+        7,
+        (b"a", 1),
+        (1, 1),
+        ("", 1),
+        (" ", 1),
+        ("\u0301", 1),
+        ("a\0b", 1),
+        ("a\nb", 1),
+        ("a\ud800", 1),
+        ("a\u202eb", 1),
+        ("a" * 1025, 1),
+        ("\ufdfa" * 32, 1),
+        {"score": 1},
+        {"text": None},
+        {"text": "a", "weight": 1},
+        {"text": "a", "contexts": ["x"]},
+        {"text": "a", "payload": {1, 2}},
+        {"text": "a", "payload": float("nan")},
+        {"text": "a", "payload": "\ud800"},
+        {"text": "a", "payload": "x" * 70_000},
+    ],
+)
+def test_entries_that_are_refused(tmp_path: Path, entry: object) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        mariana.build_index(tmp_path / "x", [("fine", 1), entry])  # type: ignore[list-item]
+    assert caught.value.pointer.startswith("/1")
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "x").exists()
+    refused: list[int] = []
+    report = mariana.build_index(
+        tmp_path / "x",
+        [("fine", 1), entry, ("too", 1)],
+        on_invalid=lambda at, _: refused.append(at),  # type: ignore[list-item]
+    )
+    assert (report.entries, report.skipped, refused) == (2, 1, [1])
+
+
+def test_the_longest_text_is_found(tmp_path: Path) -> None:
+    long = "é" * 512
+    index = mariana.open_index(mariana.build_index(tmp_path, [(long, 1), ("é" * 511, 1), ("x" * 1024, 0)]))
+    assert texts(index, "e" * QUERY_MAX) == ["é" * 511, long]
+    assert index.complete("é" * 100)[0].highlights == ((0, 100),)
+
+
+def test_a_text_that_comes_twice_keeps_its_highest_score(tmp_path: Path) -> None:
+    entries = [
+        {"text": "a", "score": 1, "payload": 1},
+        {"text": "a", "score": 3, "payload": 3},
+        {"text": "a", "score": 3, "payload": 4},
+        {"text": "A", "score": 2},
+    ]
+    report = mariana.build_index(tmp_path, entries)
+    assert (report.entries, report.merged, report.skipped) == (2, 2, 0)
+    found = mariana.open_index(tmp_path).complete("a")
+    assert [(c.text, c.score, c.payload) for c in found] == [("a", 3, 3), ("A", 2, None)]
+
+
+def test_many_texts_with_one_key(tmp_path: Path) -> None:
+    variants = ["a" + "\u0301" * (n % 300) + "b" + "\u0308" * (n // 300) for n in range(20_000)]
+    index = mariana.open_index(mariana.build_index(tmp_path, ((text, n) for n, text in enumerate(variants))))
+    assert len(index) == 20_000
+    assert texts(index, "ab", limit=3) == variants[:-4:-1]
+    assert texts(index, "abc") == []
+
+
+def test_an_empty_index_answers_nothing(tmp_path: Path) -> None:
+    index = mariana.open_index(mariana.build_index(tmp_path, []))
+    assert len(index) == 0
+    assert index.complete("") == index.complete("a") == []
+
+
+def test_the_same_entries_give_the_same_bytes(tmp_path: Path) -> None:
+    one = mariana.open_index(mariana.build_index(tmp_path / "1", ENTRIES)).info.path.read_bytes()
+    two = mariana.open_index(mariana.build_index(tmp_path / "2", reversed(ENTRIES))).info.path.read_bytes()
+    assert one == two
+
+
+# ---- Queries ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["\ud800", "sa\0i", "sa\n", "\x7f", "\u200fsa", "\u202esa", "\u2066", "a" + "\u0301" * 10_000, "a" * 257,
+     "\ufdfa" * 40, "é" * 129, "x" * 10_000_000, b"sai", None, 3],
+)  # fmt: skip
+def test_queries_that_are_refused(index: mariana.Index, prefix: object) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        index.complete(prefix)  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "prefix", ["a" * 256, "é" * 128, "\u0301", "sa\u0301i", "東京", "👩‍👩‍👧", "\ufdfa", "\U0010ffff", "'\"\\"]
+)
+def test_queries_that_are_unusual_but_fine(index: mariana.Index, prefix: str) -> None:
+    index.complete(prefix)
+
+
+@pytest.mark.parametrize(("limit", "error"), [(0, OutOfRangeError), (101, OutOfRangeError), (-1, OutOfRangeError),
+                                              (10**30, OutOfRangeError), (True, InvalidInputError),
+                                              (1.0, InvalidInputError), ("1", InvalidInputError)])  # fmt: skip
+def test_limits_that_are_refused(index: mariana.Index, limit: object, error: type[Exception]) -> None:
+    with pytest.raises(error, match="limit"):
+        index.complete("a", limit)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fuzzy", [1, 2, 3, -1, None, "0", True, 0.0, "Auto"])
+def test_fuzzy_that_is_not_in_this_version(index: mariana.Index, fuzzy: object) -> None:
+    with pytest.raises(InvalidInputError, match="fuzzy"):
+        index.complete("a", fuzzy=fuzzy)  # type: ignore[arg-type]
+
+
+def test_fuzzy_auto_and_0_mean_the_same(index: mariana.Index) -> None:
+    assert index.complete("sa", fuzzy="auto") == index.complete("sa", fuzzy=0) == index.complete("sa")
+
+
+def test_marks_after_the_prefix_are_highlighted_with_their_letter(tmp_path: Path) -> None:
+    index = mariana.open_index(
+        mariana.build_index(tmp_path, [("e\u0301te\u0301", 1), ("ßen", 2), ("S  T", 3)])
+    )
+    assert index.complete("e")[0].highlights == ((0, 2),)
+    assert index.complete("ete")[0].highlights == ((0, 5),)
+    assert index.complete("s")[1].highlights == ((0, 1),)
+    assert index.complete("sse")[0].highlights == ((0, 2),)
+    assert index.complete("s t")[0].highlights == ((0, 4),)
+
+
+# ---- Files --------------------------------------------------------------------------------------------------
+
+
+def test_a_rebuild_replaces_the_index_and_spares_its_readers(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    mariana.build_index(folder, [("old", 1)])
+    (folder / "index.db").write_text("not ours to remove")
+    reader = mariana.open_index(folder)
+    mariana.build_index(folder, [("new", 1)])
+    assert sorted(path.name for path in folder.iterdir()) == ["index.db", "segment-00000002.mrx"]
+    assert texts(reader, "") == ["old"]
+    assert texts(mariana.open_index(folder), "") == ["new"]
+
+
+def test_one_segment_opens_by_its_path(tmp_path: Path) -> None:
+    mariana.build_index(tmp_path, ENTRIES)
+    assert len(mariana.open_index(str(tmp_path / "segment-00000001.mrx"))) == 4
+
+
+def test_closing(tmp_path: Path) -> None:
+    with mariana.open_index(mariana.build_index(tmp_path, ENTRIES)) as index:
+        pass
+    index.close()
+    with pytest.raises(InvalidInputError, match="closed"):
+        index.complete("a")
+    gc.collect()
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+
+def test_many_threads_share_an_index(index: mariana.Index) -> None:
+    expected = {prefix: index.complete(prefix) for prefix in ("", "s", "sa", "sai", "d")}
+    wrong: list[str] = []
+
+    def work() -> None:
+        for _ in range(300):
+            wrong.extend(prefix for prefix, answer in expected.items() if index.complete(prefix) != answer)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_places_without_an_index(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nothing", tmp_path / "nothing.mrx"):
+        with pytest.raises(NotFoundError, match=str(path)):
+            mariana.open_index(path)
+
+
+def test_files_that_are_no_segment(tmp_path: Path) -> None:
+    good = mariana.open_index(mariana.build_index(tmp_path / "good", ENTRIES)).info.path.read_bytes()
+    os.mkfifo(tmp_path / "fifo.mrx")
+    (tmp_path / "folder.mrx").mkdir()
+    (tmp_path / "empty.mrx").touch()
+    (tmp_path / "text.mrx").write_text("Saigon\n" * 100)
+    (tmp_path / "cut.mrx").write_bytes(good[:-1])
+    (tmp_path / "more.mrx").write_bytes(good + b"\0")
+    (tmp_path / "newer.mrx").write_bytes(good[:8] + b"\2" + good[9:])
+    for name, size in (("sparse", 1 << 30), ("huge", 1 << 40)):
+        with (tmp_path / f"{name}.mrx").open("wb") as file:
+            file.write(good)
+            file.truncate(size)
+    for path in tmp_path.glob("*.mrx"):
+        error: type[Exception] = NotFoundError if path.name == "folder.mrx" else FileFormatError
+        with pytest.raises(error, match=path.name) as caught:
+            mariana.open_index(path)
+        assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(FileFormatError, match=r"newer than this library knows.*reads format 1"):
+        mariana.open_index(tmp_path / "newer.mrx")
+    with pytest.raises(FileFormatError, match="regular file"):
+        mariana.open_index("/dev/zero")
+
+
+def test_a_payload_that_is_not_json_is_said(tmp_path: Path) -> None:
+    from mariana._binding import trie
+
+    file, _ = trie.build_segment([b"a"], [1.0], [b"{"])
+    (tmp_path / "x.mrx").write_bytes(file)
+    index = mariana.open_index(tmp_path / "x.mrx")
+    with pytest.raises(FileFormatError, match="payload"):
+        index.complete("a")
+
+
+def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="file"):
+        mariana.build_index(tmp_path / "file" / "index", ENTRIES)
+    with pytest.raises(StoreError):
+        mariana.build_index(tmp_path / "file", ENTRIES)
+
+
+def test_nothing_is_left_when_the_entries_fail(tmp_path: Path) -> None:
+    def entries() -> object:
+        yield ("a", 1)
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        mariana.build_index(tmp_path / "x", entries())  # type: ignore[arg-type]
+    assert not (tmp_path / "x").exists()
+
+
+def test_payloads_come_back_as_given(tmp_path: Path) -> None:
+    values = [0, -1.5, True, False, "", "ü\u2028", [], {}, {"a": [1, {"b": None}]}, 2**70, "x" * 60_000]
+    mariana.build_index(tmp_path, ({"text": f"k{n:02}", "payload": v} for n, v in enumerate(values)))
+    found = {c.text: c.payload for c in mariana.open_index(tmp_path).complete("k", limit=100)}
+    assert json.dumps([found[f"k{n:02}"] for n in range(len(values))]) == json.dumps(values)

@@ -1,0 +1,162 @@
+"""The commands index and complete: the kinds of files, what is said, and the cities that ship."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mariana.cli import cli
+from mariana.datasets.cities import cities_path
+from mariana.errors import FileFormatError, InvalidInputError, MarianaError, NotFoundError
+from mariana.terms import read_terms
+
+
+def run(folder: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(cli, [*arguments, "--store", str(folder / "store")], catch_exceptions=True)
+
+
+def document(folder: Path, *arguments: str) -> dict:
+    result = run(folder, *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+SAME = {
+    "a.txt": "Saigon\n\n  Huế \r\n",
+    "b.tsv": "Saigon\t1\nHuế\n",
+    "c.tsv": "score\ttext\n1\tSaigon\n\tHuế\n",
+    "d.csv": '"Saigon",1\nHuế,1,\n',
+    "e.csv": "text,score,payload,contexts\nSaigon,1,,\nHuế,1.0,,\n",
+    "f.jsonl": '{"text": "Saigon", "score": 1}\n\n{"text": "Hu\\u1ebf"}\n',
+    "g.txt": "\ufeffSaigon\nHuế",
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_every_kind_of_file_gives_the_same_index(tmp_path: Path, name: str, zipped: bool) -> None:
+    content = SAME[name].encode()
+    path = tmp_path / (name + ".gz" * zipped)
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    done = document(tmp_path, "index", str(path), "--name", "same")
+    assert (done["entries"], done["skipped"], done["merged"]) == (2, [], 0)
+    found = document(tmp_path, "complete", "same", "")
+    assert [(c["text"], c["score"]) for c in found["completions"]] == [("Huế", 1), ("Saigon", 1)]
+
+
+def test_payloads_and_quotes(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('"a ""b"", c",2,"{""k"": [1, null]}"\n', encoding="utf-8")
+    (tmp_path / "b.tsv").write_text('a "b", c\t2\t{"k": [1, null]}\n', encoding="utf-8")
+    for name in ("a.csv", "b.tsv"):
+        document(tmp_path, "index", str(tmp_path / name), "--name", "x")
+        assert document(tmp_path, "complete", "x", 'A "B') == {
+            "query": 'A "B',
+            "completions": [
+                {
+                    "text": 'a "b", c',
+                    "score": 2,
+                    "edits": 0,
+                    "highlights": [[0, 4]],
+                    "payload": {"k": [1, None]},
+                }
+            ],
+        }
+
+
+BAD = {
+    "a.tsv": ("good\t1\nbad\tmany\nbad\t-1\nbad\t1\t{\nbad\tnan\n\t5\na\t1\t\t\t\nbad\t1\t\ttag\nbad\t1e999\n", range(2, 10)),
+    "b.csv": ('good,1\n"bad"x,1\nbad,1_0\nbad\t1,\x00\n', range(2, 5)),
+    "c.jsonl": ('{"text": "good"}\n{"text": 3}\n[1]\n{\n{"text": "x", "score": true}\n{"text":"x","w":1}\n"x"\n{"text":"x","score":NaN}\n' + "[" * 100_000 + "\n", range(2, 10)),
+    "d.txt": (b"good\ncaf\xe9\na\x00b\n" + b"x" * 2000 + b"\n\xe2\x80\xaeevil\n", range(2, 6)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_lines_are_named_and_left_out(tmp_path: Path, name: str) -> None:
+    content, lines = BAD[name]
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    done = document(tmp_path, "index", str(path), "--name", "x")
+    assert done["entries"] == 1
+    assert [bad["line"] for bad in done["skipped"]] == list(lines)
+    said = run(tmp_path, "index", str(path), "--name", "x")
+    assert f"skipped line {lines[0]}: " in said.stderr
+    assert f"{len(lines)} lines skipped" in said.stdout
+    strict = run(tmp_path, "index", str(path), "--name", "y", "--strict")
+    assert isinstance(strict.exception, InvalidInputError)
+    assert "line " in str(strict.exception)
+    assert name in str(strict.exception)
+    assert not (tmp_path / "store/indexes/y").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("a.txt", b"", InvalidInputError),
+        ("a.txt", b"\n \n", InvalidInputError),
+        ("a.txt", b"\xff\n", InvalidInputError),
+        ("a.tsv", b"text\tscore\n", InvalidInputError),
+        ("a.tsv", b"text\tpopulation\nSaigon\t5\n", InvalidInputError),
+        ("a.csv", b"text,text\n", InvalidInputError),
+        ("a.xml", b"<a/>", InvalidInputError),
+        ("a", b"x", InvalidInputError),
+        ("a.gz", gzip.compress(b"x"), InvalidInputError),
+        ("a.txt.gz", b"not gzip", FileFormatError),
+        ("a.txt.gz", gzip.compress(b"x" * 1000)[:-9], FileFormatError),
+    ],
+)
+def test_files_without_an_entry_are_refused(
+    tmp_path: Path, name: str, content: bytes, error: type[MarianaError]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    result = run(tmp_path, "index", str(tmp_path / name), "--name", "x")
+    assert type(result.exception) is error, result.output
+    assert name in str(result.exception)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_rebuild_that_fails_keeps_the_old_index(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Saigon\n")
+    document(tmp_path, "index", str(tmp_path / "a.txt"), "--name", "x")
+    (tmp_path / "a.txt").write_text("\n")
+    assert run(tmp_path, "index", str(tmp_path / "a.txt"), "--name", "x").exit_code == 1
+    assert len(document(tmp_path, "complete", "x", "")["completions"]) == 1
+
+
+def test_complete_for_people(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('Saigon\t14002598\t{"country":"VN"}\nSai\t0.5\n', encoding="utf-8")
+    run(tmp_path, "index", str(tmp_path / "a.tsv"), "--name", "x")
+    result = run(tmp_path, "complete", "x", "sai")
+    assert result.output.splitlines() == ['14002598  Saigon  {"country": "VN"}', "     0.5  Sai"]
+    path = tmp_path / "store/indexes/x"
+    assert run(tmp_path, "complete", str(path), "sai").output == result.output
+    assert run(tmp_path, "complete", "x", "none").output == ""
+    assert isinstance(run(tmp_path, "complete", "y", "sai").exception, NotFoundError)
+    assert isinstance(run(tmp_path, "complete", "x", "sai", "--fuzzy", "1").exception, InvalidInputError)
+    assert run(tmp_path, "complete", "x", "sai", "--limit", "0").exit_code == 2
+    assert run(tmp_path, "complete", "x", "sai", "--fuzzy", "3").exit_code == 2
+
+
+def test_the_cities_that_ship(tmp_path: Path) -> None:
+    rows = [entry for _, entry in read_terms(cities_path())]
+    assert all(not isinstance(row, str) for row in rows)
+    assert len(rows) >= 30_000
+    assert cities_path().stat().st_size < 1_000_000
+    done = document(tmp_path, "index", "cities", "--name", "cities")
+    assert (done["entries"], done["skipped"], done["merged"]) == (len(rows), [], 0)
+    for prefix, text in [
+        ("sai", "Saigon"),
+        ("sao p", "São Paulo"),
+        ("dus", "Düsseldorf"),
+        ("da n", "Đà Nẵng"),
+        ("ha noi", "Hà Nội"),
+        ("lodz", "Łódź"),
+        ("malmo", "Malmö"),
+    ]:
+        found = document(tmp_path, "complete", "cities", prefix)["completions"]
+        assert text in [completion["text"] for completion in found], prefix
+        assert all({"country", "lat", "lon"} <= set(completion["payload"]) for completion in found)
+    saigon = document(tmp_path, "complete", "cities", "Saigon", "--limit", "1")["completions"][0]
+    assert saigon["payload"] == {"country": "VN", "lat": 10.823, "lon": 106.63, "city": "Ho Chi Minh City"}
