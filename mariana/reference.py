@@ -6,6 +6,7 @@ Nothing here is fast, and nothing here shares code with what it checks.
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Iterable
 
@@ -22,17 +23,19 @@ PLAIN_LETTERS = (
 
 def fold(text: str) -> str:
     """Return what a text is compared by: without case, accents and compatibility forms."""
-    points = []
-    for point in text:
-        whole, before = point, ""
-        while whole != before:
-            before = whole
-            whole = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", whole).casefold())
-        points += [PLAIN_LETTERS.get(part, part) for part in whole if not _is_accent(part)]
-    folded = "".join(points)
+    folded = "".join(map(_fold_point, text))
     while "  " in folded:
         folded = folded.replace("  ", " ")
     return folded.removeprefix(" ")
+
+
+@functools.cache
+def _fold_point(point: str) -> str:
+    whole, before = point, ""
+    while whole != before:
+        before = whole
+        whole = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", whole).casefold())
+    return "".join(PLAIN_LETTERS.get(part, part) for part in whole if not _is_accent(part))
 
 
 def _is_accent(point: str) -> bool:

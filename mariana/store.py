@@ -46,21 +46,6 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _versions(folder: Path) -> list[int]:
-    if not folder.is_dir():
-        return []
-    return sorted(
-        int(entry.name)
-        for entry in folder.iterdir()
-        if _VERSION.fullmatch(entry.name) and (entry / MODEL_FILE).exists()
-    )
-
-
-def highest_version(folder: Path) -> int | None:
-    """Return the highest version in the folder of a model; None when there is none."""
-    return max(_versions(folder), default=None)
-
-
 @contextmanager
 def _store_errors(doing: str) -> Iterator[None]:
     try:
@@ -93,6 +78,17 @@ def write_whole(path: Path, data: bytes) -> None:
         fsync_directory(path.parent)
 
 
+def versions_in(folder: Path) -> list[int]:
+    """Return the versions that a model's folder holds, ascending; empty when there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        int(entry.name)
+        for entry in folder.iterdir()
+        if _VERSION.fullmatch(entry.name) and (entry / MODEL_FILE).exists()
+    )
+
+
 class Store:
     """A folder of models and indexes.
 
@@ -112,7 +108,7 @@ class Store:
 
     def model_versions(self, name: str) -> list[int]:
         """Return the versions of a model, ascending; empty for an unknown one."""
-        return _versions(self.path / "models" / check_name(name))
+        return versions_in(self.path / "models" / check_name(name))
 
     def model_path(self, name: str, version: int | None = None) -> Path:
         """Return the file of a model; of its highest version when none is named.

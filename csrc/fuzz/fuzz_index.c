@@ -1,9 +1,6 @@
 /* libFuzzer target: any bytes as an index segment, with the checksums repaired so that the deep checks are
  * reached. The first byte is the length of a query that follows it; the rest is the file.
- *
- *   clang -g -O1 -fsanitize=fuzzer,address,undefined csrc/fuzz/fuzz_index.c
- * csrc/{crc32c,fold,trie,trie_check}.c
- *   ./a.out -max_len=4096 csrc/fuzz/corpus_index
+ * Run it with: make -C csrc fuzz.
  */
 
 #include "../crc32c.h"

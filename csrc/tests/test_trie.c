@@ -7,28 +7,16 @@
 #include "../mrn.h"
 #include "../mrn_format.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int failures;
+#include "check.h"
 
-#define CHECK(condition)                                                                                     \
-    do {                                                                                                     \
-        if (!(condition)) {                                                                                  \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                           \
-            failures++;                                                                                      \
-        }                                                                                                    \
-    } while (0)
-
-/* xorshift64*: the same numbers in every run. */
-static uint64_t random_state = 88172645463325252u;
+#define EXPECT(condition) CHECK(condition, "in %s", __func__)
 
 static uint32_t random_below(uint32_t bound) {
-    random_state ^= random_state >> 12;
-    random_state ^= random_state << 25;
-    random_state ^= random_state >> 27;
-    return (uint32_t)((random_state * 2685821657736338717u) >> 32) % bound;
+    static uint64_t state = 88172645463325252u;
+    return (uint32_t)(next_random(&state) >> 32) % bound;
 }
 
 /* ---- A dictionary, its file, and the slow way to complete ------------------------------------------------
@@ -55,7 +43,7 @@ static char *build(dictionary *d, size_t *file_bytes) {
     }
     mrn_entries entries = {.count = d->count, .texts = blob, .text_ends = ends, .scores = d->scores};
     char *file = NULL;
-    CHECK(mrn_index_build(&entries, d->verdicts, &file, file_bytes) == MRN_OK);
+    EXPECT(mrn_index_build(&entries, d->verdicts, &file, file_bytes) == MRN_OK);
     return file;
 }
 
@@ -71,11 +59,11 @@ static int before(const dictionary *d, size_t a, size_t b) {
 static size_t scan(const dictionary *d, const char *prefix, size_t limit, size_t *best) {
     char wanted[TEXT_ROOM * 4], key[TEXT_ROOM * 4];
     size_t wanted_bytes = 0, key_bytes = 0, count = 0;
-    CHECK(mrn_fold(prefix, strlen(prefix), wanted, sizeof wanted, &wanted_bytes) == MRN_OK);
+    EXPECT(mrn_fold(prefix, strlen(prefix), wanted, sizeof wanted, &wanted_bytes) == MRN_OK);
     for (size_t i = 0; i < d->count; i++) {
         if (d->verdicts[i] != MRN_OK)
             continue;
-        CHECK(mrn_fold(d->texts[i], strlen(d->texts[i]), key, sizeof key, &key_bytes) == MRN_OK);
+        EXPECT(mrn_fold(d->texts[i], strlen(d->texts[i]), key, sizeof key, &key_bytes) == MRN_OK);
         key_bytes -= key_bytes > 0 && key[key_bytes - 1] == ' ';
         if (key_bytes < wanted_bytes || memcmp(key, wanted, wanted_bytes) != 0)
             continue;
@@ -101,14 +89,14 @@ static void compare(const dictionary *d, const mrn_index *index, const char *pre
     mrn_workspace workspace;
     mrn_completion found[MRN_LIMIT_MAX];
     size_t best[MRN_LIMIT_MAX], count = 0;
-    CHECK(mrn_index_complete(index, prefix, strlen(prefix), limit, &workspace, found, &count) == MRN_OK);
-    CHECK(count == scan(d, prefix, limit, best));
+    EXPECT(mrn_index_complete(index, prefix, strlen(prefix), limit, &workspace, found, &count) == MRN_OK);
+    EXPECT(count == scan(d, prefix, limit, best));
     for (size_t i = 0; i < count; i++) {
         const char *text = d->texts[best[i]];
-        CHECK(found[i].text_bytes == strlen(text) &&
-              memcmp(index->file + found[i].text, text, strlen(text)) == 0);
-        CHECK(!(found[i].score > d->scores[best[i]] || found[i].score < d->scores[best[i]]));
-        CHECK(found[i].payload_bytes == 0 && found[i].edits == 0);
+        EXPECT(found[i].text_bytes == strlen(text) &&
+               memcmp(index->file + found[i].text, text, strlen(text)) == 0);
+        EXPECT(!(found[i].score > d->scores[best[i]] || found[i].score < d->scores[best[i]]));
+        EXPECT(found[i].payload_bytes == 0 && found[i].edits == 0);
     }
 }
 
@@ -140,7 +128,7 @@ static void test_random_dictionaries(void) {
         char *file = build(&d, &bytes);
         mrn_index index;
         mrn_fault fault;
-        CHECK(open_file(file, bytes, &index, &fault) == MRN_OK);
+        EXPECT(open_file(file, bytes, &index, &fault) == MRN_OK);
         for (int query = 0; query < 40; query++) {
             char prefix[TEXT_ROOM] = "";
             if (query > 0 && d.count > 0 && query % 2) {
@@ -189,7 +177,7 @@ static void test_damage(void) {
     for (size_t length = 0; length < bytes; length++) {
         char *cut = malloc(length + (length == 0));
         memcpy(cut, file, length);
-        CHECK(open_file(cut, length, &index, &fault) != MRN_OK && fault.what[0] != 0);
+        EXPECT(open_file(cut, length, &index, &fault) != MRN_OK && fault.what[0] != 0);
         free(cut);
     }
     for (size_t at = 0; at < bytes; at++) {
@@ -198,7 +186,7 @@ static void test_damage(void) {
             if (copy[at] == (char)value)
                 continue;
             copy[at] = (char)value;
-            CHECK(open_file(copy, bytes, &index, &fault) != MRN_OK && fault.what[0] != 0);
+            EXPECT(open_file(copy, bytes, &index, &fault) != MRN_OK && fault.what[0] != 0);
             repair(copy, bytes);
             if (open_file(copy, bytes, &index, &fault) != MRN_OK)
                 continue;
@@ -208,15 +196,15 @@ static void test_damage(void) {
                 mrn_workspace workspace;
                 mrn_completion found[MRN_LIMIT_MAX];
                 size_t count = 0;
-                CHECK(mrn_index_complete(&index, prefixes[p], strlen(prefixes[p]), 100, &workspace, found,
-                                         &count) == 0);
-                CHECK(count <= index.entries);
+                EXPECT(mrn_index_complete(&index, prefixes[p], strlen(prefixes[p]), 100, &workspace, found,
+                                          &count) == 0);
+                EXPECT(count <= index.entries);
                 for (size_t i = 0; i < count; i++)
-                    CHECK(found[i].text + found[i].text_bytes <= bytes);
+                    EXPECT(found[i].text + found[i].text_bytes <= bytes);
             }
         }
     }
-    CHECK(opened > 0); /* letters may be changed for others */
+    EXPECT(opened > 0); /* letters may be changed for others */
     free(copy);
     mrn_free(file);
 }
@@ -228,28 +216,28 @@ static void test_arguments(void) {
     static dictionary d = {.count = 3, .texts = {"a", "b\n", ""}, .scores = {1, 1, 1}};
     size_t bytes = 0, count = 0;
     char *file = build(&d, &bytes);
-    CHECK(d.verdicts[0] == MRN_OK && d.verdicts[1] == MRN_E_TEXT && d.verdicts[2] == MRN_E_TEXT);
+    EXPECT(d.verdicts[0] == MRN_OK && d.verdicts[1] == MRN_E_TEXT && d.verdicts[2] == MRN_E_TEXT);
     mrn_index index;
     mrn_fault fault;
     mrn_workspace workspace;
     mrn_completion found[1];
     uint64_t scratch[1];
-    CHECK(mrn_index_open(file, bytes, scratch, sizeof scratch, &index, &fault) == MRN_E_MEMORY);
-    CHECK(mrn_index_open(NULL, bytes, scratch, sizeof scratch, &index, &fault) == MRN_E_ARGUMENT);
-    CHECK(open_file(file, bytes, &index, &fault) == MRN_OK);
-    CHECK(mrn_index_complete(&index, "", 0, 0, &workspace, found, &count) == MRN_E_ARGUMENT);
-    CHECK(mrn_index_complete(&index, "", 0, 101, &workspace, found, &count) == MRN_E_ARGUMENT);
-    CHECK(mrn_index_complete(&index, NULL, 1, 1, &workspace, found, &count) == MRN_E_ARGUMENT);
-    CHECK(mrn_index_complete(&index, NULL, 0, 1, &workspace, found, &count) == MRN_OK && count == 1);
-    CHECK(mrn_index_complete(&index, blob, 257, 1, &workspace, found, &count) == MRN_E_TOO_LARGE);
-    CHECK(mrn_index_complete(&index, "\xff", 1, 1, &workspace, found, &count) == MRN_E_TEXT);
+    EXPECT(mrn_index_open(file, bytes, scratch, sizeof scratch, &index, &fault) == MRN_E_MEMORY);
+    EXPECT(mrn_index_open(NULL, bytes, scratch, sizeof scratch, &index, &fault) == MRN_E_ARGUMENT);
+    EXPECT(open_file(file, bytes, &index, &fault) == MRN_OK);
+    EXPECT(mrn_index_complete(&index, "", 0, 0, &workspace, found, &count) == MRN_E_ARGUMENT);
+    EXPECT(mrn_index_complete(&index, "", 0, 101, &workspace, found, &count) == MRN_E_ARGUMENT);
+    EXPECT(mrn_index_complete(&index, NULL, 1, 1, &workspace, found, &count) == MRN_E_ARGUMENT);
+    EXPECT(mrn_index_complete(&index, NULL, 0, 1, &workspace, found, &count) == MRN_OK && count == 1);
+    EXPECT(mrn_index_complete(&index, blob, 257, 1, &workspace, found, &count) == MRN_E_TOO_LARGE);
+    EXPECT(mrn_index_complete(&index, "\xff", 1, 1, &workspace, found, &count) == MRN_E_TEXT);
     mrn_free(file);
     const uint64_t backwards[] = {2, 1};
     const double scores[] = {1, 1};
     signed char verdicts[2];
     mrn_entries entries = {.count = 2, .texts = "ab", .text_ends = backwards, .scores = scores};
-    CHECK(mrn_index_build(&entries, verdicts, &file, &bytes) == MRN_E_ARGUMENT);
-    CHECK(mrn_index_build(NULL, verdicts, &file, &bytes) == MRN_E_ARGUMENT);
+    EXPECT(mrn_index_build(&entries, verdicts, &file, &bytes) == MRN_E_ARGUMENT);
+    EXPECT(mrn_index_build(NULL, verdicts, &file, &bytes) == MRN_E_ARGUMENT);
 }
 
 static void test_folding(void) {
@@ -267,28 +255,28 @@ static void test_folding(void) {
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         char key[64];
         size_t bytes = 0;
-        CHECK(mrn_fold(pairs[i][0], strlen(pairs[i][0]), key, sizeof key, &bytes) == MRN_OK);
-        CHECK(bytes == strlen(pairs[i][1]) && memcmp(key, pairs[i][1], bytes) == 0);
-        CHECK(bytes == 0 ||
-              mrn_fold(pairs[i][0], strlen(pairs[i][0]), key, bytes - 1, &bytes) == MRN_E_TOO_LARGE);
+        EXPECT(mrn_fold(pairs[i][0], strlen(pairs[i][0]), key, sizeof key, &bytes) == MRN_OK);
+        EXPECT(bytes == strlen(pairs[i][1]) && memcmp(key, pairs[i][1], bytes) == 0);
+        EXPECT(bytes == 0 ||
+               mrn_fold(pairs[i][0], strlen(pairs[i][0]), key, bytes - 1, &bytes) == MRN_E_TOO_LARGE);
     }
 }
 
 static void test_checksums(void) {
     uint8_t bytes[100] = {0};
-    CHECK(crc32c(0, "123456789", 9) == 0xe3069283); /* RFC 3720, B.4, as the next three */
-    CHECK(crc32c(0, bytes, 32) == 0x8a9136aa);
+    EXPECT(crc32c(0, "123456789", 9) == 0xe3069283); /* RFC 3720, B.4, as the next three */
+    EXPECT(crc32c(0, bytes, 32) == 0x8a9136aa);
     memset(bytes, 0xff, 32);
-    CHECK(crc32c(0, bytes, 32) == 0x62a8ab43);
+    EXPECT(crc32c(0, bytes, 32) == 0x62a8ab43);
     for (uint8_t i = 0; i < 100; i++)
         bytes[i] = i;
-    CHECK(crc32c(0, bytes, 32) == 0x46dd794e);
+    EXPECT(crc32c(0, bytes, 32) == 0x46dd794e);
     for (size_t from = 0; from < 16; from++)
         for (size_t length = 0; length + from <= sizeof bytes; length++) {
             uint32_t whole = crc32c(0, bytes + from, length);
-            CHECK(whole == crc32c_portable(0, bytes + from, length));
-            CHECK(whole == crc32c(crc32c(0, bytes + from, length / 3), bytes + from + length / 3,
-                                  length - length / 3));
+            EXPECT(whole == crc32c_portable(0, bytes + from, length));
+            EXPECT(whole == crc32c(crc32c(0, bytes + from, length / 3), bytes + from + length / 3,
+                                   length - length / 3));
         }
 }
 
@@ -298,6 +286,5 @@ int main(void) {
     test_arguments();
     test_random_dictionaries();
     test_damage();
-    printf("%s: %s\n", __FILE__, failures == 0 ? "ok" : "failed");
-    return failures != 0;
+    return 0;
 }
