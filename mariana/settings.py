@@ -12,6 +12,7 @@ from mariana.errors import InvalidInputError
 
 PREFIX = "MARIANA_"
 
+
 class Settings(BaseSettings):
     """What can be set; each field ``name`` is the environment variable ``MARIANA_NAME``."""
 
