@@ -124,6 +124,15 @@ int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t b
  * set; avx2 and avx512 give the same bits as each other. MRN_E_ARGUMENT: a pointer is NULL. */
 int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float *y, void *scratch);
 
+/* ---- Rows out of JSON --------------------------------------------------------------------------------- */
+
+/* Read {"instances": [[number, ...], ...]}: one member, one row or more of `columns` numbers each, any JSON space.
+ * x takes up to `capacity` floats, row-major; *rows becomes the number of rows. A number becomes the float32 nearest
+ * to the double nearest to it. Nothing outside the `bytes` of `json` is read.
+ * MRN_E_ARGUMENT: a pointer is NULL or columns is 0. MRN_E_DECLINED: anything else, right or wrong (other members,
+ * null, more rows than fit, a number beyond float32, broken JSON): x is undefined then, the full parser decides. */
+int mrn_json_rows(const void *json, size_t bytes, size_t columns, float *x, size_t capacity, size_t *rows);
+
 /* ---- Autocomplete indexes ----------------------------------------------------------------------------- */
 
 /* What a text is compared by: case, accents and compatibility forms folded away, white space at the start

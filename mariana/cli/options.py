@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mariana.settings import Settings
+from mariana.settings import Settings, load_settings
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -24,4 +24,4 @@ json_option: Decorator = click.option(
 
 def settings(**options: Any) -> Settings:
     """Return the settings with the options that were given on the command line; they win."""
-    return Settings(**{name: value for name, value in options.items() if value is not None})
+    return load_settings(**{name: value for name, value in options.items() if value is not None})

@@ -1,0 +1,101 @@
+"""The application: everything that it needs comes in through its settings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypedDict
+
+from fastapi import APIRouter, FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mariana import __version__
+from mariana.settings import Settings, load_settings
+
+from . import errors
+from .routes import complete, health, models, pages, predict
+from .schemas import error_schemas
+from .state import State, load_state
+
+DESCRIPTION = "Neural networks and autocomplete indexes of one store. Errors are RFC 9457 problem details."
+
+
+class _Lifespan(TypedDict):
+    served: State
+
+
+def create_app(settings: Settings | None = None) -> Application:
+    """Return the application. Its lifespan loads the store; what cannot be loaded is told, and stops nothing else.
+
+    Args:
+        settings: None reads them from the environment.
+    """
+    settings = load_settings() if settings is None else settings
+
+    @asynccontextmanager
+    async def lifespan(app: Application) -> AsyncIterator[_Lifespan]:
+        state = load_state(settings)
+        router = APIRouter()
+        schemas = predict.add_routes(router, state, settings)
+        for part in (router, complete.router, models.router, health.router, pages.make_router()):
+            app.include_router(part)
+        app.schemas = schemas | error_schemas()
+        try:
+            yield {"served": state}
+        finally:
+            state.close()
+
+    app = Application(
+        title="Mariana",
+        description=DESCRIPTION,
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    errors.install(app)
+    app.add_middleware(NoSniff)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Content-Type", "If-None-Match"],
+            expose_headers=["ETag"],
+        )
+    return app
+
+
+class Application(FastAPI):
+    """FastAPI, with schemas that no signature tells: those of the loaded models, and of the errors."""
+
+    schemas: dict[str, Any]
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        document = super().openapi()
+        document["components"]["schemas"].update(self.schemas)
+        return document
+
+
+class NoSniff:
+    """Tells browsers with each answer to take its Content-Type as it is."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_header(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+            await send(message)
+
+        await self.app(scope, receive, send_with_header)

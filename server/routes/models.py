@@ -1,0 +1,71 @@
+"""What models are loaded."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from ..schemas import FeatureInfo, ModelInfo, ModelList, VersionError, VersionStatus, problems
+from ..state import Served, ServedModel
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("", operation_id="list_models")
+async def list_models(state: Served) -> ModelList:
+    """List the models of the store, with those that could not be loaded and why."""
+    return ModelList(models=[_info(served) for served in state.models.values()])
+
+
+@router.get("/{name}", operation_id="get_model", responses=problems(404))
+async def get_model(name: str, state: Served) -> ModelInfo:
+    """Tell of one model: its versions, features, labels, metrics, the kernel in use."""
+    return _info(state.model(name))
+
+
+def _info(served: ServedModel) -> ModelInfo:
+    statuses = dict.fromkeys(served.versions, ("AVAILABLE", "OK", "")) | {
+        version: ("END", "DATA_LOSS", reason) for version, reason in served.failures.items()
+    }
+    info = ModelInfo.model_validate(
+        {
+            "name": served.name,
+            "version": served.version,
+            "versions": sorted(served.versions),
+            "model_version_status": [
+                VersionStatus.model_validate(
+                    {
+                        "version": str(version),
+                        "state": state,
+                        "status": VersionError.model_validate({"error_code": code, "error_message": message}),
+                    }
+                )
+                for version, (state, code, message) in sorted(statuses.items(), reverse=True)
+            ],
+        }
+    )
+    if served.version is None:
+        return info
+    model = served.get()
+    about = model.info
+    return info.model_copy(
+        update={
+            "task": about.task,
+            "features": [
+                FeatureInfo(
+                    name=f.name,
+                    kind=f.kind,
+                    required=f.fill is None,
+                    categories=list(f.categories) if f.kind == "categorical" else None,
+                )
+                for f in about.features
+            ],
+            "input_shape": list(about.input_shape),
+            "labels": list(about.labels),
+            "targets": list(about.targets),
+            "metrics": about.training.metrics,
+            "parameters": about.parameters,
+            "layers": [layer.units for layer in about.layers],
+            "isa": model.isa,
+            "nbytes": model.nbytes,
+        }
+    )

@@ -1,0 +1,289 @@
+"""The shapes of answers and requests, as OpenAPI tells them; each model gets its own request schema."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
+
+from mariana.format import Feature, Label
+from mariana.model import Model
+
+from .bodies import Number
+from .errors import MEDIA_TYPE
+
+DESCRIBED_FEATURES = 1024
+"""A model with more features than that is not described feature by feature."""
+
+REF = "#/components/schemas/{model}"
+
+
+class ErrorPlace(BaseModel):
+    """One thing that is wrong with the input."""
+
+    pointer: str = Field(description="where, as a JSON pointer (RFC 6901)", examples=["/instances/0/3"])
+    detail: str = Field(examples=["expected a number"])
+
+
+class ProblemDetails(BaseModel):
+    """An error, by RFC 9457; under 1 kB, and nothing of the input is in it."""
+
+    type: str = Field(examples=["about:blank"])
+    title: str = Field(examples=["Bad Request"])
+    status: int = Field(examples=[400])
+    detail: str = Field(examples=["/instances/0/3: expected a number"])
+    error: str = Field(description="the same as detail", examples=["/instances/0/3: expected a number"])
+    errors: list[ErrorPlace] | None = None
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the entry ``responses`` of a route for the errors that it can answer."""
+    descriptions = {
+        400: "malformed, or of the wrong shape or type",
+        404: "no such model, version or index",
+        413: "too large",
+        415: "not a type of body that is taken",
+        422: "a value is out of its range",
+    }
+    schema = {"$ref": REF.format(model=ProblemDetails.__name__)}
+    return {
+        s: {"description": descriptions[s], "content": {MEDIA_TYPE: {"schema": schema}}} for s in statuses
+    }
+
+
+def error_schemas() -> dict[str, Any]:
+    """Return the OpenAPI schemas that :func:`problems` refers to."""
+    return component(ProblemDetails)
+
+
+def component(form: type[BaseModel]) -> dict[str, Any]:
+    """Return the OpenAPI schema of a class and of those that it is made of, by name."""
+    schema = form.model_json_schema(ref_template=REF)
+    parts: dict[str, Any] = schema.pop("$defs", {})
+    return {**parts, form.__name__: schema}
+
+
+class ClassPredictionAnswer(BaseModel):
+    """What the model says of one row."""
+
+    label: Label
+    probability: float = Field(description="of the label")
+    probabilities: list[float] = Field(description="in the order of labels")
+
+
+class ValuePredictionAnswer(BaseModel):
+    """What the model says of one row; an array when there are several targets."""
+
+    value: float | list[float]
+
+
+class ClassificationAnswer(BaseModel):
+    """One prediction a row, in the order of the rows."""
+
+    model: str
+    version: int
+    labels: list[Label]
+    predictions: list[ClassPredictionAnswer]
+
+
+class RegressionAnswer(BaseModel):
+    """One prediction a row, in the order of the rows."""
+
+    model: str
+    version: int
+    labels: list[Label] = Field(description="empty")
+    predictions: list[ValuePredictionAnswer]
+
+
+class VersionError(BaseModel):
+    """Why a version does not serve."""
+
+    error_code: Literal["OK", "DATA_LOSS"]
+    error_message: str
+
+
+class VersionStatus(BaseModel):
+    """The state of one version, as TensorFlow Serving tells it."""
+
+    version: str
+    state: Literal["AVAILABLE", "END"]
+    status: VersionError
+
+
+class FeatureInfo(BaseModel):
+    """One input column."""
+
+    name: str
+    kind: Literal["numeric", "boolean", "categorical"]
+    required: bool = Field(description="no value stands in for a missing one")
+    categories: list[str] | None = None
+
+
+class ModelInfo(BaseModel):
+    """A model; of the version that serves when none is named. Null where none could be loaded."""
+
+    name: str
+    version: int | None = Field(description="that serves when none is named")
+    versions: list[int] = Field(description="that serve")
+    task: Literal["classification", "regression"] | None = None
+    features: list[FeatureInfo] | None = None
+    input_shape: list[int] | None = Field(default=None, description="of one row, before it was made flat")
+    labels: list[Label] | None = None
+    targets: list[str] | None = None
+    metrics: dict[str, dict[str, float]] | None = Field(default=None, description="metric by split")
+    parameters: int | None = Field(default=None, description="weights and biases")
+    layers: list[int] | None = Field(default=None, description="units of each layer")
+    isa: str | None = Field(default=None, description="instruction set in use")
+    nbytes: int | None = Field(default=None, description="of packed weights in memory")
+    model_version_status: list[VersionStatus]
+
+
+class ModelList(BaseModel):
+    """The models of the store."""
+
+    models: list[ModelInfo]
+
+
+class IndexInfo(BaseModel):
+    """An autocomplete index."""
+
+    name: str
+    state: Literal["AVAILABLE", "END"]
+    entries: int | None = None
+    nbytes: int | None = None
+    error: str | None = Field(default=None, description="why it does not serve")
+
+
+class IndexList(BaseModel):
+    """The indexes of the store."""
+
+    indexes: list[IndexInfo]
+
+
+class CompletionAnswer(BaseModel):
+    """One completion."""
+
+    text: str
+    score: float
+    edits: int = Field(description="typing errors between the query and the text")
+    highlights: list[tuple[int, int]] = Field(description="[start, end) in Unicode code points of the text")
+    payload: JsonValue = Field(description="what was stored with the text, or null")
+
+
+class CompleteAnswer(BaseModel):
+    """The completions, best first."""
+
+    query: str
+    completions: list[CompletionAnswer]
+
+
+class ServerMetadata(BaseModel):
+    """Open Inference Protocol: server metadata."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class Live(BaseModel):
+    """Open Inference Protocol: the server runs."""
+
+    live: bool
+
+
+class Ready(BaseModel):
+    """Open Inference Protocol: the server takes requests."""
+
+    ready: bool
+
+
+class ModelReady(BaseModel):
+    """Open Inference Protocol: the model takes requests."""
+
+    name: str
+    ready: bool
+
+
+class TensorMetadata(BaseModel):
+    """Open Inference Protocol: a tensor; -1 is any size."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadataAnswer(BaseModel):
+    """Open Inference Protocol: model metadata."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+def request_schema(name: str, version: int, model: Model) -> tuple[type[BaseModel], type[BaseModel] | None]:
+    """Return the two forms that a model's JSON body may have: rows of numbers, and records (None: not described)."""
+    features = model.info.features
+    title = f"{name}_{version}"
+    row: Any = Annotated[
+        list[Number] if all(f.fill is None for f in features) else list[Number | None],
+        Field(min_length=len(features), max_length=len(features)),
+    ]
+    rows = create_model(
+        f"{title}_rows",
+        __doc__=f"Rows of {len(features)} numbers, in the order of the features; null is a missing value.",
+        instances=_instances(row),
+    )
+    if len(features) > DESCRIBED_FEATURES:
+        return rows, None
+    fields: dict[str, Any] = {}
+    for position, feature in enumerate(features):
+        kind = _value_type(feature)
+        fields[f"f{position}"] = (
+            (kind, Field(alias=feature.name))
+            if feature.fill is None
+            else (kind | None, Field(default=None, alias=feature.name))
+        )
+    record: Any = create_model(
+        f"{title}_record",
+        __config__=ConfigDict(extra="forbid"),
+        __doc__="One value a feature; a missing one that the model stands in for may be null or absent.",
+        **fields,
+    )
+    records = create_model(
+        f"{title}_records",
+        __doc__="Rows by the names of the features.",
+        instances=_instances(record),
+    )
+    return rows, records
+
+
+def _instances(item: Any) -> Any:
+    return (Annotated[list[item], Field(min_length=1)], ...)
+
+
+def _value_type(feature: Feature) -> Any:
+    if feature.kind == "categorical":
+        return Literal[feature.categories] if feature.fill is None else str
+    return bool if feature.kind == "boolean" else Number
+
+
+def examples(model: Model) -> dict[str, dict[str, Any]]:
+    """Return an example of each form, from the first golden row where there is one."""
+    features = model.info.features
+    golden = model.info.golden.inputs
+    row = list(golden[0]) if golden else [0.0] * len(features)
+    found = {"rows": {"summary": "a row of numbers", "value": {"instances": [row]}}}
+    if len(features) <= DESCRIBED_FEATURES:
+        record = {f.name: _raw(f, value) for f, value in zip(features, row, strict=True) if value is not None}
+        found["records"] = {"summary": "by the names of the features", "value": {"instances": [record]}}
+    return found
+
+
+def _raw(feature: Feature, value: float) -> float | bool | str:
+    if feature.kind == "categorical":
+        return (
+            feature.categories[int(value)] if 0 <= value < len(feature.categories) else feature.categories[0]
+        )
+    return bool(value) if feature.kind == "boolean" else value
