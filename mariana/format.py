@@ -14,7 +14,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, BinaryIO, Literal, Self
 
 import numpy as np
 import safetensors
@@ -37,6 +37,8 @@ FORMAT_VERSION: Literal[1] = 1
 """The version written; readers refuse a higher one."""
 
 METADATA_KEY = "mariana"
+_MAX_HEADER = 100_000_000  # as the safetensors package has it
+_DAMAGED = "not a safetensors file, or a damaged one"
 MAX_COLUMNS = 1 << 20
 MAX_UNITS = 1 << 20
 
@@ -278,21 +280,25 @@ def read_model(path: str | Path) -> ModelFile:
         OSError: the file cannot be read.
     """
     path = Path(path)
-    data = _read_regular(path)
-    try:
-        found = safetensors.deserialize(data)  # type: ignore[no-untyped-call] # safetensors has no types here
-    except safetensors.SafetensorError as error:
-        raise FileFormatError(f"{path}: not a safetensors file, or a damaged one: {_short(error)}") from None
-    # Only now is the header known to be sound: its length lies in the file, and it is JSON.
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    document = (header.get("__metadata__") or {}).get(METADATA_KEY)
-    if document is None:
-        raise FileFormatError(
-            f"{path}: no {METADATA_KEY!r} metadata; this safetensors file is not a Mariana model"
-        )
-    metadata = _parse_metadata(str(path), document)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # or a pipe would block here
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileFormatError(f"{path}: not a regular file; a model file is named model.safetensors")
+        header = _read_header(path, file, status.st_size)
+        metadata = _read_metadata(path, header)
+        # Only now is it known how much the rest may be: nothing is read on the word of a length alone.
+        found, wanted = status.st_size - len(header), 4 * metadata.parameters
+        if found != wanted:
+            raise FileFormatError(f"{path}: the tensors must take {wanted} bytes, found {found}")
+        try:
+            views = safetensors.deserialize(header + file.read())  # type: ignore[no-untyped-call] # has no types
+        except safetensors.SafetensorError as error:
+            raise FileFormatError(f"{path}: {_DAMAGED}: {_short(error)}") from None
+        except MemoryError:
+            raise FileFormatError(f"{path}: {found} bytes of tensors do not fit into memory") from None
     tensors = {}
-    for name, view in found:
+    for name, view in views:
         if view["dtype"] != "F32":
             raise FileFormatError(f"{path}: tensor {_short(name)!r} must be F32, found {view['dtype']}")
         tensors[name] = (
@@ -307,16 +313,28 @@ def read_model(path: str | Path) -> ModelFile:
     return ModelFile(metadata, tensors)
 
 
-def _read_regular(path: Path) -> bytes:
-    """Return the bytes of a regular file; anything else (a pipe, a device) could block or never end."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise FileFormatError(f"{path}: not a regular file; a model file is named model.safetensors")
-        try:
-            return file.read()
-        except MemoryError:
-            raise FileFormatError(f"{path}: does not fit into this machine's memory") from None
+def _read_header(path: Path, file: BinaryIO, size: int) -> bytes:
+    """Return the start of a safetensors file: 8 bytes that say how long the header is, and the header."""
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > min(size - 8, _MAX_HEADER):
+        raise FileFormatError(
+            f"{path}: {_DAMAGED}: its header is said to have {length} bytes, the file has {size}"
+        )
+    return start + file.read(length)
+
+
+def _read_metadata(path: Path, header: bytes) -> ModelMetadata:
+    try:
+        parts = json.loads(header[8:])
+        document = (parts.get("__metadata__") or {}).get(METADATA_KEY)
+    except (ValueError, RecursionError, AttributeError):  # not JSON, too deep, no object
+        raise FileFormatError(f"{path}: {_DAMAGED}: its header is no JSON object") from None
+    if not isinstance(document, str):
+        raise FileFormatError(
+            f"{path}: no {METADATA_KEY!r} metadata; this safetensors file is not a Mariana model"
+        )
+    return _parse_metadata(str(path), document)
 
 
 def _parse_metadata(path: str, text: str) -> ModelMetadata:
