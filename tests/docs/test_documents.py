@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 import uvicorn
 
@@ -33,7 +34,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server over a store with the model `iris` and the index `cities`."""
     store = tmp_path_factory.mktemp("documents") / "store"
     cli(
-        ["train", "iris", "--target", "species", "--epochs", "2", "--store", str(store)], standalone_mode=False
+        ["train", "iris", "--target", "species", "--epochs", "2", "--store", str(store)],
+        standalone_mode=False,
     )
     index_terms("cities", store / "indexes" / "cities")
     server = uvicorn.Server(uvicorn.Config(create_app(Settings(store=store)), port=0, log_level="warning"))
@@ -47,16 +49,27 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     thread.join(10)
 
 
-@pytest.mark.parametrize("name", [n for n, p in zip(NAMES, DOCUMENTS, strict=True) if "```python" in p.read_text()])
+@pytest.mark.parametrize(
+    "name", [n for n, p in zip(NAMES, DOCUMENTS, strict=True) if "```python" in p.read_text()]
+)
 def test_python_runs(
     name: str, demo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    made = tmp_path / "mariana/datasets"  # where docs/data.md makes the data that ships
+    made.mkdir(parents=True)
     namespace: dict[str, object] = {"__name__": "__main__"}
     for block in _blocks((ROOT / name).read_text(encoding="utf-8"), "python"):
         code = block.replace("http://127.0.0.1:8080", demo)
         exec(compile(code, name, "exec"), namespace)  # noqa: S102 - our own documents
     capsys.readouterr()
+    for path in made.iterdir():
+        shipped = ROOT / path.relative_to(tmp_path)
+        if path.suffix == ".npz":
+            for key, array in np.load(path).items():
+                np.testing.assert_array_equal(array, np.load(shipped)[key])
+        else:
+            assert path.read_bytes() == shipped.read_bytes()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -81,7 +94,9 @@ def test_commands_exist_with_their_options(name: str) -> None:
             known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
             assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, line
     for target in re.findall(r"^make ([a-z-]+)", "\n".join(_blocks(text, "sh")), re.MULTILINE):
-        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), target
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), (
+            target
+        )
 
 
 def test_each_setting_is_described() -> None:
