@@ -73,7 +73,13 @@ static size_t fold_hangul(uint32_t syllable, uint8_t *out) {
 }
 
 /* Fold the code point at `text`: *length of its UTF-8, and the bytes that it becomes in `out`. */
-static size_t fold_point(const uint8_t *text, size_t bytes, size_t *length, uint8_t out[FOLD_POINT_MAX]) {
+static inline size_t fold_point(const uint8_t *text, size_t bytes, size_t *length,
+                                uint8_t out[FOLD_POINT_MAX]) {
+    if (text[0] < 0x80) {
+        *length = 1;
+        out[0] = (uint8_t)(text[0] + (text[0] >= 'A' && text[0] <= 'Z' ? 'a' - 'A' : 0));
+        return 1;
+    }
     uint32_t point = 0;
     *length = utf8_decode(text, bytes, &point);
     if (point >= 0xac00 && point <= 0xd7a3)
@@ -91,7 +97,7 @@ static size_t fold_point(const uint8_t *text, size_t bytes, size_t *length, uint
 }
 
 /* Drop the spaces of a piece that follow another one or stand at the start of the key. */
-static size_t join_spaces(uint8_t *piece, size_t count, int *after_space) {
+static inline size_t join_spaces(uint8_t *piece, size_t count, int *after_space) {
     size_t kept = 0;
     for (size_t i = 0; i < count; i++) {
         int space = piece[i] == ' ';
@@ -107,11 +113,7 @@ ptrdiff_t fold_text(const uint8_t *text, size_t bytes, uint8_t *key, size_t capa
     int after_space = 1;
     for (size_t at = 0; at < bytes;) {
         uint8_t piece[FOLD_POINT_MAX];
-        size_t length = 1, count = 1;
-        if (text[at] < 0x80)
-            piece[0] = (uint8_t)(text[at] + (text[at] >= 'A' && text[at] <= 'Z' ? 'a' - 'A' : 0));
-        else
-            count = fold_point(text + at, bytes - at, &length, piece);
+        size_t length, count = fold_point(text + at, bytes - at, &length, piece);
         count = join_spaces(piece, count, &after_space);
         if (count > capacity - key_bytes)
             return -1;

@@ -1,6 +1,5 @@
-/* Written by make_fold.py: do not edit. */
+/* Written by make_fold.py from Unicode 14.0.0: do not edit. */
 /* clang-format off */
-#define FOLD_UNICODE "14.0.0"
 enum { FOLD_BLOCK = 64, FOLD_DROPPED = 1, FOLD_FIRST = 2 };
 enum { FOLD_POINT_MAX = 33 }; /* bytes that one code point may become */
 static const uint8_t fold_index[] = {

@@ -1,89 +1,78 @@
-/* The forward pass: encode a block of rows, run the layers, scale back. The hot path: no check but for NULL, no
- * allocation; model.c has seen to the rest. */
-#include <string.h>
-
+/* Runs rows through a model: encode, layer by layer, scale back. */
+#include "mrn.h"
 #include "model.h"
 
-/* Steps 1 to 3 of mrn.h for one row. */
-static void encode_row(const mrn_model *model, const float *x, float *out) {
-    if (model->categories == NULL) {
-        memcpy(out, x, model->columns * sizeof *out);
-        if (model->fill != NULL)
-            for (size_t c = 0; c < model->columns; c++)
-                out[c] = out[c] != out[c] ? model->fill[c] : out[c];
-    } else {
-        size_t e = 0;
-        for (size_t c = 0; c < model->columns; c++) {
-            const uint32_t count = model->categories[c];
-            float value = x[c];
-            if (value != value && model->fill != NULL)
-                value = model->fill[c];
-            if (count == 0) {
-                out[e++] = value;
-                continue;
-            }
-            memset(out + e, 0, count * sizeof *out);
-            if (value >= 0.0f && value < (float)count) { /* NaN is neither; count <= 2^20 is exact */
-                const uint32_t category = (uint32_t)value;
-                if ((float)category == value)
-                    out[e + category] = 1.0f;
-            }
-            e += count;
+#include <math.h>
+#include <string.h>
+
+/* One raw row to one encoded row: fill, one-hot, shift and scale. */
+static void encode_row(const mrn_model *model, const float *x, float *encoded) {
+    float *to = encoded;
+    for (size_t c = 0; c < model->columns; c++) {
+        const float value = model->fill && isnan(x[c]) ? model->fill[c] : x[c];
+        const uint32_t categories = model->categories ? model->categories[c] : 0;
+        if (categories == 0) {
+            *to++ = value;
+            continue;
         }
+        memset(to, 0, categories * sizeof *to);
+        if (value >= 0 && value < (float)categories && value == (float)(size_t)value)
+            to[(size_t)value] = 1.0F;
+        to += categories;
     }
-    if (model->shift != NULL)
-        for (size_t e = 0; e < model->encoded; e++)
-            out[e] -= model->shift[e];
-    if (model->scale != NULL)
-        for (size_t e = 0; e < model->encoded; e++)
-            out[e] *= model->scale[e];
+    for (size_t e = 0; model->shift && e < model->encoded; e++)
+        encoded[e] -= model->shift[e];
+    for (size_t e = 0; model->scale && e < model->encoded; e++)
+        encoded[e] *= model->scale[e];
 }
 
-/* Step 5 for one row. */
-static void scale_target(const mrn_model *model, float *y) {
-    if (model->target_scale != NULL)
-        for (size_t o = 0; o < model->outputs; o++)
-            y[o] *= model->target_scale[o];
-    if (model->target_shift != NULL)
-        for (size_t o = 0; o < model->outputs; o++)
-            y[o] += model->target_shift[o];
+static void scale_back(const mrn_model *model, float *y) {
+    for (size_t o = 0; model->target_scale && o < model->outputs; o++)
+        y[o] *= model->target_scale[o];
+    for (size_t o = 0; model->target_shift && o < model->outputs; o++)
+        y[o] += model->target_shift[o];
 }
 
-static void predict_block(const mrn_model *model, const float *x, size_t rows, float *y, float *scratch) {
-    const mrn_kernels *kernels = model->kernels;
-    const size_t stride = model->row_floats;
-    float *write = scratch, *spare = scratch + MRN_ROW_BLOCK * stride; /* swapped after each layer */
-    const float *in = x;
-    size_t in_stride = model->columns;
-    if (model->encodes) {
-        for (size_t r = 0; r < rows; r++)
-            encode_row(model, x + r * model->columns, spare + r * stride);
-        in = spare;
-        in_stride = stride;
-    }
-    for (size_t i = 0; i < model->layer_count; i++) {
-        kernels->dense(&model->layers[i], in, in_stride, rows, write, stride);
-        float *written = write;
-        in = written;
-        in_stride = stride;
-        write = spare;
-        spare = written;
-    }
-    float *out = spare; /* where the last layer wrote */
-    if (model->layers[model->layer_count - 1].activation == MRN_ACTIVATION_softmax)
-        kernels->softmax(out, stride, rows, model->outputs);
-    for (size_t r = 0; r < rows; r++) {
-        memcpy(y + r * model->outputs, out + r * stride, model->outputs * sizeof *y);
-        scale_target(model, y + r * model->outputs);
+/* Takes the padding out of `rows` rows of results; `room` floats may be written from y on. Whole strips are
+ * copied while they fit: what falls behind a row is overwritten by the next one. */
+static void copy_rows(const mrn_model *model, const float *from, size_t rows, float *y, size_t room) {
+    const size_t outputs = model->outputs, width = model->layers[model->layer_count - 1].strips * MRN_STRIP;
+    for (size_t row = 0; row < rows; row++, from += width, y += outputs, room -= outputs) {
+        if (width == MRN_STRIP && room >= MRN_STRIP)
+            memcpy(y, from, MRN_STRIP * sizeof *y);
+        else
+            memcpy(y, from, outputs * sizeof *y);
+        scale_back(model, y);
     }
 }
 
 int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float *y, void *scratch) {
-    if (model == NULL || x == NULL || y == NULL || scratch == NULL)
+    if (!model || !x || !y || !scratch)
         return MRN_E_ARGUMENT;
-    for (size_t done = 0; done < rows; done += MRN_ROW_BLOCK) {
-        const size_t block = rows - done < MRN_ROW_BLOCK ? rows - done : MRN_ROW_BLOCK;
-        predict_block(model, x + done * model->columns, block, y + done * model->outputs, scratch);
+    char *const halves[2] = {scratch, (char *)scratch + model->half};
+
+    while (rows) {
+        const size_t block = rows < model->block_rows ? rows : model->block_rows;
+        const float *in = x;
+        size_t side = 0; /* the half that is written next */
+        if (model->encodes) {
+            float *encoded = (float *)(void *)halves[0];
+            for (size_t row = 0; row < block; row++)
+                encode_row(model, x + row * model->columns, encoded + row * model->encoded);
+            in = encoded;
+            side = 1;
+        }
+        for (size_t i = 0; i < model->layer_count; i++, side = 1 - side) {
+            const mrn_dense *layer = &model->layers[i];
+            float *out = (float *)(void *)halves[side];
+            const size_t stride = i ? model->layers[i - 1].strips * MRN_STRIP : model->encoded;
+            model->kernels->dense(layer, in, stride, block, out);
+            in = out;
+        }
+        copy_rows(model, in, block, y, rows * model->outputs);
+        x += block * model->columns;
+        y += block * model->outputs;
+        rows -= block;
     }
     return MRN_OK;
 }

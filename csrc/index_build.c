@@ -59,10 +59,6 @@ static double entry_score(const builder *b, size_t entry) {
     return b->in->scores[entry] + 0.0; /* -0 becomes 0 */
 }
 
-static int score_is_integer(double score) {
-    return score <= (double)SCORE_INTEGER_MAX && score == floor(score);
-}
-
 /* ---- Sorting ------------------------------------------------------------------------------------------ */
 
 typedef int tie_function(const builder *b, uint32_t left, uint32_t right);

@@ -1,16 +1,18 @@
-/* The function table of one instruction set, and the packed form of a layer that its functions read.
+/* Between model.c, which packs, and the kernels, which compute: one packed layer, one function table.
  *
- * Packed weights. A layer's units are cut into panels of 2 vectors (2V lanes; the last panel has 1 vector when that is
- * enough). A panel holds its bias, then one row of lanes for each input:
+ * Units are grouped into strips of 16, strips into panels of up to 4. A panel holds its weights input by
+ * input:
  *
- *     panel 0: bias[2V] w[0][2V] w[1][2V] ... w[inputs-1][2V]   panel 1: ...
+ *   panel 0: input 0: unit 0 .. 63 | input 1: unit 0 .. 63 | ...
+ *   panel 1: input 0: unit 64 .. 127 | ...
+ *   last panel: only as many strips as there are left
  *
- * Units beyond the layer's are zeros. One layout serves a single row and batches.
+ * so that one row streams through the weights in the order of memory, many rows share each load, and every
+ * load is a whole cache line. Units that fill up the last strip have weight 0 and bias 0; in a softmax layer
+ * bias -infinity, so that they end as exact zeros without any tail code.
  *
- * Summation order. Each output is ((bias + s0) + s1 + s2) + s3, where s0..s3 sum the products of four consecutive
- * segments of the inputs, in order (one segment when there are few inputs). A single row runs the four sums side by side to
- * hide the latency of the multiply-add; a tile of many rows runs them one after the other. The order per output is the
- * same, hence the same bits whatever the batch.
+ * For every row and unit the sum is taken in one fixed order, bias + x[0] w[0] + x[1] w[1] + ..., whatever
+ * tile it falls into: that is why a row's bits do not depend on its neighbours.
  */
 #ifndef MRN_KERNELS_H
 #define MRN_KERNELS_H
@@ -18,50 +20,33 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MRN_SEGMENTS = 4, MRN_SEGMENT_MIN = 8 };
-
-/* Rows that run through all layers together, so that their activations stay in cache; a multiple of every tile. */
-enum { MRN_ROW_BLOCK = 48 };
-
-/* A row of activations in scratch is padded to whole vectors of the widest set: 64 bytes. */
-enum { MRN_LANES_MAX = 16 };
-
-enum mrn_activation {
-#define MRN_ACTIVATION(id, name) MRN_ACTIVATION_##name = (id),
-#include "activations.def"
-#undef MRN_ACTIVATION
-    MRN_ACTIVATIONS
+enum {
+    MRN_STRIP = 16,       /* units of a strip: one cache line of float32 */
+    MRN_PANEL_STRIPS = 4, /* strips of a panel */
+    MRN_BLOCK_ALIGN = 64  /* packed weights, biases and scratch begin on a cache line */
 };
 
-typedef struct mrn_packed_layer {
-    const float *panels; /* 64-byte aligned */
-    uint32_t inputs;
-    uint32_t units;
-    uint32_t padded; /* units rounded up to whole vectors */
+enum mrn_activation {
+#define MRN_ACTIVATION(id, name, floor, pass) MRN_ACTIVATION_##name = (id),
+#include "activations.def"
+#undef MRN_ACTIVATION
+};
+
+typedef struct mrn_dense {
+    const float *weight; /* panels as above, aligned */
+    const float *bias;   /* (strips * 16), aligned */
+    size_t inputs;
+    size_t strips;
     uint32_t activation;
-} mrn_packed_layer;
+} mrn_dense;
 
 typedef struct mrn_kernels {
-    uint32_t lanes; /* V */
-    /* y (rows, y_stride) = activation(x (rows, x_stride) . weight + bias), `padded` columns of y written, softmax left
-     * to the other function. y is 64-byte aligned and y_stride a multiple of MRN_LANES_MAX; x is of any alignment. */
-    void (*dense)(const mrn_packed_layer *layer, const float *x, size_t x_stride, size_t rows, float *y,
-                  size_t y_stride);
-    /* Each row of y becomes exp(y - max) / sum; columns from `units` to the next whole vector are overwritten. */
-    void (*softmax)(float *y, size_t y_stride, size_t rows, size_t units);
+    /* y = activation(x . weight + bias) for `rows` rows; x is (rows, inputs) with x_stride floats from row to
+     * row, y is (rows, strips * 16), aligned. */
+    void (*dense)(const mrn_dense *layer, const float *x, size_t x_stride, size_t rows, float *y);
 } mrn_kernels;
 
-static inline size_t mrn_round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-/* Where segment `i` of `inputs` begins; i = MRN_SEGMENTS gives `inputs`. Few inputs are one segment. */
-static inline size_t mrn_segment(size_t inputs, size_t i) {
-    if (inputs < MRN_SEGMENTS * MRN_SEGMENT_MIN)
-        return i == 0 ? 0 : inputs;
-    return i == MRN_SEGMENTS ? inputs : inputs / MRN_SEGMENTS * i;
-}
-
-#define MRN_ISA(name, features) extern const mrn_kernels mrn_kernels_##name;
-#include "isa.def"
-#undef MRN_ISA
+/* The kernels of instruction set `isa` (a number of isa.def, below mrn_isa_count()). */
+const mrn_kernels *mrn_kernels_of(size_t isa);
 
 #endif

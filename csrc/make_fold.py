@@ -86,9 +86,8 @@ def main() -> None:
     if max(values) >= 1 << 16 or len(blocks) > 256:
         raise SystemExit("the table has outgrown its types: widen them here and in fold.c")
     lines = [
-        "/* Written by make_fold.py: do not edit. */",
+        f"/* Written by make_fold.py from Unicode {unicodedata.unidata_version}: do not edit. */",
         "/* clang-format off */",
-        f'#define FOLD_UNICODE "{unicodedata.unidata_version}"',
         f"enum {{ FOLD_BLOCK = {BLOCK}, FOLD_DROPPED = {DROPPED}, FOLD_FIRST = {FIRST} }};",
         f"enum {{ FOLD_POINT_MAX = {max(map(len, places))} }}; /* bytes that one code point may become */",
         *array("uint8_t", "fold_index", index),

@@ -1,189 +1,218 @@
-/* Check a network's description, plan its memory, pack its weights. Nothing here is called on a request. */
+/* Checks the description of a network, says what it needs, and packs it into one block. */
+#include "mrn.h"
 #include "model.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "dispatch.h"
+enum {
+    BLOCK_ROWS_MAX = 240,     /* a multiple of every tile height */
+    BLOCK_ROWS_MIN = 12,      /* wide layers still share each load of weights among so many rows */
+    SCRATCH_AIM = 1024 * 1024 /* bytes; what a core's second-level cache holds beside a panel of weights */
+};
 
-/* Sizes are counted in 64 bits; MRN_MAX_WIDTH and MRN_MAX_LAYERS keep every sum below 2^52. */
+/* Sums and products that stick at SIZE_MAX instead of wrapping. */
+static size_t add(size_t a, size_t b) {
+    return a > SIZE_MAX - b ? SIZE_MAX : a + b;
+}
+static size_t multiply(size_t a, size_t b) {
+    return b != 0 && a > SIZE_MAX / b ? SIZE_MAX : a * b;
+}
+static size_t round_up(size_t n, size_t to) {
+    return n > SIZE_MAX - (to - 1) ? SIZE_MAX : (n + to - 1) / to * to;
+}
+
+static size_t strips_of(size_t units) {
+    return (units + MRN_STRIP - 1) / MRN_STRIP;
+}
+
+/* Where each part lies in the block, in bytes from its start; sizes of SIZE_MAX mean "too large". */
 typedef struct layout {
-    const mrn_kernels *kernels;
-    uint64_t encoded;
-    uint64_t widest;      /* floats */
-    uint64_t tables;      /* offset of the tables: after the handle and the layers */
-    uint64_t model_bytes; /* offset past the last panel */
-    uint64_t scratch_bytes;
+    size_t encoded;
+    size_t layers, categories, fill, shift, scale, target_shift, target_scale;
+    size_t numbers; /* bias and weight of each layer, one after the other: all whole cache lines */
+    size_t end;
+    size_t block_rows, half;
 } layout;
 
-static uint64_t round_up(uint64_t n, uint64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-static int all_finite(const float *values, uint64_t count) {
-    for (uint64_t i = 0; i < count; i++)
-        if (!isfinite(values[i]))
+static int all_finite(const float *numbers, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (!isfinite(numbers[i]))
             return 0;
     return 1;
 }
 
-/* Bytes of one table in the block; absent tables take none. */
-static uint64_t table_bytes(const void *table, uint64_t count) {
-    return table == NULL ? 0 : round_up(count * sizeof(float), MRN_ALIGNMENT);
-}
-
-static uint64_t panel_bytes(const mrn_layer *layer, uint32_t lanes) {
-    return ((uint64_t)layer->inputs + 1) * round_up(layer->units, lanes) * sizeof(float);
-}
-
-static int check_layer(const mrn_layer *layer, uint64_t inputs, int last) {
-    if (layer->weight == NULL)
-        return MRN_E_ARGUMENT;
-    if (layer->inputs != inputs || layer->inputs == 0 || layer->units == 0)
-        return MRN_E_SHAPE;
-    if (layer->inputs > MRN_MAX_WIDTH || layer->units > MRN_MAX_WIDTH)
-        return MRN_E_TOO_LARGE;
-    if (layer->activation >= mrn_activation_count() || (layer->activation == MRN_ACTIVATION_softmax && !last))
-        return MRN_E_ARGUMENT;
-    if (!all_finite(layer->weight, (uint64_t)layer->inputs * layer->units) ||
-        (layer->bias != NULL && !all_finite(layer->bias, layer->units)))
-        return MRN_E_RANGE;
+static int check_layers(const mrn_network *network, size_t encoded) {
+    size_t width = encoded;
+    for (size_t i = 0; i < network->layer_count; i++) {
+        const mrn_layer *layer = &network->layers[i];
+        if (!layer->weight || layer->activation >= mrn_activation_count())
+            return MRN_E_ARGUMENT;
+        if (layer->inputs != width || layer->units == 0)
+            return MRN_E_SHAPE;
+        if (layer->activation == MRN_ACTIVATION_softmax && i + 1 != network->layer_count)
+            return MRN_E_ARGUMENT;
+        if (layer->units > MRN_MAX_WIDTH)
+            return MRN_E_TOO_LARGE;
+        width = layer->units;
+    }
     return MRN_OK;
 }
 
-/* The whole check of a description; on success everything that open and the hot path rely on holds. */
-static int check(const mrn_network *network, size_t isa, layout *out) {
-    if (network == NULL || network->layers == NULL || network->layer_count == 0 || network->columns == 0)
+/* The numbers are read only after all sizes are known to fit into memory. */
+static int check_numbers(const mrn_network *network, size_t encoded) {
+    for (size_t i = 0; i < network->layer_count; i++) {
+        const mrn_layer *layer = &network->layers[i];
+        if (!all_finite(layer->weight, (size_t)layer->inputs * layer->units) ||
+            (layer->bias && !all_finite(layer->bias, layer->units)))
+            return MRN_E_RANGE;
+    }
+    const size_t outputs = network->layers[network->layer_count - 1].units;
+    if ((network->shift && !all_finite(network->shift, encoded)) ||
+        (network->scale && !all_finite(network->scale, encoded)) ||
+        (network->target_shift && !all_finite(network->target_shift, outputs)) ||
+        (network->target_scale && !all_finite(network->target_scale, outputs)))
+        return MRN_E_RANGE;
+    for (size_t c = 0; network->fill && c < network->columns; c++)
+        if (isinf(network->fill[c]))
+            return MRN_E_RANGE;
+    return MRN_OK;
+}
+
+static size_t place(layout *at, size_t bytes) {
+    const size_t start = at->end;
+    at->end = round_up(add(start, bytes), MRN_BLOCK_ALIGN);
+    return start;
+}
+
+static size_t place_table(layout *at, const void *table, size_t count) {
+    return place(at, table ? multiply(count, sizeof(float)) : 0);
+}
+
+static int lay_out(const mrn_network *network, size_t isa, layout *at) {
+    if (!network || !network->layers || network->layer_count == 0 || network->columns == 0)
         return MRN_E_ARGUMENT;
     if (network->layer_count > MRN_MAX_LAYERS || network->columns > MRN_MAX_WIDTH)
         return MRN_E_TOO_LARGE;
-    if ((out->kernels = mrn_kernels_of(isa)) == NULL)
+    if (!mrn_isa_usable(isa))
         return MRN_E_ISA;
 
-    out->encoded = network->columns;
-    if (network->categories != NULL) {
-        out->encoded = 0;
-        for (size_t c = 0; c < network->columns; c++) {
-            out->encoded += network->categories[c] == 0 ? 1 : network->categories[c];
-            if (out->encoded > MRN_MAX_WIDTH)
-                return MRN_E_TOO_LARGE;
-        }
-    }
-    for (size_t c = 0; network->fill != NULL && c < network->columns; c++)
-        if (isinf(network->fill[c]))
-            return MRN_E_RANGE;
-    if ((network->shift != NULL && !all_finite(network->shift, out->encoded)) ||
-        (network->scale != NULL && !all_finite(network->scale, out->encoded)))
-        return MRN_E_RANGE;
-
-    uint64_t width = out->encoded, widest = out->encoded;
-    uint64_t packed = 0;
-    for (size_t i = 0; i < network->layer_count; i++) {
-        const int status = check_layer(&network->layers[i], width, i + 1 == network->layer_count);
-        if (status != MRN_OK)
-            return status;
-        width = network->layers[i].units;
-        widest = width > widest ? width : widest;
-        packed += round_up(panel_bytes(&network->layers[i], out->kernels->lanes), MRN_ALIGNMENT);
-    }
-    if ((network->target_shift != NULL && !all_finite(network->target_shift, width)) ||
-        (network->target_scale != NULL && !all_finite(network->target_scale, width)))
-        return MRN_E_RANGE;
-
-    out->widest = round_up(widest, MRN_LANES_MAX);
-    out->tables = round_up(sizeof(mrn_model) + network->layer_count * sizeof(mrn_packed_layer), MRN_ALIGNMENT);
-    out->model_bytes = out->tables + packed + table_bytes(network->categories, network->columns) +
-                       table_bytes(network->fill, network->columns) + table_bytes(network->shift, out->encoded) +
-                       table_bytes(network->scale, out->encoded) + table_bytes(network->target_shift, width) +
-                       table_bytes(network->target_scale, width);
-    out->scratch_bytes = 2 * MRN_ROW_BLOCK * out->widest * sizeof(float); /* a layer reads one half, writes the other */
-    if (out->model_bytes > SIZE_MAX || out->scratch_bytes > SIZE_MAX)
+    size_t encoded = network->columns;
+    for (size_t c = 0; network->categories && c < network->columns; c++)
+        if (network->categories[c])
+            encoded = add(encoded, network->categories[c] - 1U);
+    if (encoded > MRN_MAX_WIDTH)
         return MRN_E_TOO_LARGE;
-    return MRN_OK;
+    int status = check_layers(network, encoded);
+    if (status != MRN_OK)
+        return status;
+
+    const size_t outputs = network->layers[network->layer_count - 1].units;
+    at->encoded = encoded;
+    at->end = 0;
+    (void)place(at, sizeof(mrn_model));
+    at->layers = place(at, network->layer_count * sizeof(mrn_dense));
+    at->categories = place_table(at, network->categories, network->columns);
+    at->fill = place_table(at, network->fill, network->columns);
+    at->shift = place_table(at, network->shift, encoded);
+    at->scale = place_table(at, network->scale, encoded);
+    at->target_shift = place_table(at, network->target_shift, outputs);
+    at->target_scale = place_table(at, network->target_scale, outputs);
+
+    at->numbers = at->end;
+    size_t widest = encoded;
+    for (size_t i = 0; i < network->layer_count; i++) {
+        const size_t width = strips_of(network->layers[i].units) * MRN_STRIP;
+        const size_t rows = add(network->layers[i].inputs, 1);
+        (void)place(at, multiply(multiply(width, rows), sizeof(float)));
+        widest = width > widest ? width : widest;
+    }
+    const size_t row_bytes = multiply(round_up(widest, MRN_STRIP), sizeof(float));
+    size_t rows = SCRATCH_AIM / 2 / row_bytes;
+    rows = rows > BLOCK_ROWS_MAX ? BLOCK_ROWS_MAX : rows / BLOCK_ROWS_MIN * BLOCK_ROWS_MIN;
+    at->block_rows = rows < BLOCK_ROWS_MIN ? BLOCK_ROWS_MIN : rows;
+    at->half = multiply(at->block_rows, row_bytes);
+    if (at->end == SIZE_MAX || multiply(at->half, 2) == SIZE_MAX)
+        return MRN_E_TOO_LARGE;
+    return check_numbers(network, encoded);
 }
 
 int mrn_model_plan(const mrn_network *network, size_t isa, mrn_plan *plan) {
-    layout made;
-    if (plan == NULL)
+    layout at;
+    if (!plan)
         return MRN_E_ARGUMENT;
-    const int status = check(network, isa, &made);
-    if (status == MRN_OK) {
-        plan->model_bytes = (size_t)made.model_bytes;
-        plan->scratch_bytes = (size_t)made.scratch_bytes;
-        plan->alignment = MRN_ALIGNMENT;
-    }
-    return status;
-}
-
-/* Copy a table to *next and move *next on; an absent table stays absent. */
-static const void *place_table(const void *table, uint64_t count, unsigned char **next) {
-    if (table == NULL)
-        return NULL;
-    void *placed = *next;
-    memcpy(placed, table, (size_t)(count * sizeof(float)));
-    *next += table_bytes(table, count);
-    return placed;
-}
-
-/* Pack one layer into the panels that kernels.h draws. */
-static void pack(const mrn_layer *layer, uint32_t lanes, float *out) {
-    const size_t units = layer->units, padded = mrn_round_up(units, lanes);
-    for (size_t column = 0; column < padded;) {
-        const size_t width = padded - column >= 2 * (size_t)lanes ? 2 * (size_t)lanes : lanes;
-        const size_t used = units - column < width ? units - column : width;
-        memset(out, 0, width * sizeof *out);
-        if (layer->bias != NULL)
-            memcpy(out, layer->bias + column, used * sizeof *out);
-        out += width;
-        for (size_t k = 0; k < layer->inputs; k++, out += width) {
-            memset(out, 0, width * sizeof *out);
-            memcpy(out, layer->weight + k * units + column, used * sizeof *out);
-        }
-        column += width;
-    }
-}
-
-int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t block_bytes, mrn_model **model) {
-    layout made;
-    if (block == NULL || model == NULL)
-        return MRN_E_ARGUMENT;
-    const int status = check(network, isa, &made);
+    int status = lay_out(network, isa, &at);
     if (status != MRN_OK)
         return status;
-    if ((uintptr_t)block % MRN_ALIGNMENT != 0 || block_bytes < made.model_bytes)
+    plan->model_bytes = at.end;
+    plan->scratch_bytes = at.half * 2;
+    plan->alignment = MRN_BLOCK_ALIGN;
+    return MRN_OK;
+}
+
+/* Packs one layer from `to` on, as kernels.h draws it, and returns where the next one begins. */
+static float *pack_layer(const mrn_layer *layer, float *to, mrn_dense *packed) {
+    const size_t inputs = layer->inputs, units = layer->units, strips = strips_of(units);
+    const float absent = layer->activation == MRN_ACTIVATION_softmax ? -INFINITY : 0.0F;
+    float *bias = to, *weight = to + strips * MRN_STRIP;
+
+    for (size_t u = 0; u < strips * MRN_STRIP; u++)
+        bias[u] = u >= units ? absent : layer->bias ? layer->bias[u] : 0.0F;
+    *packed = (mrn_dense){weight, bias, inputs, strips, layer->activation};
+    for (size_t first = 0; first < strips; first += MRN_PANEL_STRIPS) {
+        const size_t left = strips - first;
+        const size_t width = (left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS) * MRN_STRIP;
+        const size_t start = first * MRN_STRIP;
+        const size_t count = units - start < width ? units - start : width;
+        for (size_t k = 0; k < inputs; k++, weight += width) {
+            memcpy(weight, layer->weight + k * units + start, count * sizeof(float));
+            memset(weight + count, 0, (width - count) * sizeof(float));
+        }
+    }
+    return weight;
+}
+
+/* Copies a table of 32-bit numbers to its place; NULL stays NULL. */
+static void *copy_table(char *block, size_t offset, const void *table, size_t count) {
+    return table ? memcpy(block + offset, table, count * 4) : NULL;
+}
+
+int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t block_bytes,
+                   mrn_model **model) {
+    layout at;
+    if (!block || !model)
+        return MRN_E_ARGUMENT;
+    int status = lay_out(network, isa, &at);
+    if (status != MRN_OK)
+        return status;
+    if (block_bytes < at.end || (uintptr_t)block % MRN_BLOCK_ALIGN != 0)
         return MRN_E_MEMORY;
 
+    char *base = block;
+    const size_t outputs = network->layers[network->layer_count - 1].units;
+    mrn_dense *layers = (mrn_dense *)(void *)(base + at.layers);
+    float *next = (float *)(void *)(base + at.numbers);
+    for (size_t i = 0; i < network->layer_count; i++)
+        next = pack_layer(&network->layers[i], next, &layers[i]);
+
     mrn_model *opened = block;
-    mrn_packed_layer *layers = (mrn_packed_layer *)(opened + 1);
-    unsigned char *next = (unsigned char *)block + made.tables;
-    const mrn_layer *last = &network->layers[network->layer_count - 1];
     *opened = (mrn_model){
-        .kernels = made.kernels,
-        .columns = network->columns,
-        .encoded = (size_t)made.encoded,
-        .outputs = last->units,
-        .row_floats = (size_t)made.widest,
+        .kernels = mrn_kernels_of(isa),
         .layer_count = network->layer_count,
-        .layers = layers,
+        .columns = network->columns,
+        .encoded = at.encoded,
+        .outputs = outputs,
+        .block_rows = at.block_rows,
+        .half = at.half,
         .encodes = network->categories || network->fill || network->shift || network->scale,
-        .categories = place_table(network->categories, network->columns, &next),
-        .fill = place_table(network->fill, network->columns, &next),
-        .shift = place_table(network->shift, made.encoded, &next),
-        .scale = place_table(network->scale, made.encoded, &next),
-        .target_shift = place_table(network->target_shift, last->units, &next),
-        .target_scale = place_table(network->target_scale, last->units, &next),
+        .categories = copy_table(base, at.categories, network->categories, network->columns),
+        .fill = copy_table(base, at.fill, network->fill, network->columns),
+        .shift = copy_table(base, at.shift, network->shift, at.encoded),
+        .scale = copy_table(base, at.scale, network->scale, at.encoded),
+        .target_shift = copy_table(base, at.target_shift, network->target_shift, outputs),
+        .target_scale = copy_table(base, at.target_scale, network->target_scale, outputs),
+        .layers = layers,
     };
-    for (size_t i = 0; i < network->layer_count; i++) {
-        const mrn_layer *layer = &network->layers[i];
-        const uint32_t lanes = made.kernels->lanes;
-        pack(layer, lanes, (float *)(void *)next);
-        layers[i] = (mrn_packed_layer){
-            .panels = (const float *)(const void *)next,
-            .inputs = layer->inputs,
-            .units = layer->units,
-            .padded = (uint32_t)round_up(layer->units, lanes),
-            .activation = layer->activation,
-        };
-        next += round_up(panel_bytes(layer, lanes), MRN_ALIGNMENT);
-    }
     *model = opened;
     return MRN_OK;
 }

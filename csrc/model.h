@@ -1,27 +1,30 @@
-/* An opened model: one block of the caller's, laid out by model.c, read by forward.c. */
+/* A model in memory, between model.c, which lays it out, and forward.c, which runs it. */
 #ifndef MRN_MODEL_H
 #define MRN_MODEL_H
 
 #include "kernels.h"
-#include "mrn.h"
 
-enum { MRN_MAX_LAYERS = 64, MRN_MAX_WIDTH = 1 << 20, MRN_ALIGNMENT = 64 };
-
+/* The block of mrn_model_open: this struct, the tables, the layers' biases and weights, each on a cache line.
+ *
+ * The scratch of mrn_model_predict: two buffers of `half` bytes. A block of rows is encoded into the first
+ * one, and each layer reads one and writes the other; without an encoding step the first layer reads the
+ * caller's rows. */
 struct mrn_model {
     const mrn_kernels *kernels;
-    size_t columns;         /* of a raw row */
-    size_t encoded;         /* columns that the first layer sees */
-    size_t outputs;         /* units of the last layer */
-    size_t row_floats;      /* floats of a row in scratch: the widest of encoded row and layers, in whole vectors */
     size_t layer_count;
-    const mrn_packed_layer *layers;
-    int encodes;                /* whether any of the next four is there */
-    const uint32_t *categories; /* each table: NULL skips its step (mrn.h) */
+    size_t columns;    /* of a raw row */
+    size_t encoded;    /* of a row that the first layer reads */
+    size_t outputs;    /* units of the last layer */
+    size_t block_rows; /* rows that run through all layers together */
+    size_t half;       /* bytes of half the scratch */
+    int encodes;       /* whether any of the next four is there */
+    const uint32_t *categories;
     const float *fill;
     const float *shift;
     const float *scale;
     const float *target_shift;
     const float *target_scale;
+    const mrn_dense *layers;
 };
 
 #endif

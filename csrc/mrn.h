@@ -59,12 +59,17 @@ int mrn_isa_choose(const char *highest, size_t *isa);
 size_t mrn_activation_count(void);
 const char *mrn_activation_name(size_t activation);
 
+enum {
+    MRN_MAX_LAYERS = 64,
+    MRN_MAX_WIDTH = 1048576  /* columns, encoded columns, units of a layer */
+};
+
 /* One dense layer: y = activation(x . weight + bias). */
 typedef struct mrn_layer {
     const float *weight;  /* (inputs, units), row-major, finite */
     const float *bias;    /* (units), finite; NULL: zeros */
-    uint32_t inputs;      /* >= 1; equals the units of the layer before */
-    uint32_t units;       /* >= 1 */
+    uint32_t inputs;      /* units of the layer before; of the first layer: encoded columns */
+    uint32_t units;       /* 1..MRN_MAX_WIDTH */
     uint32_t activation;  /* a number of activations.def; softmax only in the last layer */
 } mrn_layer;
 
@@ -80,14 +85,14 @@ typedef struct mrn_layer {
  * Each of the six tables may be NULL: its step is skipped. */
 typedef struct mrn_network {
     const mrn_layer *layers;
-    size_t layer_count;          /* 1..MRN_MAX_LAYERS (64) */
-    size_t columns;              /* raw columns of a row, >= 1 */
+    size_t layer_count;          /* 1..MRN_MAX_LAYERS */
+    size_t columns;              /* raw columns of a row, 1..MRN_MAX_WIDTH */
     const uint32_t *categories;  /* (columns) */
-    const float *fill;           /* (columns), NaN: stays NaN */
-    const float *shift;          /* (encoded columns) */
-    const float *scale;          /* (encoded columns) */
-    const float *target_shift;   /* (units of the last layer) */
-    const float *target_scale;   /* (units of the last layer) */
+    const float *fill;           /* (columns), finite or NaN: stays missing */
+    const float *shift;          /* (encoded columns), finite */
+    const float *scale;          /* (encoded columns), finite */
+    const float *target_shift;   /* (units of the last layer), finite */
+    const float *target_scale;   /* (units of the last layer), finite */
 } mrn_network;
 
 /* What a network needs. Both blocks must be aligned to `alignment`. */
@@ -99,18 +104,24 @@ typedef struct mrn_plan {
 
 typedef struct mrn_model mrn_model;
 
-/* Check a description completely and say what it needs on instruction set `isa`.
- * MRN_E_ARGUMENT, MRN_E_SHAPE, MRN_E_RANGE (a weight is not finite), MRN_E_TOO_LARGE, MRN_E_ISA. */
+/* Check a description completely and say what it needs on instruction set `isa`. Cost: one look at each number.
+ *   MRN_E_ARGUMENT   a pointer is NULL that must not be; no layer or column; an unknown activation; softmax
+ *                    before the last layer
+ *   MRN_E_SHAPE      a layer's inputs are not what comes before it, or it has no units
+ *   MRN_E_RANGE      a weight, bias or table entry is not finite
+ *   MRN_E_TOO_LARGE  more layers or columns than MRN_MAX_*, or more bytes than this machine can address
+ *   MRN_E_ISA        this machine cannot run `isa` */
 int mrn_model_plan(const mrn_network *network, size_t isa, mrn_plan *plan);
 
 /* Check as above, then pack the weights into `block`; *model points into it. The block must live and stay in
  * place as long as the model; there is nothing to close. MRN_E_MEMORY: block too small or not aligned. */
 int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t block_bytes, mrn_model **model);
 
-/* Run `rows` raw rows: x is (rows, columns), y is (rows, units of the last layer), both float32, row-major,
- * any alignment; x and y do not overlap. Rows may be 0. The model is only read; `scratch` (plan's bytes and
- * alignment) is written. On one instruction set a row's result has the same bits whatever the number of rows
- * and its place among them. No status but 0 for a model that was opened and pointers that are not NULL. */
+/* Run `rows` raw rows: x is (rows, columns), y is (rows, units of the last layer), both float32, row-major;
+ * x and y do not overlap. Rows may be 0. The model is only read; `scratch` (plan's bytes and alignment) is
+ * written, and nothing is allocated. NaN, infinities and denormals in x do what IEEE 754 says, as in NumPy.
+ * A row's result has the same bits whatever the number of rows and its place among them, on one instruction
+ * set; avx2 and avx512 give the same bits as each other. MRN_E_ARGUMENT: a pointer is NULL. */
 int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float *y, void *scratch);
 
 /* ---- Rows out of JSON --------------------------------------------------------------------------------- */

@@ -159,7 +159,7 @@ static unsigned bits_set(uint64_t word) {
 static int score_is_canonical(const record *r, double score) {
     if (!(r->flags & MRN_RECORD_FLOAT))
         return 1;
-    return isfinite(score) && score > 0 && !(score <= (double)SCORE_INTEGER_MAX && score == floor(score));
+    return isfinite(score) && score > 0 && !score_is_integer(score);
 }
 
 typedef struct rank_key {

@@ -40,6 +40,11 @@ typedef struct document {
     const uint8_t *end;
 } document;
 
+/* Whether a score >= 0 is stored as an integer. */
+static inline int score_is_integer(double score) {
+    return score <= (double)SCORE_INTEGER_MAX && (double)(uint64_t)score >= score;
+}
+
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 ALWAYS_INLINE uint64_t load_le(const uint8_t *at, size_t width) {

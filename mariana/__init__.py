@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         NotFoundError,
         OutOfRangeError,
         StoreError,
+        TrainingError,
     )
     from mariana.model import Model, load_model
     from mariana.store import Store
@@ -37,6 +38,7 @@ _HOME = {
     "OutOfRangeError": "errors",
     "Store": "store",
     "StoreError": "errors",
+    "TrainingError": "errors",
     "build_index": "autocomplete",
     "load_model": "model",
     "open_index": "autocomplete",
@@ -54,6 +56,7 @@ __all__ = [
     "OutOfRangeError",
     "Store",
     "StoreError",
+    "TrainingError",
     "build_index",
     "load_model",
     "open_index",

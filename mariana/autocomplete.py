@@ -311,6 +311,8 @@ def _read_entry(entry: object) -> tuple[bytes, float, bytes]:
 
 
 def _read_score(score: object) -> float:
+    if type(score) is float or (type(score) is int and abs(score) <= 1 << 53):
+        return float(score)  # nearly all are; the checks below take longer than all the rest of an entry
     if not isinstance(score, numbers.Real) or isinstance(score, bool):
         raise InvalidInputError(f"score must be a number, got {type(score).__name__}", pointer="/score")
     try:

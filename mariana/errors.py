@@ -8,6 +8,7 @@
     ├── NotFoundError       (LookupError)  no such model, version, index or entry
     ├── FileFormatError     (ValueError)   a file is damaged, newer than we know, or inconsistent
     ├── StoreError          (OSError)      the store cannot be read or written
+    ├── TrainingError       (ArithmeticError) training diverged: the loss or a weight is no longer finite
     └── KernelError         (RuntimeError) the C core refused; carries its status
 
 Every message says what was wrong, what was found and what to do, in one line.
@@ -46,6 +47,10 @@ class FileFormatError(MarianaError, ValueError):
 
 class StoreError(MarianaError, OSError):
     """The store cannot be read or written."""
+
+
+class TrainingError(MarianaError, ArithmeticError):
+    """Training diverged: the loss or a weight is no longer finite; the message names epoch and step."""
 
 
 class KernelError(MarianaError, RuntimeError):

@@ -1,4 +1,4 @@
-"""A model in memory: raw rows in, labels and probabilities or values out."""
+"""A model in memory: raw rows in, labels or values out."""
 
 from __future__ import annotations
 
@@ -6,37 +6,49 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mariana._binding.dense import Layer, Network
+from mariana._binding import choose_isa
+from mariana._binding.dense import Layer, Network, Tables
 from mariana.errors import FileFormatError, InvalidInputError, KernelError, NotFoundError, OutOfRangeError
-from mariana.format import BooleanFeature, CategoricalFeature, Feature, Label, ModelFile, ModelMetadata, read_model
+from mariana.format import CategoricalFeature, Feature, ModelFile, ModelMetadata, read_model
 from mariana.settings import Settings
-from mariana.store import MODEL_FILE, highest_version
+from mariana.store import MODEL_FILE, versions_in
 
-GOLDEN_ABSOLUTE = 1e-4
-GOLDEN_RELATIVE = 1e-3
-"""How far the golden outputs may be from what the kernel gives: float32 rounding, with room."""
+Float32 = NDArray[np.float32]
 
+_ndarray = np.ndarray
+_FLOAT32 = np.dtype(np.float32)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
-_float32 = np.dtype(np.float32)
+_MISSING = float("nan")
+_GOLDEN_ABSOLUTE, _GOLDEN_RELATIVE = 1e-4, 1e-3
+"""How far golden outputs may be off: instruction sets and libraries round differently."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassPrediction:
-    """What a classification model says of one row; ``probabilities`` are in the order of the model's labels."""
+    """What a classification network says of one row.
 
-    label: Label
+    Attributes:
+        label: the most probable class; of equal ones the first.
+        probability: its probability.
+        probabilities: of every class, in the order of the model's labels.
+    """
+
+    label: int | str
     probability: float
     probabilities: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ValuePrediction:
-    """What a regression model says of one row; a tuple when there are several targets."""
+    """What a regression network says of one row.
+
+    Attributes:
+        value: the predicted number; one a target when there are several.
+    """
 
     value: float | tuple[float, ...]
 
@@ -44,272 +56,365 @@ class ValuePrediction:
 Prediction = ClassPrediction | ValuePrediction
 
 
-class Model:
-    """A network ready to run, with everything that it needs to take raw rows.
-
-    Safe to share between threads.
-
-    Args:
-        file: what :func:`mariana.format.read_model` returned.
-        isa: the highest instruction set to use; None takes ``MARIANA_ISA``, or the best that this machine has.
-
-    Attributes:
-        info: the metadata of the model file.
-        isa: the instruction set in use.
-        nbytes: bytes of packed weights and tables in memory.
-        columns: numbers in a raw row, one a feature.
-        outputs: numbers in an output row.
-
-    Raises:
-        KernelError: the instruction set is unknown, or the network is refused.
-    """
-
-    def __init__(self, file: ModelFile, *, isa: str | None = None) -> None:
-        info = file.metadata
-        self._network = Network(
-            [
-                Layer(file.tensors[f"{la.name}.weight"], file.tensors.get(f"{la.name}.bias"), la.activation)
-                for la in info.layers
-            ],
-            info.columns,
-            isa=Settings().isa if isa is None else isa,
-            **_tables(info),
-        )
-        self.info = info
-        self.isa = self._network.isa
-        self.nbytes = self._network.nbytes
-        self.columns = info.columns
-        self.outputs = info.outputs
-        self._run = self._network.predict
-        self._positions = {feature.name: position for position, feature in enumerate(info.features)}
-        self._codes = [
-            {category: code for code, category in enumerate(f.categories)} if f.kind == "categorical" else None
-            for f in info.features
-        ]
-
-    def __repr__(self) -> str:
-        widths = "-".join(str(layer.units) for layer in self.info.layers)
-        return f"<Model {self.info.task} {self.columns}-{widths} {self.isa}>"
-
-    def predict(self, x: ArrayLike) -> NDArray[np.float32]:
-        """Run a batch of rows.
-
-        Args:
-            x: (batch, columns), float32; other real types are converted. One column a feature: a number, 0 or 1 for
-                a boolean, the index of its category; NaN for a missing value.
-
-        Returns:
-            (batch, outputs) float32: probabilities for classification, values for regression.
-
-        Raises:
-            InvalidInputError: the shape or the type does not fit.
-        """
-        if (
-            type(x) is np.ndarray
-            and x.dtype is _float32
-            and x.ndim == 2
-            and x.shape[1] == self.columns
-            and x.flags.c_contiguous
-        ):
-            return self._run(x)
-        return self._run(self._matrix(x))
-
-    def _matrix(self, x: ArrayLike) -> NDArray[np.float32]:
-        try:
-            given = np.asarray(x)
-        except (ValueError, TypeError) as error:
-            raise InvalidInputError(f"x is no array of numbers: {error}") from None
-        if given.dtype.kind not in "fiub":
-            raise InvalidInputError(f"expected numbers, got {given.dtype}; raw rows go through predict_records")
-        if given.ndim != 2:
-            shape = f"(batch, {self.columns})"
-            raise InvalidInputError(f"expected an array of shape {shape}, got {given.shape}; one row is x[None, :]")
-        if given.shape[1] != self.columns:
-            raise InvalidInputError(
-                f"expected {self.columns} features a row, got {given.shape[1]}; see model.info.features"
-            )
-        with np.errstate(over="ignore"):  # beyond float32 is infinity, as NumPy has it
-            return np.ascontiguousarray(given, dtype=np.float32)
-
-    def bind(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> Callable[[], None]:
-        """Bind two arrays once; the returned function runs ``x`` into ``y`` without allocating, as often as it is called.
-
-        It must not be called from two threads at once: it has one scratch block.
-
-        Args:
-            x: (batch, columns) float32, C-contiguous; read at each call, so fill it in place.
-            y: (batch, outputs) float32, C-contiguous, writable.
-
-        Raises:
-            InvalidInputError: an array has another type, shape or layout.
-        """
-        for name, array, width in (("x", x, self.columns), ("y", y, self.outputs)):
-            if not isinstance(array, np.ndarray) or array.dtype != np.float32 or not array.flags.c_contiguous:
-                raise InvalidInputError(f"{name} must be a C-contiguous float32 array; see numpy.ascontiguousarray")
-            if array.ndim != 2 or array.shape[1] != width:
-                raise InvalidInputError(f"expected {name} of shape (batch, {width}), got {array.shape}")
-        if len(x) != len(y):
-            raise InvalidInputError(f"x has {len(x)} rows, y has {len(y)}; they must be the same")
-        if not y.flags.writeable:
-            raise InvalidInputError("y is read-only; the results go there")
-        if np.shares_memory(x, y):
-            raise InvalidInputError("x and y overlap; give them memory of their own")
-        return self._network.bind(x, y)
-
-    def encode(self, records: Sequence[Mapping[str, object]]) -> NDArray[np.float32]:
-        """Return raw rows as the (rows, columns) float32 matrix that :meth:`predict` takes.
-
-        Args:
-            records: feature name -> value; a missing value is None, or absent.
-
-        Raises:
-            InvalidInputError: a name is unknown, a value has the wrong type, or is missing without a stand-in.
-            OutOfRangeError: a number is not finite or beyond float32, or a category is unknown without a stand-in.
-        """
-        x = np.full((len(records), self.columns), np.nan, dtype=np.float32)
-        for row, record in enumerate(records):
-            if not isinstance(record, Mapping):
-                raise InvalidInputError(f"row {row} is no mapping of feature names to values", pointer=f"/{row}")
-            for name in record:
-                if name not in self._positions:
-                    raise InvalidInputError(f"row {row} has a feature that the model does not know", pointer=f"/{row}")
-            for column, feature in enumerate(self.info.features):
-                value = record.get(feature.name)
-                x[row, column] = _encode(value, feature, self._codes[column], f"/{row}/{feature.name}")
-        return x
-
-    def decode(self, y: NDArray[np.float32]) -> list[Prediction]:
-        """Return what the (rows, outputs) float32 ``y`` of :meth:`predict` says, row by row."""
-        if self.info.task == "regression":
-            if self.outputs == 1:
-                return [ValuePrediction(value) for value in y[:, 0].tolist()]
-            return [ValuePrediction(tuple(row)) for row in y.tolist()]
-        if self.outputs == 1:
-            y = np.concatenate([1 - y, y], axis=1)
-        labels = self.info.labels
-        best = y.argmax(axis=1).tolist()
-        return [
-            ClassPrediction(labels[i], row[i], tuple(row)) for i, row in zip(best, y.tolist(), strict=True)
-        ]
-
-    def predict_records(self, records: Sequence[Mapping[str, object]]) -> list[Prediction]:
-        """Run raw rows: feature name -> value in, labels and probabilities or values out; see :meth:`encode`."""
-        return self.decode(self.predict(self.encode(records)))
-
-
 def load_model(path: str | Path, *, isa: str | None = None) -> Model:
-    """Load a model and check it: its file completely, and its golden rows by running them.
+    """Read a model file, check all of it, and make it ready to run.
 
     Args:
-        path: a model file, the folder of a version, or the folder of a model (its highest version is taken).
-        isa: the highest instruction set to use: generic, avx2, avx512; None: the best.
+        path: the file, the folder of a version, or the folder of a model (its highest version).
+        isa: the highest instruction set to use (``generic``, ``avx2``, ``avx512``); default: the
+            environment's ``MARIANA_ISA``, else the best that this machine has.
+
+    Returns:
+        The model; any number of threads may use it at a time.
 
     Raises:
         NotFoundError: there is no model at ``path``.
-        FileFormatError: the file is damaged, newer than this version, inconsistent, or gives other results than
-            its golden ones.
-        KernelError: ``isa`` is unknown.
+        FileFormatError: the file is damaged, newer than this version, inconsistent, or does not
+            give the outputs that it promises.
+        KernelError: ``isa`` names no instruction set.
+        OSError: the file cannot be read.
     """
-    file = _find(Path(path))
+    found = _find(Path(path))
+    file = read_model(found)
     try:
-        read = read_model(file)
-    except FileNotFoundError:
-        raise NotFoundError(f"no model at {path}") from None
-    try:
-        model = Model(read, isa=isa)
+        model = Model(file, isa=isa)
     except KernelError as error:
         if error.status == "E_ISA":
             raise
-        raise FileFormatError(f"{file}: {error}") from None
-    _check_golden(model, file)
+        raise FileFormatError(f"{found}: {error}") from None
+    _check_golden(found, model)
     return model
 
 
-def _find(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    if (path / MODEL_FILE).exists():
-        return path / MODEL_FILE
-    version = highest_version(path)
-    if version is None:
-        raise NotFoundError(f"no {MODEL_FILE} in {path}, nor in a numbered folder of it")
-    return path / str(version) / MODEL_FILE
+class Model:
+    """A network that is ready to run, with everything that its file says of it.
 
+    Made by :func:`load_model`. Any number of threads may use it at a time.
 
-def _check_golden(model: Model, file: Path) -> None:
-    golden = model.info.golden
-    if not golden.inputs:
-        return
-    rows = [[math.nan if value is None else value for value in row] for row in golden.inputs]
-    found = model.predict(np.array(rows, dtype=np.float32))
-    wanted = np.array(golden.outputs, dtype=np.float32)
-    if not np.allclose(found, wanted, rtol=GOLDEN_RELATIVE, atol=GOLDEN_ABSOLUTE):
-        worst = float(np.nanmax(np.abs(found - wanted))) if np.isfinite(found).any() else math.nan
-        raise FileFormatError(
-            f"{file}: the golden rows give other outputs than the file says (off by up to {worst:.3g}); "
-            "the file is damaged or the kernel wrong: do not serve it"
+    Args:
+        file: what :func:`mariana.format.read_model` returned.
+        isa: as for :func:`load_model`.
+
+    Attributes:
+        info: everything but the weights.
+        isa: the instruction set in use.
+        nbytes: bytes of memory that the packed weights and tables take.
+        columns: numbers in a raw row, one a feature.
+        outputs: numbers that come out for a row.
+    """
+
+    __slots__ = ("_network", "_readers", "_run", "_width", "columns", "info", "isa", "nbytes", "outputs")
+
+    def __init__(self, file: ModelFile, *, isa: str | None = None) -> None:
+        self.info: ModelMetadata = file.metadata
+        layers = [
+            Layer(
+                file.tensors[f"{layer.name}.weight"],
+                file.tensors[f"{layer.name}.bias"] if layer.use_bias else None,
+                layer.activation,
+            )
+            for layer in self.info.layers
+        ]
+        isa = Settings().isa if isa is None else isa
+        self._network = Network(layers, self.info.columns, choose_isa(isa), _tables(self.info))
+        self._readers = {feature.name: _Reader(feature) for feature in self.info.features}
+        self.isa: str = self._network.isa
+        self.nbytes: int = self._network.nbytes
+        self.columns: int = self.info.columns
+        self.outputs: int = self.info.outputs
+        self._run = self._network.predict
+        self._width = (self.columns,)
+
+    def __repr__(self) -> str:
+        widths = "-".join(str(n) for n in (self.info.encoded_columns, *(la.units for la in self.info.layers)))
+        return f"<Model {self.info.task} {widths} on {self.isa}>"
+
+    def predict(self, x: ArrayLike) -> Float32:
+        """Run raw rows through the network.
+
+        Args:
+            x: (batch, columns), or (batch, *info.input_shape); one column a feature: a number, 1 or
+                0 for a boolean, the index of the category; NaN where it is missing. C-contiguous
+                float32 is taken as it is, everything else is copied first.
+
+        Returns:
+            (batch, outputs) float32: probabilities for classification, else values. A row that
+            misses a value for which the model has no substitute gives NaN.
+
+        Raises:
+            InvalidInputError: ``x`` has another shape, or is no array of real numbers.
+        """
+        if type(x) is _ndarray and x.dtype is _FLOAT32 and x.shape[1:] == self._width:
+            try:
+                return self._run(x)
+            except ValueError:  # not C-contiguous
+                pass
+        return self._run(self._rows(x))
+
+    def bind(self, x: Float32, y: Float32) -> Callable[[], None]:
+        """Return a call that runs the rows in ``x`` and writes the outputs to ``y``.
+
+        For callers in a loop: refill ``x``, call, read ``y``. A call allocates nothing. One bound
+        call belongs to one thread at a time; bind again, with other arrays, for another thread.
+
+        Args:
+            x: (batch, columns) float32, C-contiguous; as for :meth:`predict`.
+            y: (batch, outputs) float32, C-contiguous, writable.
+
+        Raises:
+            InvalidInputError: an array has another shape or type, or the two overlap.
+        """
+        for name, array, width in (("x", x, self.columns), ("y", y, self.outputs)):
+            if (
+                not isinstance(array, np.ndarray)  # type: ignore[redundant-expr] # callers may not be typed
+                or array.dtype != _FLOAT32
+                or array.ndim != 2
+                or array.shape[1] != width
+                or not array.flags.c_contiguous
+            ):
+                raise InvalidInputError(
+                    f"bind needs {name} as a C-contiguous float32 array (batch, {width}), got {_kind(array)}"
+                )
+        if len(x) != len(y):
+            raise InvalidInputError(f"bind needs as many rows in x as in y, got {len(x)} and {len(y)}")
+        if not y.flags.writeable:
+            raise InvalidInputError("bind writes the outputs to y, but the array is read-only")
+        if np.may_share_memory(x, y):
+            raise InvalidInputError("bind needs x and y apart, but the arrays overlap")
+        return self._network.bind(x, y)
+
+    def encode(self, records: Sequence[Mapping[str, object]]) -> Float32:
+        """Turn rows with names into the matrix that :meth:`predict` takes.
+
+        A value may be missing (the key is not there, None, or a category that is not in the model's
+        list) where the feature has a substitute.
+
+        Args:
+            records: rows; numbers for numeric features, True or False for boolean ones, strings
+                for categorical ones.
+
+        Returns:
+            (len(records), columns) float32.
+
+        Raises:
+            InvalidInputError: a name is unknown, a value is missing or has the wrong type;
+                ``pointer`` says where, for example ``/3/sepal_length``.
+            OutOfRangeError: a number is not finite or does not fit float32; a category is unknown.
+        """
+        readers = self._readers
+        x = np.empty((len(records), len(readers)), np.float32)
+        for i, record in enumerate(records):
+            if not isinstance(record, Mapping):
+                raise InvalidInputError(
+                    f"row {i} must map feature names to values, got {type(record).__name__}", pointer=f"/{i}"
+                )
+            found = 0
+            row = []
+            for name, reader in readers.items():
+                value = record.get(name, reader)  # a reader is never a value
+                if value is reader:
+                    value = None
+                else:
+                    found += 1
+                row.append(reader.read(value, i))
+            if found != len(record):
+                self._refuse_unknown(i)
+            x[i] = row
+        return x
+
+    def decode(self, y: Float32) -> list[Prediction]:
+        """Say what outputs mean.
+
+        Args:
+            y: (batch, outputs), of :meth:`predict`.
+
+        Returns:
+            One prediction a row: :class:`ClassPrediction` or :class:`ValuePrediction`.
+
+        Raises:
+            InvalidInputError: ``y`` has another shape.
+        """
+        if y.ndim != 2 or y.shape[1] != self.outputs:
+            raise InvalidInputError(f"expected outputs of shape (batch, {self.outputs}), got {y.shape}")
+        rows: list[list[float]] = y.tolist()
+        if self.info.task == "regression":
+            return [ValuePrediction(row[0] if len(row) == 1 else tuple(row)) for row in rows]
+        labels = self.info.labels
+        if self.outputs == 1:
+            rows = [[1.0 - row[0], row[0]] for row in rows]
+        predictions: list[Prediction] = []
+        for row in rows:
+            probability = max(row)
+            predictions.append(ClassPrediction(labels[row.index(probability)], probability, tuple(row)))
+        return predictions
+
+    def predict_records(self, records: Sequence[Mapping[str, object]]) -> list[Prediction]:
+        """Run rows with names through the network and say what comes out.
+
+        The same as ``decode(predict(encode(records)))``; see there for what may be raised.
+        """
+        return self.decode(self._network.predict(self.encode(records)))
+
+    def _rows(self, x: ArrayLike) -> Float32:
+        """Return ``x`` as (batch, columns) float32, C-contiguous."""
+        try:
+            array = np.asarray(x)
+        except ValueError:
+            raise InvalidInputError(
+                "expected a matrix of numbers, but its rows have different lengths"
+            ) from None
+        if array.dtype.kind not in "fiub":
+            raise InvalidInputError(f"expected real numbers, got an array of {array.dtype}")
+        if array.ndim > 2 and array.shape[1:] == self.info.input_shape:
+            array = array.reshape(len(array), self.columns)
+        if array.ndim != 2:
+            hint = "; put one row into a list" if array.ndim == 1 else ""
+            raise InvalidInputError(
+                f"expected a matrix of shape (batch, {self.columns}), got shape {array.shape}{hint}"
+            )
+        if array.shape[1] != self.columns:
+            raise InvalidInputError(
+                f"expected {self.columns} features, got {array.shape[1]}; the model's info.features names them"
+            )
+        with np.errstate(over="ignore"):
+            rows = np.ascontiguousarray(array, np.float32)
+        if array.dtype.itemsize > 4 and (wrong := np.isinf(rows) & np.isfinite(array)).any():
+            row, column = np.argwhere(wrong)[0].tolist()
+            raise OutOfRangeError(
+                f"row {row}, column {column}: {array[row, column]} does not fit float32",
+                pointer=f"/{row}/{column}",
+            )
+        return rows
+
+    def _refuse_unknown(self, row: int) -> None:
+        known = ", ".join(list(self._readers)[:10]) + (", ..." if len(self._readers) > 10 else "")
+        raise InvalidInputError(
+            f"row {row} names something that is no feature of this model; there are: {known}",
+            pointer=f"/{row}",
         )
 
 
-def _tables(info: ModelMetadata) -> dict[str, Any]:
-    """Return the tables of ``mrn_network``; those that would change nothing are None, so that their step is skipped."""
-    features = info.features
-    categories = np.array(
-        [len(f.categories) if f.kind == "categorical" else 0 for f in features], dtype=np.uint32
-    )
-    fill = np.array([_fill(f) for f in features], dtype=np.float32)
-    shift: list[float] = []
-    scale: list[float] = []
-    for f in features:
-        if f.kind == "categorical":
-            shift += [0.0] * len(f.categories)
-            scale += [1.0] * len(f.categories)
+class _Reader:
+    """Reads the values of one feature out of records."""
+
+    __slots__ = ("_filled", "_indexes", "_kind", "_name")
+
+    def __init__(self, feature: Feature) -> None:
+        self._name = feature.name
+        self._kind = feature.kind
+        self._filled = feature.fill is not None
+        self._indexes: dict[str, float] = {}
+        if isinstance(feature, CategoricalFeature):
+            self._indexes = {category: float(i) for i, category in enumerate(feature.categories)}
+
+    def read(self, value: object, row: int) -> float:
+        """Return the number that stands for ``value``, NaN for a missing one."""
+        if self._kind == "numeric":
+            if isinstance(value, float | int | np.floating | np.integer) and not isinstance(value, bool):
+                if -_FLOAT32_MAX <= value <= _FLOAT32_MAX:
+                    return float(value)
+                raise OutOfRangeError(
+                    f"row {row}: {self._name!r} is not finite or does not fit float32", pointer=self._at(row)
+                )
+            expected = "a number"
+        elif self._kind == "boolean":
+            if isinstance(value, bool | np.bool_):
+                return 1.0 if value else 0.0
+            expected = "true or false"
         else:
-            shift.append(f.shift)
-            scale.append(f.scale)
+            if isinstance(value, str):
+                index = self._indexes.get(value)
+                return self._missing(row, known=True) if index is None else index
+            expected = "a string"
+        if value is None:
+            return self._missing(row)
+        raise InvalidInputError(
+            f"row {row}: {self._name!r} must be {expected}, got {type(value).__name__}", pointer=self._at(row)
+        )
+
+    def _missing(self, row: int, *, known: bool = False) -> float:
+        if self._filled:
+            return _MISSING
+        if known:
+            first = ", ".join(repr(category) for category in list(self._indexes)[:10])
+            more = ", ..." if len(self._indexes) > 10 else ""
+            raise OutOfRangeError(
+                f"row {row}: {self._name!r} is none of its categories; there are: {first}{more}",
+                pointer=self._at(row),
+            )
+        raise InvalidInputError(
+            f"row {row}: {self._name!r} is missing, and the model has no substitute for it",
+            pointer=self._at(row),
+        )
+
+    def _at(self, row: int) -> str:
+        return _pointer(row, self._name)
+
+
+def _pointer(row: int, name: str) -> str:
+    """Return a JSON pointer (RFC 6901)."""
+    return f"/{row}/" + name.replace("~", "~0").replace("/", "~1")
+
+
+def _kind(thing: object) -> str:
+    if isinstance(thing, np.ndarray):
+        order = "" if thing.flags.c_contiguous else ", not C-contiguous"
+        return f"{thing.dtype} {thing.shape}{order}"
+    return type(thing).__name__
+
+
+def _find(path: Path) -> Path:
+    """Return the model file that a path means."""
+    if not path.is_dir():
+        if not path.exists():
+            raise NotFoundError(f"{path}: there is no such file or folder")
+        return path
+    if (path / MODEL_FILE).exists():
+        return path / MODEL_FILE
+    versions = versions_in(path)
+    if not versions:
+        raise NotFoundError(f"{path}: no {MODEL_FILE} here, and no version folder (1, 2, ...) that holds one")
+    return path / str(versions[-1]) / MODEL_FILE
+
+
+def _tables(info: ModelMetadata) -> Tables:
+    """Return what happens around the layers; a table that would change nothing is None."""
+    categories, fill, shift, scale = [], [], [], []
+    for feature in info.features:
+        if isinstance(feature, CategoricalFeature):
+            categories.append(len(feature.categories))
+            fill.append(_MISSING if feature.fill is None else feature.categories.index(feature.fill))
+            shift += [0.0] * len(feature.categories)
+            scale += [1.0] * len(feature.categories)
+        else:
+            categories.append(0)
+            fill.append(_MISSING if feature.fill is None else float(feature.fill))
+            shift.append(feature.shift)
+            scale.append(feature.scale)
     target = info.target_scaling
-    return {
-        "categories": categories if categories.any() else None,
-        "fill": None if np.isnan(fill).all() else fill,
-        "shift": np.array(shift, dtype=np.float32) if any(shift) else None,
-        "scale": np.array(scale, dtype=np.float32) if any(s != 1.0 for s in scale) else None,
-        "target_shift": None if target is None else np.array(target.shift, dtype=np.float32),
-        "target_scale": None if target is None else np.array(target.scale, dtype=np.float32),
-    }
+    return Tables(
+        categories=np.array(categories, np.uint32) if any(categories) else None,
+        fill=None if all(math.isnan(value) for value in fill) else np.array(fill, np.float32),
+        shift=np.array(shift, np.float32) if any(shift) else None,
+        scale=np.array(scale, np.float32) if any(value != 1.0 for value in scale) else None,
+        target_shift=None if target is None else np.array(target.shift, np.float32),
+        target_scale=None if target is None else np.array(target.scale, np.float32),
+    )
 
 
-def _fill(feature: Feature) -> float:
-    if feature.fill is None:
-        return math.nan
-    if isinstance(feature, CategoricalFeature):
-        return float(feature.categories.index(str(feature.fill)))
-    return float(feature.fill)
-
-
-def _encode(value: object, feature: Feature, codes: Mapping[str, int] | None, pointer: str) -> float:
-    """Return the number that stands for one raw value."""
-    if value is None:
-        if feature.fill is None:
-            raise InvalidInputError("a value is missing, and the model has none to stand in", pointer=pointer)
-        return math.nan
-    if codes is not None:
-        if not isinstance(value, str):
-            raise InvalidInputError("expected a string, one of the feature's categories", pointer=pointer)
-        if value in codes:
-            return codes[value]
-        if feature.fill is None:
-            raise OutOfRangeError("not one of the feature's categories; see the model's features", pointer=pointer)
-        return math.nan
-    if isinstance(feature, BooleanFeature):
-        if not isinstance(value, bool | np.bool_):
-            raise InvalidInputError("expected true or false", pointer=pointer)
-        return float(value)
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise InvalidInputError("expected a number", pointer=pointer)
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not abs(number) <= _FLOAT32_MAX:
-        raise OutOfRangeError("expected a finite number that fits float32", pointer=pointer)
-    return number
+def _check_golden(path: Path, model: Model) -> None:
+    """Refuse a model that does not give the outputs that its file promises."""
+    golden = model.info.golden
+    if not golden.inputs:
+        return
+    x = np.array(
+        [[_MISSING if value is None else value for value in row] for row in golden.inputs], np.float32
+    )
+    found, promised = model.predict(x), np.array(golden.outputs, np.float32)
+    wrong = ~np.isclose(found, promised, rtol=_GOLDEN_RELATIVE, atol=_GOLDEN_ABSOLUTE)
+    if wrong.any():
+        row, output = np.argwhere(wrong)[0].tolist()
+        raise FileFormatError(
+            f"{path}: golden row {row} gives {found[row, output]:.6g} at output {output}, "
+            f"but the file promises {promised[row, output]:.6g}"
+        )

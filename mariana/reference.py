@@ -6,8 +6,60 @@ Nothing here is fast, and nothing here shares code with what it checks.
 
 from __future__ import annotations
 
+import functools
+import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+
+# ---- Dense networks ----------------------------------------------------------------------------------------
+
+
+def encode(
+    row: Sequence[float],
+    categories: Sequence[int] | None = None,
+    fill: Sequence[float] | None = None,
+    shift: Sequence[float] | None = None,
+    scale: Sequence[float] | None = None,
+) -> list[float]:
+    """Return what the first layer sees of a raw row; ``mrn_network`` in ``csrc/mrn.h`` explains the tables."""
+    encoded: list[float] = []
+    for column, given in enumerate(row):
+        value = fill[column] if fill is not None and math.isnan(given) else given
+        count = categories[column] if categories is not None else 0
+        encoded += [1.0 if value == i else 0.0 for i in range(count)] if count else [value]
+    if shift is not None:
+        encoded = [value - by for value, by in zip(encoded, shift, strict=True)]
+    if scale is not None:
+        encoded = [value * by for value, by in zip(encoded, scale, strict=True)]
+    return encoded
+
+
+def activate(name: str, sums: Sequence[float]) -> list[float]:
+    """Return an activation of all sums of a layer."""
+    if name == "softmax":
+        highest = max(sums)
+        powers = [math.exp(value - highest) for value in sums]
+        return [power / math.fsum(powers) for power in powers]
+    function: Callable[[float], float] = {
+        "linear": lambda value: value,
+        "relu": lambda value: value if value > 0 else 0.0,
+        "sigmoid": lambda value: 1 / (1 + math.exp(-value)) if value > -700 else 0.0,
+        "tanh": math.tanh,
+    }[name]
+    return [function(value) for value in sums]
+
+
+def dense(
+    row: Sequence[float], weight: Sequence[Sequence[float]], bias: Sequence[float] | None, activation: str
+) -> list[float]:
+    """Return ``activation(row @ weight + bias)``, in double precision, sums exact."""
+    units = range(len(weight[0]))
+    sums = [
+        math.fsum([value * weight[k][unit] for k, value in enumerate(row)] + ([bias[unit]] if bias else []))
+        for unit in units
+    ]
+    return activate(activation, sums)
+
 
 # ---- Autocomplete ------------------------------------------------------------------------------------------
 
@@ -22,17 +74,19 @@ PLAIN_LETTERS = (
 
 def fold(text: str) -> str:
     """Return what a text is compared by: without case, accents and compatibility forms."""
-    points = []
-    for point in text:
-        whole, before = point, ""
-        while whole != before:
-            before = whole
-            whole = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", whole).casefold())
-        points += [PLAIN_LETTERS.get(part, part) for part in whole if not _is_accent(part)]
-    folded = "".join(points)
+    folded = "".join(map(_fold_point, text))
     while "  " in folded:
         folded = folded.replace("  ", " ")
     return folded.removeprefix(" ")
+
+
+@functools.cache
+def _fold_point(point: str) -> str:
+    whole, before = point, ""
+    while whole != before:
+        before = whole
+        whole = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", whole).casefold())
+    return "".join(PLAIN_LETTERS.get(part, part) for part in whole if not _is_accent(part))
 
 
 def _is_accent(point: str) -> bool:

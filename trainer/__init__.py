@@ -1,0 +1,43 @@
+"""Networks, losses and optimizers from scratch on NumPy; names and meanings follow Keras 3.
+
+It trains without the compiled kernel; what it exports is what the kernel runs.
+"""
+
+from __future__ import annotations
+
+from .callbacks import Callback, EarlyStopping, History
+from .gradcheck import gradcheck
+from .initializers import GlorotNormal, GlorotUniform, HeNormal, HeUniform, Ones, Zeros
+from .layers import Activation, Dense, Input
+from .losses import (
+    BinaryCrossentropy,
+    CategoricalCrossentropy,
+    MeanSquaredError,
+    SparseCategoricalCrossentropy,
+)
+from .optimizers import SGD, Adam
+from .sequential import Sequential, set_random_seed
+
+__all__ = [
+    "SGD",
+    "Activation",
+    "Adam",
+    "BinaryCrossentropy",
+    "Callback",
+    "CategoricalCrossentropy",
+    "Dense",
+    "EarlyStopping",
+    "GlorotNormal",
+    "GlorotUniform",
+    "HeNormal",
+    "HeUniform",
+    "History",
+    "Input",
+    "MeanSquaredError",
+    "Ones",
+    "Sequential",
+    "SparseCategoricalCrossentropy",
+    "Zeros",
+    "gradcheck",
+    "set_random_seed",
+]

@@ -1,31 +1,63 @@
-/* AVX-512 F, VL, BW, DQ (Skylake-X, Zen 4 and later): 32 registers of 16 floats. VFMADD: latency 4, two a cycle. */
-#if defined(__x86_64__)
+/* AVX-512 F, DQ, BW and VL: 32 registers of 16 float32. */
+#include "../cpu.h"
+
+#if defined(MRN_X86)
+
+#include "../kernels.h"
+#include "../unroll.h"
 
 #include <immintrin.h>
+#include <math.h>
 
-#define ISA avx512
-#define TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq")))
-#define V 16
-#define TILE 12 /* 12 x 2 sums + 2 weights; inputs are broadcast from memory inside the multiply-add */
+#define NAME(x) x##_avx512
+#define TARGET __attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")))
+#define LANES 16
+#define STRIP_VECTORS 1
+#define TILE_ROWS 6
+#define TILES(T)                                                                                             \
+    T(1, 1)                                                                                                  \
+    T(1, 2)                                                                                                  \
+    T(1, 3) T(1, 4) T(2, 1) T(2, 2) T(2, 3) T(2, 4) T(3, 1) T(3, 2) T(3, 3) T(3, 4) T(4, 1) T(4, 2) T(4, 3)  \
+        T(4, 4) T(5, 1) T(5, 2) T(5, 3) T(5, 4) T(6, 1) T(6, 2) T(6, 3) T(6, 4)
 
 typedef __m512 vec;
 
-#define VZERO() _mm512_setzero_ps()
-#define VSET(f) _mm512_set1_ps(f)
-#define VLOAD(p) _mm512_load_ps(p)
-#define VSTORE(p, v) _mm512_store_ps(p, v)
-#define VFMA(a, b, c) _mm512_fmadd_ps(a, b, c)
-#define VADD(a, b) _mm512_add_ps(a, b)
-#define VSUB(a, b) _mm512_sub_ps(a, b)
-#define VMUL(a, b) _mm512_mul_ps(a, b)
-#define VDIV(a, b) _mm512_div_ps(a, b)
-#define VMIN(a, b) _mm512_min_ps(a, b)
-#define VMAX(a, b) _mm512_max_ps(a, b)
-#define VROUND(a) _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-#define VPOW2(n) _mm512_scalef_ps(_mm512_set1_ps(1.0f), n)
-#define VABS_LESS(a, limit, x, y)                                                                            \
-    _mm512_mask_blend_ps(_mm512_cmp_ps_mask(_mm512_abs_ps(a), _mm512_set1_ps(limit), _CMP_LT_OQ), y, x)
+#define V_LOAD(p) _mm512_loadu_ps(p)
+#define V_STORE(p, v) _mm512_storeu_ps(p, v)
+#define V_SET(f) _mm512_set1_ps(f)
+#define V_ADD(a, b) _mm512_add_ps(a, b)
+#define V_SUB(a, b) _mm512_sub_ps(a, b)
+#define V_MUL(a, b) _mm512_mul_ps(a, b)
+#define V_DIV(a, b) _mm512_div_ps(a, b)
+#define V_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define V_MAX(a, b) _mm512_max_ps(a, b)
+#define V_MIN(a, b) _mm512_min_ps(a, b)
+#define V_ABS(a) _mm512_andnot_ps(_mm512_set1_ps(-0.0F), a)
+#define V_COPY_SIGN(size, sign) _mm512_or_ps(size, _mm512_and_ps(_mm512_set1_ps(-0.0F), sign))
+#define V_IF_LESS(a, b, then, otherwise)                                                                     \
+    _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), otherwise, then)
+#define V_SCALE(e, shifted) _mm512_scalef_ps(e, _mm512_sub_ps(shifted, _mm512_set1_ps(12582912.0F)))
 
-#include "../kernels_template.h"
+/* Both reductions fold halves, 16, 8, 4, 2, 1, as on AVX2: the two sets give the same bits. */
+static inline TARGET float strip_sum_avx512(const vec *strip) {
+    const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(*strip), _mm512_extractf32x8_ps(*strip, 1));
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
 
+static inline TARGET float strip_max_avx512(const vec *strip) {
+    const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(*strip), _mm512_extractf32x8_ps(*strip, 1));
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
+#include "../activation_template.h"
+#include "../dense_template.h"
+
+const mrn_kernels mrn_kernels_avx512 = {dense_avx512};
+
+#else
+typedef int mrn_nothing_here; /* ISO C wants a declaration */
 #endif

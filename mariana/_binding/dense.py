@@ -1,134 +1,170 @@
-"""Dense networks: arrays in, arrays out, pointers in between."""
+"""Dense networks: packing one into memory, running rows through it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mariana._binding import check, choose_isa, ffi, isa_names, lib
+from mariana._binding import check, ffi, isa_names, lib
 
-_predict = lib.mrn_model_predict
+Float32 = NDArray[np.float32]
+
+_run = lib.mrn_model_predict  # looked up once: these few count in a call of a microsecond
 _from_buffer = ffi.from_buffer
-_float32 = np.dtype(np.float32)
 _empty = np.empty
+_FLOATS = ffi.typeof("float[]")
+_FLOAT32 = np.dtype(np.float32)
+
+MAX_LAYERS = int(lib.MRN_MAX_LAYERS)
+MAX_WIDTH = int(lib.MRN_MAX_WIDTH)
 
 
 class Layer(NamedTuple):
-    """One layer for the kernel: weight (inputs, units) and bias (units) float32, and the activation's name."""
+    """One dense layer: ``activation(x @ weight + bias)``."""
 
-    weight: NDArray[np.float32]
-    bias: NDArray[np.float32] | None
+    weight: Float32
+    """(inputs, units)"""
+    bias: Float32 | None
+    """(units,); None: zeros"""
     activation: str
 
 
+class Tables(NamedTuple):
+    """What happens to a row before the layers and to the outputs after them; None skips a step.
+
+    ``csrc/mrn.h`` says in which order and how, at ``mrn_network``.
+    """
+
+    categories: NDArray[np.uint32] | None = None
+    """(columns,); 0: numeric, n: one of n categories"""
+    fill: Float32 | None = None
+    """(columns,)"""
+    shift: Float32 | None = None
+    """(encoded columns,)"""
+    scale: Float32 | None = None
+    """(encoded columns,)"""
+    target_shift: Float32 | None = None
+    """(outputs,)"""
+    target_scale: Float32 | None = None
+    """(outputs,)"""
+
+
 def activation_names() -> list[str]:
-    """Return the activations that the kernel knows, in the order of their numbers."""
+    """Return the activations that the kernels know, by number."""
     return [ffi.string(lib.mrn_activation_name(i)).decode() for i in range(lib.mrn_activation_count())]
 
 
-def _aligned(nbytes: int, alignment: int) -> NDArray[np.uint8]:
-    """Return ``nbytes`` zero bytes whose address is a multiple of ``alignment``."""
-    raw = np.zeros(nbytes + alignment, dtype=np.uint8)
-    address = int(ffi.cast("uintptr_t", _from_buffer(raw)))
-    start = -address % alignment
-    return raw[start : start + nbytes]
-
-
 class Network:
-    """A network packed for one instruction set.
+    """A network packed for one instruction set; any number of threads may run it at a time.
 
-    The tables are those of ``mrn_network`` in ``csrc/mrn.h``; None skips the table's step. Safe to call from
-    several threads at once: each call that is under way has a scratch block of its own.
+    Args:
+        layers: one after the other; what they hold is copied.
+        columns: raw columns of a row.
+        isa: number of the instruction set, of ``choose_isa``.
+        tables: encoding of the rows and scaling of the outputs.
 
     Raises:
-        KernelError: the description is refused, or ``isa`` is unknown.
+        KernelError: the description is not consistent, not finite, or too large.
     """
 
-    def __init__(
-        self,
-        layers: Sequence[Layer],
-        columns: int,
-        *,
-        categories: NDArray[np.uint32] | None = None,
-        fill: NDArray[np.float32] | None = None,
-        shift: NDArray[np.float32] | None = None,
-        scale: NDArray[np.float32] | None = None,
-        target_shift: NDArray[np.float32] | None = None,
-        target_scale: NDArray[np.float32] | None = None,
-        isa: str | None = None,
-    ) -> None:
-        names = activation_names()
-        keep: list[Any] = []  # what the description points to, until the weights are packed
+    __slots__ = ("_block", "_model", "_plan", "_spare", "columns", "isa", "nbytes", "outputs")
 
-        def pointer(array: NDArray[Any] | None, kind: str, dtype: Any) -> Any:
-            if array is None:
-                return ffi.NULL
-            keep.append(np.ascontiguousarray(array, dtype=dtype))
-            keep.append(_from_buffer(f"{kind}[]", keep[-1]))
-            return keep[-1]
-
-        described = ffi.new("mrn_layer[]", len(layers))
-        for place, layer in zip(described, layers, strict=True):
-            place.weight = pointer(layer.weight, "float", np.float32)
-            place.bias = pointer(layer.bias, "float", np.float32)
-            place.inputs, place.units = layer.weight.shape
-            place.activation = names.index(layer.activation)
-        network = ffi.new("mrn_network *")
-        network.layers = described
-        network.layer_count = len(layers)
-        network.columns = columns
-        network.categories = pointer(categories, "uint32_t", np.uint32)
-        network.fill = pointer(fill, "float", np.float32)
-        network.shift = pointer(shift, "float", np.float32)
-        network.scale = pointer(scale, "float", np.float32)
-        network.target_shift = pointer(target_shift, "float", np.float32)
-        network.target_scale = pointer(target_scale, "float", np.float32)
-
-        number = choose_isa(isa)
-        plan = ffi.new("mrn_plan *")
-        check(lib.mrn_model_plan(network, number, plan), "plan the network")
-        self.isa = isa_names()[number]
+    def __init__(self, layers: Sequence[Layer], columns: int, isa: int, tables: Tables = Tables()) -> None:  # noqa: B008 - immutable
         self.columns = columns
-        self.outputs = int(layers[-1].weight.shape[1])
-        self.nbytes = int(plan.model_bytes)
-        self._scratch_bytes = int(plan.scratch_bytes)
-        self._alignment = int(plan.alignment)
-        self._block = _aligned(self.nbytes, self._alignment)
+        self.outputs = layers[-1].weight.shape[1] if layers else 0
+        self.isa = isa_names()[isa]
+        network, _alive = _describe(layers, columns, tables)
+        self._plan = ffi.new("mrn_plan *")
+        check(lib.mrn_model_plan(network, isa, self._plan), "plan the network")
+        self.nbytes = int(self._plan.model_bytes)
+        self._block = _aligned(self.nbytes, self._plan.alignment)
         model = ffi.new("mrn_model **")
-        check(lib.mrn_model_open(network, number, _from_buffer(self._block), self.nbytes, model), "open the network")
+        check(lib.mrn_model_open(network, isa, self._block, self.nbytes, model), "open the network")
         self._model = model[0]
-        self._scratches: list[Any] = []  # those that no call is using; append and pop are atomic
+        self._spare: list[Any] = []
 
-    def _scratch(self) -> Any:
-        return _from_buffer(_aligned(self._scratch_bytes, self._alignment))
+    def predict(self, x: Float32) -> Float32:
+        """Run rows through the network.
 
-    def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (rows, outputs) float32 for ``x`` (rows, columns), float32 and C-contiguous (not checked here)."""
+        Args:
+            x: (batch, columns) float32; the caller has checked this.
+
+        Returns:
+            (batch, outputs) float32.
+
+        Raises:
+            ValueError: ``x`` is not C-contiguous.
+        """
+        given = _from_buffer(_FLOATS, x)
         rows = len(x)
-        y = _empty((rows, self.outputs), _float32)
+        y = _empty((rows, self.outputs), _FLOAT32)
         try:
-            scratch = self._scratches.pop()
+            scratch = self._spare.pop()
         except IndexError:
             scratch = self._scratch()
-        _predict(self._model, _from_buffer("float[]", x), rows, _from_buffer("float[]", y), scratch)
-        self._scratches.append(scratch)
+        _run(self._model, given, rows, _from_buffer(_FLOATS, y), scratch)
+        self._spare.append(scratch)
         return y
 
-    def bind(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> Callable[[], None]:
-        """Return a function that runs ``x`` (rows, columns) into ``y`` (rows, outputs), both float32 C-contiguous."""
-        arguments = (
+    def bind(self, x: Float32, y: Float32) -> Callable[[], None]:
+        """Return a call that runs the rows in ``x`` and writes the outputs to ``y``.
+
+        It allocates nothing, checks nothing, and belongs to one thread at a time.
+
+        Args:
+            x: (batch, columns) float32, C-contiguous; the caller has checked this.
+            y: (batch, outputs) float32, C-contiguous, writable, apart from ``x``.
+        """
+        step: partial[Any] = partial(  # what it returns is the status, always 0: no pointer is NULL
+            _run,
             self._model,
-            _from_buffer("float[]", x),
+            _from_buffer(_FLOATS, x),
             len(x),
-            _from_buffer("float[]", y, require_writable=True),
+            _from_buffer(_FLOATS, y, require_writable=True),
             self._scratch(),
         )
-        run, model, rows_in, rows, rows_out, scratch = _predict, *arguments
-
-        def step(_keep: Network = self) -> None:
-            run(model, rows_in, rows, rows_out, scratch)
-
+        step.__dict__["network"] = self  # keeps the packed weights alive; the arguments keep the rest
         return step
+
+    def _scratch(self) -> Any:
+        return _aligned(self._plan.scratch_bytes, self._plan.alignment)
+
+
+def _aligned(size: int, alignment: int) -> Any:
+    """Return ``size`` bytes as a pointer that keeps them alive; untouched pages cost no memory."""
+    block = np.empty(size + alignment, np.uint8)
+    start = -int(ffi.cast("uintptr_t", ffi.from_buffer(block))) % alignment
+    return ffi.from_buffer(block[start : start + size])
+
+
+def _describe(layers: Sequence[Layer], columns: int, tables: Tables) -> tuple[Any, list[Any]]:
+    """Return the network as C reads it, and what must stay alive meanwhile."""
+    alive: list[Any] = []
+
+    def pointer(array: NDArray[Any] | None, kind: str, dtype: type[np.generic]) -> Any:
+        if array is None:
+            return ffi.NULL
+        data = ffi.from_buffer(kind, np.ascontiguousarray(array, dtype))
+        alive.append(data)
+        return data
+
+    numbers = {name: number for number, name in enumerate(activation_names())}
+    described = ffi.new("mrn_layer[]", len(layers))
+    for to, layer in zip(described, layers, strict=True):
+        to.weight = pointer(layer.weight, "float[]", np.float32)
+        to.bias = pointer(layer.bias, "float[]", np.float32)
+        to.inputs, to.units = layer.weight.shape
+        to.activation = numbers.get(layer.activation, len(numbers))
+    network = ffi.new("mrn_network *")
+    network.layers = described
+    network.layer_count = len(layers)
+    network.columns = columns
+    network.categories = pointer(tables.categories, "uint32_t[]", np.uint32)
+    for name in ("fill", "shift", "scale", "target_shift", "target_scale"):
+        setattr(network, name, pointer(getattr(tables, name), "float[]", np.float32))
+    alive.append(described)
+    return network, alive

@@ -183,7 +183,7 @@ def _query_error(status: int) -> Exception:
     name = _status_name(status)
     if name == "E_TEXT":
         return InvalidInputError(
-            "the query is not UTF-8, or holds a control character or a mark of writing direction: leave it out"
+            "the text is not UTF-8, or holds a control character or a mark of writing direction: leave it out"
         )
     if name == "E_TOO_LARGE":
         return OutOfRangeError(

@@ -1,0 +1,141 @@
+"""What the client answers: frozen dataclasses, filled from the server's JSON."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPrediction:
+    """One row of a classification model.
+
+    Attributes:
+        label: The most probable class.
+        probability: Its probability, 0..1.
+        probabilities: Of every class, in the order of :attr:`Predictions.labels`.
+    """
+
+    label: Any
+    probability: float
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ValuePrediction:
+    """One row of a regression model: a number, or a tuple of them for several targets."""
+
+    value: float | tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """The answer for a batch, one prediction a row, in the order of the rows.
+
+    Attributes:
+        model: The model's name.
+        version: The version that answered.
+        labels: Class labels; empty for regression.
+        predictions: One for each row.
+    """
+
+    model: str
+    version: int
+    labels: tuple[Any, ...]
+    predictions: tuple[ClassPrediction | ValuePrediction, ...]
+
+    @classmethod
+    def from_json(cls, answer: Mapping[str, Any]) -> "Predictions":
+        """Read the server's JSON."""
+        return cls(
+            model=answer["model"],
+            version=int(answer["version"]),
+            labels=tuple(answer.get("labels") or ()),
+            predictions=tuple(_prediction(row) for row in answer["predictions"]),
+        )
+
+
+def _prediction(row: Mapping[str, Any]) -> ClassPrediction | ValuePrediction:
+    if "value" in row:
+        value = row["value"]
+        return ValuePrediction(tuple(value) if isinstance(value, list) else value)
+    return ClassPrediction(row["label"], row["probability"], tuple(row["probabilities"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One suggestion.
+
+    Attributes:
+        text: The entry.
+        score: Its score; the best come first.
+        edits: Typing errors forgiven; 0 for an exact prefix.
+        highlights: Half-open ranges of ``text`` that matched, in code points, so they slice a ``str``.
+        payload: What the index keeps with the entry: any JSON value, or None.
+    """
+
+    text: str
+    score: float
+    edits: int
+    highlights: tuple[tuple[int, int], ...]
+    payload: Any
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Completion":
+        """Read one row of the server's JSON."""
+        highlights = tuple((start, end) for start, end in row["highlights"])
+        return cls(row["text"], row["score"], row["edits"], highlights, row["payload"])
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model in the server's store.
+
+    Attributes:
+        name: To be given to `predict`.
+        version: The one that answers when none is named; None where none could be loaded.
+        versions: All that serve.
+        task: "classification" or "regression"; None where nothing is loaded.
+        features: What is known of each input column: name, kind, ...
+        raw: All that the server tells: labels, metrics, kernel, why a version does not serve...
+    """
+
+    name: str
+    version: int | None
+    versions: tuple[int, ...]
+    task: str | None
+    features: tuple[Mapping[str, Any], ...]
+    raw: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "ModelInfo":
+        """Read one row of the server's JSON."""
+        features = tuple(row.get("features") or ())
+        return cls(row["name"], row["version"], tuple(row["versions"]), row.get("task"), features, row)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """An index in the server's store.
+
+    Attributes:
+        name: To be given to `complete`.
+        entries: How many it holds; None where it could not be opened.
+        raw: All that the server tells of it.
+    """
+
+    name: str
+    entries: int | None
+    raw: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "IndexInfo":
+        """Read one row of the server's JSON."""
+        return cls(row["name"], row.get("entries"), row)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """`live`: the server answers. `ready`: what it should serve is loaded."""
+
+    live: bool
+    ready: bool

@@ -1,0 +1,80 @@
+/* The dense layer, written once for all instruction sets. kernels_generic.c says what the including file
+ * defines; kernels.h explains the packed weights.
+ *
+ * A tile is R rows by S strips, its sums in registers from the bias to the activation's floor. */
+
+static inline __attribute__((always_inline)) TARGET void
+NAME(tile)(const size_t R, const size_t S, const float *weight, size_t weight_stride, const float *bias,
+           const float *x, size_t x_stride, size_t inputs, float floor, float *y, size_t y_stride) {
+    vec sum[TILE_ROWS][MRN_PANEL_STRIPS * STRIP_VECTORS];
+    const size_t V = S * STRIP_VECTORS;
+
+    UNROLL for (size_t v = 0; v < V; v++) {
+        const vec b = V_LOAD(bias + v * LANES);
+        UNROLL for (size_t r = 0; r < R; r++) sum[r][v] = b;
+    }
+    for (size_t k = 0; k < inputs; k++, weight += weight_stride, x++) {
+        vec w[MRN_PANEL_STRIPS * STRIP_VECTORS];
+        UNROLL for (size_t v = 0; v < V; v++) w[v] = V_LOAD(weight + v * LANES);
+        UNROLL for (size_t r = 0; r < R; r++) {
+            const vec value = V_SET(x[r * x_stride]);
+            UNROLL for (size_t v = 0; v < V; v++) sum[r][v] = V_FMA(value, w[v], sum[r][v]);
+        }
+    }
+    const vec low = V_SET(floor);
+    UNROLL for (size_t r = 0; r < R; r++) {
+        UNROLL for (size_t v = 0; v < V; v++) V_STORE(y + r * y_stride + v * LANES, V_MAX(low, sum[r][v]));
+    }
+}
+
+#define TILE(R, S)                                                                                           \
+    static TARGET void NAME(tile_##R##x##S)(const float *weight, size_t weight_stride, const float *bias,    \
+                                            const float *x, size_t x_stride, size_t inputs, float floor,     \
+                                            float *y, size_t y_stride) {                                     \
+        NAME(tile)(R, S, weight, weight_stride, bias, x, x_stride, inputs, floor, y, y_stride);              \
+    }
+TILES(TILE)
+#undef TILE
+
+typedef void NAME(tile_function)(const float *weight, size_t weight_stride, const float *bias, const float *x,
+                                 size_t x_stride, size_t inputs, float floor, float *y, size_t y_stride);
+
+/* By rows - 1 and strips - 1; NULL where so many sums would not fit into the registers. */
+#define TILE(R, S) [(R) - 1][(S) - 1] = NAME(tile_##R##x##S),
+static NAME(tile_function) *const NAME(tiles)[TILE_ROWS][MRN_PANEL_STRIPS] = {TILES(TILE)};
+#undef TILE
+
+static const struct {
+    float floor;
+    void (*pass)(float *y, size_t rows, size_t width);
+} NAME(activations)[] = {
+#define MRN_ACTIVATION(id, name, floor, pass) [id] = {(floor), NAME(pass_##pass)},
+#include "activations.def"
+#undef MRN_ACTIVATION
+};
+
+static TARGET void NAME(dense)(const mrn_dense *layer, const float *x, size_t x_stride, size_t rows,
+                               float *y) {
+    const size_t width = layer->strips * MRN_STRIP;
+    const float floor = NAME(activations)[layer->activation].floor;
+    const float *weight = layer->weight;
+
+    for (size_t first = 0; first < layer->strips; first += MRN_PANEL_STRIPS) {
+        const size_t left = layer->strips - first;
+        const size_t strips = left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS;
+        for (size_t row = 0, r; row < rows; row += r) {
+            const size_t tiles = (rows - row + TILE_ROWS - 1) / TILE_ROWS;
+            r = (rows - row + tiles - 1) / tiles; /* even tiles: 4 + 4 rows, not 6 + 2 */
+            for (size_t s = 0, n; s < strips; s += n) {
+                for (n = strips - s; !NAME(tiles)[r - 1][n - 1]; n--) /* ends: there is a tile for 1 strip */
+                    ;
+                NAME(tiles)
+                [r - 1][n - 1](weight + s *MRN_STRIP, strips *MRN_STRIP, layer->bias + (first + s) *MRN_STRIP,
+                               x + row *x_stride, x_stride, layer->inputs, floor,
+                               y + row *width + (first + s) *MRN_STRIP, width);
+            }
+        }
+        weight += strips * MRN_STRIP * layer->inputs;
+    }
+    NAME(activations)[layer->activation].pass(y, rows, width);
+}

@@ -1,0 +1,290 @@
+/* The trie against a linear scan, on random dictionaries; damaged files; folding and checksums by published
+ * vectors. Files are copied into blocks of their exact size, so that a sanitizer sees every byte read
+ * outside. */
+
+#include "../crc32c.h"
+#include "../fold.h"
+#include "../mrn.h"
+#include "../mrn_format.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+
+#define EXPECT(condition) CHECK(condition, "in %s", __func__)
+
+static uint32_t random_below(uint32_t bound) {
+    static uint64_t state = 88172645463325252u;
+    return (uint32_t)(next_random(&state) >> 32) % bound;
+}
+
+/* ---- A dictionary, its file, and the slow way to complete ------------------------------------------------
+ */
+
+enum { ENTRIES_MAX = 300, TEXT_ROOM = 600 };
+
+typedef struct dictionary {
+    size_t count;
+    char texts[ENTRIES_MAX][TEXT_ROOM];
+    double scores[ENTRIES_MAX];
+    signed char verdicts[ENTRIES_MAX];
+} dictionary;
+
+static char blob[ENTRIES_MAX * TEXT_ROOM];
+
+static char *build(dictionary *d, size_t *file_bytes) {
+    uint64_t ends[ENTRIES_MAX];
+    size_t used = 0;
+    for (size_t i = 0; i < d->count; i++) {
+        size_t bytes = strlen(d->texts[i]);
+        memcpy(blob + used, d->texts[i], bytes);
+        ends[i] = used += bytes;
+    }
+    mrn_entries entries = {.count = d->count, .texts = blob, .text_ends = ends, .scores = d->scores};
+    char *file = NULL;
+    EXPECT(mrn_index_build(&entries, d->verdicts, &file, file_bytes) == MRN_OK);
+    return file;
+}
+
+/* Whether entry a ranks before b. */
+static int before(const dictionary *d, size_t a, size_t b) {
+    if (d->scores[a] > d->scores[b] || d->scores[a] < d->scores[b])
+        return d->scores[a] > d->scores[b];
+    const uint8_t *x = (const uint8_t *)d->texts[a], *y = (const uint8_t *)d->texts[b];
+    size_t points_a = text_points(x, strlen(d->texts[a])), points_b = text_points(y, strlen(d->texts[b]));
+    return points_a != points_b ? points_a < points_b : strcmp(d->texts[a], d->texts[b]) < 0;
+}
+
+static size_t scan(const dictionary *d, const char *prefix, size_t limit, size_t *best) {
+    char wanted[TEXT_ROOM * 4], key[TEXT_ROOM * 4];
+    size_t wanted_bytes = 0, key_bytes = 0, count = 0;
+    EXPECT(mrn_fold(prefix, strlen(prefix), wanted, sizeof wanted, &wanted_bytes) == MRN_OK);
+    for (size_t i = 0; i < d->count; i++) {
+        if (d->verdicts[i] != MRN_OK)
+            continue;
+        EXPECT(mrn_fold(d->texts[i], strlen(d->texts[i]), key, sizeof key, &key_bytes) == MRN_OK);
+        key_bytes -= key_bytes > 0 && key[key_bytes - 1] == ' ';
+        if (key_bytes < wanted_bytes || memcmp(key, wanted, wanted_bytes) != 0)
+            continue;
+        size_t at = count < limit ? count++ : limit;
+        if (at == limit && !before(d, i, best[--at]))
+            continue;
+        for (; at > 0 && before(d, i, best[at - 1]); at--)
+            best[at] = best[at - 1];
+        best[at] = i;
+    }
+    return count;
+}
+
+static int open_file(const char *file, size_t bytes, mrn_index *index, mrn_fault *fault) {
+    size_t scratch_bytes = mrn_index_scratch_bytes(bytes);
+    void *scratch = malloc(scratch_bytes);
+    int status = mrn_index_open(file, bytes, scratch, scratch_bytes, index, fault);
+    free(scratch);
+    return status;
+}
+
+static void compare(const dictionary *d, const mrn_index *index, const char *prefix, size_t limit) {
+    mrn_workspace workspace;
+    mrn_completion found[MRN_LIMIT_MAX];
+    size_t best[MRN_LIMIT_MAX], count = 0;
+    EXPECT(mrn_index_complete(index, prefix, strlen(prefix), limit, &workspace, found, &count) == MRN_OK);
+    EXPECT(count == scan(d, prefix, limit, best));
+    for (size_t i = 0; i < count; i++) {
+        const char *text = d->texts[best[i]];
+        EXPECT(found[i].text_bytes == strlen(text) &&
+               memcmp(index->file + found[i].text, text, strlen(text)) == 0);
+        EXPECT(!(found[i].score > d->scores[best[i]] || found[i].score < d->scores[best[i]]));
+        EXPECT(found[i].payload_bytes == 0 && found[i].edits == 0);
+    }
+}
+
+/* ---- Random dictionaries ----------------------------------------------------------------------------------
+ */
+
+static void random_text(char *text) {
+    static const char *const letters[] = {"a",        "b",        "A", "c",           "\xc3\xa1",
+                                          "\xc4\x91", "\xc3\x9f", " ", "\xe6\x9d\xb1"};
+    size_t kinds = 2 + random_below(8), length = 1 + random_below(random_below(8) == 0 ? 60 : 6);
+    text[0] = 0;
+    if (random_below(40) == 0)
+        for (size_t i = 0; i < 280; i++)
+            strcat(text, "a");
+    for (size_t i = 0; i < length; i++)
+        strcat(text, letters[random_below((uint32_t)kinds)]);
+}
+
+static void test_random_dictionaries(void) {
+    static dictionary d;
+    for (int round = 0; round < 300; round++) {
+        d.count = random_below(ENTRIES_MAX + 1);
+        uint32_t scores = 1 + random_below(round % 2 ? 3 : 1000);
+        for (size_t i = 0; i < d.count; i++) {
+            random_text(d.texts[i]);
+            d.scores[i] = random_below(scores) / (round % 3 == 0 ? 4.0 : 1.0);
+        }
+        size_t bytes = 0;
+        char *file = build(&d, &bytes);
+        mrn_index index;
+        mrn_fault fault;
+        EXPECT(open_file(file, bytes, &index, &fault) == MRN_OK);
+        for (int query = 0; query < 40; query++) {
+            char prefix[TEXT_ROOM] = "";
+            if (query > 0 && d.count > 0 && query % 2) {
+                strcpy(prefix, d.texts[random_below((uint32_t)d.count)]);
+                size_t length = random_below(12);
+                while (length < strlen(prefix) && ((uint8_t)prefix[length] & 0xc0) == 0x80)
+                    length++;
+                prefix[length < strlen(prefix) ? length : 0] = 0;
+            } else if (query > 0) {
+                random_text(prefix);
+            }
+            if (strlen(prefix) <= MRN_QUERY_MAX)
+                compare(&d, &index, prefix, 1 + random_below(MRN_LIMIT_MAX));
+        }
+        mrn_free(file);
+    }
+}
+
+/* ---- Damage
+ * ------------------------------------------------------------------------------------------------- */
+
+static void put32(char *at, uint32_t value) {
+    for (int i = 0; i < 4; i++)
+        at[i] = (char)(value >> (8 * i));
+}
+
+/* Make the checksums of a file with one section right again. */
+static void repair(char *file, size_t bytes) {
+    const size_t section = MRN_HEADER_BYTES, header_bytes = MRN_HEADER_BYTES + MRN_SECTION_BYTES,
+                 offset = 128;
+    put32(file + section + MRN_SECTION_CHECKSUM, crc32c(0, file + offset, bytes - offset));
+    put32(file + MRN_HEADER_CHECKSUM, 0);
+    put32(file + MRN_HEADER_CHECKSUM, crc32c(0, file, header_bytes));
+}
+
+static void test_damage(void) {
+    static dictionary d = {
+        .count = 8,
+        .texts = {"saigon", "sai", "SAI", "sa", "saint", "\xe6\x9d\xb1\xe4\xba\xac", "\xe6\x9d\xb1", "b"},
+        .scores = {9, 5, 5, 0.5, 7, 3, 3, 0}};
+    size_t bytes = 0, opened = 0;
+    char *file = build(&d, &bytes);
+    char *copy = malloc(bytes);
+    mrn_index index;
+    mrn_fault fault;
+    for (size_t length = 0; length < bytes; length++) {
+        char *cut = malloc(length + (length == 0));
+        memcpy(cut, file, length);
+        EXPECT(open_file(cut, length, &index, &fault) != MRN_OK && fault.what[0] != 0);
+        free(cut);
+    }
+    for (size_t at = 0; at < bytes; at++) {
+        for (int value = 0; value < 256; value++) {
+            memcpy(copy, file, bytes);
+            if (copy[at] == (char)value)
+                continue;
+            copy[at] = (char)value;
+            EXPECT(open_file(copy, bytes, &index, &fault) != MRN_OK && fault.what[0] != 0);
+            repair(copy, bytes);
+            if (open_file(copy, bytes, &index, &fault) != MRN_OK)
+                continue;
+            opened++;
+            static const char *const prefixes[] = {"", "s", "sa", "sai", "saigon!", "\xe6\x9d\xb1", "b"};
+            for (size_t p = 0; p < sizeof prefixes / sizeof *prefixes; p++) {
+                mrn_workspace workspace;
+                mrn_completion found[MRN_LIMIT_MAX];
+                size_t count = 0;
+                EXPECT(mrn_index_complete(&index, prefixes[p], strlen(prefixes[p]), 100, &workspace, found,
+                                          &count) == 0);
+                EXPECT(count <= index.entries);
+                for (size_t i = 0; i < count; i++)
+                    EXPECT(found[i].text + found[i].text_bytes <= bytes);
+            }
+        }
+    }
+    EXPECT(opened > 0); /* letters may be changed for others */
+    free(copy);
+    mrn_free(file);
+}
+
+/* ---- Arguments, folding, checksums
+ * ------------------------------------------------------------------------- */
+
+static void test_arguments(void) {
+    static dictionary d = {.count = 3, .texts = {"a", "b\n", ""}, .scores = {1, 1, 1}};
+    size_t bytes = 0, count = 0;
+    char *file = build(&d, &bytes);
+    EXPECT(d.verdicts[0] == MRN_OK && d.verdicts[1] == MRN_E_TEXT && d.verdicts[2] == MRN_E_TEXT);
+    mrn_index index;
+    mrn_fault fault;
+    mrn_workspace workspace;
+    mrn_completion found[1];
+    uint64_t scratch[1];
+    EXPECT(mrn_index_open(file, bytes, scratch, sizeof scratch, &index, &fault) == MRN_E_MEMORY);
+    EXPECT(mrn_index_open(NULL, bytes, scratch, sizeof scratch, &index, &fault) == MRN_E_ARGUMENT);
+    EXPECT(open_file(file, bytes, &index, &fault) == MRN_OK);
+    EXPECT(mrn_index_complete(&index, "", 0, 0, &workspace, found, &count) == MRN_E_ARGUMENT);
+    EXPECT(mrn_index_complete(&index, "", 0, 101, &workspace, found, &count) == MRN_E_ARGUMENT);
+    EXPECT(mrn_index_complete(&index, NULL, 1, 1, &workspace, found, &count) == MRN_E_ARGUMENT);
+    EXPECT(mrn_index_complete(&index, NULL, 0, 1, &workspace, found, &count) == MRN_OK && count == 1);
+    EXPECT(mrn_index_complete(&index, blob, 257, 1, &workspace, found, &count) == MRN_E_TOO_LARGE);
+    EXPECT(mrn_index_complete(&index, "\xff", 1, 1, &workspace, found, &count) == MRN_E_TEXT);
+    mrn_free(file);
+    const uint64_t backwards[] = {2, 1};
+    const double scores[] = {1, 1};
+    signed char verdicts[2];
+    mrn_entries entries = {.count = 2, .texts = "ab", .text_ends = backwards, .scores = scores};
+    EXPECT(mrn_index_build(&entries, verdicts, &file, &bytes) == MRN_E_ARGUMENT);
+    EXPECT(mrn_index_build(NULL, verdicts, &file, &bytes) == MRN_E_ARGUMENT);
+}
+
+static void test_folding(void) {
+    static const char *const pairs[][2] = {
+        {"\xc4\x90\xc6\xb0\xe1\xbb\x9dng", "duong"},
+        {"T\xc3\xa2m", "tam"},
+        {"\xe1\xba\x9e", "ss"},
+        {"  A  \xc2\xa0 b ", "a b "},
+        {"\xc3\x98re", "ore"},
+        {"\xef\xac\x83", "ffi"},
+        {"\xed\x95\x9c", "\xe1\x84\x92\xe1\x85\xa1\xe1\x86\xab"},
+        {"\xcc\x81", ""},
+        {"e\xcc\x81", "e"},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        char key[64];
+        size_t bytes = 0;
+        EXPECT(mrn_fold(pairs[i][0], strlen(pairs[i][0]), key, sizeof key, &bytes) == MRN_OK);
+        EXPECT(bytes == strlen(pairs[i][1]) && memcmp(key, pairs[i][1], bytes) == 0);
+        EXPECT(bytes == 0 ||
+               mrn_fold(pairs[i][0], strlen(pairs[i][0]), key, bytes - 1, &bytes) == MRN_E_TOO_LARGE);
+    }
+}
+
+static void test_checksums(void) {
+    uint8_t bytes[100] = {0};
+    EXPECT(crc32c(0, "123456789", 9) == 0xe3069283); /* RFC 3720, B.4, as the next three */
+    EXPECT(crc32c(0, bytes, 32) == 0x8a9136aa);
+    memset(bytes, 0xff, 32);
+    EXPECT(crc32c(0, bytes, 32) == 0x62a8ab43);
+    for (uint8_t i = 0; i < 100; i++)
+        bytes[i] = i;
+    EXPECT(crc32c(0, bytes, 32) == 0x46dd794e);
+    for (size_t from = 0; from < 16; from++)
+        for (size_t length = 0; length + from <= sizeof bytes; length++) {
+            uint32_t whole = crc32c(0, bytes + from, length);
+            EXPECT(whole == crc32c_portable(0, bytes + from, length));
+            EXPECT(whole == crc32c(crc32c(0, bytes + from, length / 3), bytes + from + length / 3,
+                                   length - length / 3));
+        }
+}
+
+int main(void) {
+    test_checksums();
+    test_folding();
+    test_arguments();
+    test_random_dictionaries();
+    test_damage();
+    return 0;
+}

@@ -1,0 +1,195 @@
+"""Callbacks: what happens beside the learning, at the ends of batches and epochs."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from mariana.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from .sequential import Sequential
+
+Logs = Mapping[str, float]
+"""Loss and metrics by name; those of the validation data begin with ``val_``."""
+
+
+class Callback:
+    """Does nothing; derive from it and override what is needed.
+
+    Attributes:
+        model: the network that learns; set ``model.stop_training = True`` to stop after the epoch.
+        params: ``epochs``, ``steps`` of an epoch and ``verbose``.
+    """
+
+    model: Sequential
+    params: dict[str, Any]
+
+    def set_model(self, model: Sequential) -> None:
+        """Take the network."""
+        self.model = model
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Take the numbers of epochs and steps."""
+        self.params = params
+
+    def on_train_begin(self) -> None:
+        """Before the first epoch."""
+
+    def on_train_end(self) -> None:
+        """After the last epoch; not called when training fails."""
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        """Before an epoch; they count from 0."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """After an epoch and its validation."""
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        """After a step; logs holds the loss so far in this epoch."""
+
+
+class History(Callback):
+    """Keeps the logs of all epochs; ``fit`` returns it.
+
+    Attributes:
+        epoch: numbers of the epochs.
+        history: a list of one number an epoch for each name.
+    """
+
+    def __init__(self) -> None:
+        self.epoch: list[int] = []
+        self.history: dict[str, list[float]] = {}
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Append the logs."""
+        self.epoch.append(epoch)
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(value)
+
+
+class EarlyStopping(Callback):
+    """Stops when a logged number has not improved for some epochs.
+
+    Args:
+        monitor: the name in the logs.
+        min_delta: a smaller change is no improvement.
+        patience: epochs without improvement before it stops.
+        mode: whether smaller or greater is better; ``auto``: greater for an accuracy.
+        restore_best_weights: give the network back the weights of its best epoch.
+
+    Attributes:
+        best_epoch: the epoch, from 0, of the best number.
+        stopped_epoch: the epoch after which it stopped; 0 if it did not.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0.0,
+        patience: int = 0,
+        mode: Literal["auto", "min", "max"] = "auto",
+        restore_best_weights: bool = False,
+    ) -> None:
+        if mode not in ("auto", "min", "max"):
+            raise InvalidInputError(f"EarlyStopping(mode={mode!r}): use auto, min or max")
+        if not patience >= 0 or not 0 <= min_delta < math.inf:
+            raise InvalidInputError(
+                f"EarlyStopping: patience ({patience}) and min_delta ({min_delta}) must be 0 or more"
+            )
+        self.monitor = monitor
+        self.min_delta = min_delta
+        self.patience = patience
+        self.restore_best_weights = restore_best_weights
+        self._sign = 1 if mode == "max" or (mode == "auto" and "acc" in monitor) else -1
+
+    def on_train_begin(self) -> None:
+        """Forget the last training."""
+        self.stopped_epoch = self.best_epoch = self._wait = 0
+        self._best = -math.inf
+        self._best_logs: Logs = {}
+        self._best_weights = np.empty_like(self.model.parameters) if self.restore_best_weights else None
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Compare with the best epoch."""
+        if self.monitor not in logs:
+            raise InvalidInputError(
+                f"EarlyStopping monitors {self.monitor!r}, which is not measured; there are: {', '.join(logs)}. "
+                "Names with val_ need validation_split or validation_data"
+            )
+        value = self._sign * logs[self.monitor]
+        if value - self.min_delta > self._best:
+            self._best, self.best_epoch, self._best_logs, self._wait = value, epoch, dict(logs), 0
+            if self._best_weights is not None:
+                np.copyto(self._best_weights, self.model.parameters)
+            return
+        self._wait += 1
+        if self._wait >= self.patience and epoch > 0:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
+
+    def on_train_end(self) -> None:
+        """Give the best weights back."""
+        if self._best_weights is not None and self._best_logs:
+            np.copyto(self.model.parameters, self._best_weights)
+            self.model.logs = dict(self._best_logs)
+
+
+class ProgressBar(Callback):
+    """A bar on the terminal (stderr), with the time left and the loss."""
+
+    def on_train_begin(self) -> None:
+        """Draw the bar."""
+        self._bar: tqdm[Any] = tqdm(
+            total=self.params["epochs"] * self.params["steps"],
+            unit="step",
+            file=sys.stderr,
+            dynamic_ncols=True,
+        )
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        """Name the epoch."""
+        self._bar.set_description(f"epoch {epoch + 1}/{self.params['epochs']}", refresh=False)
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        """Move the bar; tqdm draws at most ten times a second."""
+        del batch, logs
+        self._bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Show loss and metrics."""
+        del epoch
+        self._bar.set_postfix_str(_text(logs), refresh=False)
+
+    def on_train_end(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
+
+
+class ProgressLines(Callback):
+    """A line an epoch on stdout."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Write the line."""
+        sys.stdout.write(f"epoch {epoch + 1}/{self.params['epochs']}  {_text(logs)}\n")
+        sys.stdout.flush()
+
+
+def progress(verbose: Literal["auto", 0, 1, 2]) -> list[Callback]:
+    """Return the callback for ``verbose``: 0 silent, 1 bar, 2 lines, ``auto`` a bar on a terminal, lines elsewhere."""
+    if verbose == "auto":
+        verbose = 1 if sys.stderr.isatty() else 2
+    if verbose not in (0, 1, 2):
+        raise InvalidInputError(f"verbose is {verbose!r}: use 'auto', 0 (silent), 1 (a bar) or 2 (lines)")
+    if verbose == 0:
+        return []
+    return [ProgressBar() if verbose == 1 else ProgressLines()]
+
+
+def _text(logs: Logs) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
