@@ -24,7 +24,7 @@ static inline unsigned mrn_cpu_saved_registers(void) {
 }
 
 static inline unsigned mrn_cpu_features(void) {
-    enum { FMA = 1 << 12, OSXSAVE = 1 << 27 };                                       /* leaf 1, ecx */
+    enum { FMA = 1 << 12, OSXSAVE = 1 << 27 };                                         /* leaf 1, ecx */
     enum { AVX2 = 1 << 5, AVX512F = 1 << 16, AVX512DQ = 1 << 17, AVX512BW = 1 << 30 }; /* leaf 7, ebx */
     const unsigned AVX512VL = 1U << 31;
     enum { YMM = 0x6, ZMM = 0xe6 }; /* XCR0: xmm and ymm; also the mask registers and both halves of zmm */
@@ -46,7 +46,9 @@ static inline unsigned mrn_cpu_features(void) {
 
 #else
 
-static inline unsigned mrn_cpu_features(void) { return 0; }
+static inline unsigned mrn_cpu_features(void) {
+    return 0;
+}
 
 #endif
 

@@ -1,5 +1,5 @@
-/* The dense layer, written once for all instruction sets. kernels_generic.c says what the including file defines;
- * kernels.h explains the packed weights.
+/* The dense layer, written once for all instruction sets. kernels_generic.c says what the including file
+ * defines; kernels.h explains the packed weights.
  *
  * A tile is R rows by S strips, its sums in registers from the bias to the activation's floor. */
 
@@ -53,7 +53,8 @@ static const struct {
 #undef MRN_ACTIVATION
 };
 
-static TARGET void NAME(dense)(const mrn_dense *layer, const float *x, size_t x_stride, size_t rows, float *y) {
+static TARGET void NAME(dense)(const mrn_dense *layer, const float *x, size_t x_stride, size_t rows,
+                               float *y) {
     const size_t width = layer->strips * MRN_STRIP;
     const float floor = NAME(activations)[layer->activation].floor;
     const float *weight = layer->weight;
@@ -67,9 +68,10 @@ static TARGET void NAME(dense)(const mrn_dense *layer, const float *x, size_t x_
             for (size_t s = 0, n; s < strips; s += n) {
                 for (n = strips - s; !NAME(tiles)[r - 1][n - 1]; n--) /* ends: there is a tile for 1 strip */
                     ;
-                NAME(tiles)[r - 1][n - 1](weight + s * MRN_STRIP, strips * MRN_STRIP,
-                                          layer->bias + (first + s) * MRN_STRIP, x + row * x_stride, x_stride,
-                                          layer->inputs, floor, y + row * width + (first + s) * MRN_STRIP, width);
+                NAME(tiles)
+                [r - 1][n - 1](weight + s *MRN_STRIP, strips *MRN_STRIP, layer->bias + (first + s) *MRN_STRIP,
+                               x + row *x_stride, x_stride, layer->inputs, floor,
+                               y + row *width + (first + s) *MRN_STRIP, width);
             }
         }
         weight += strips * MRN_STRIP * layer->inputs;

@@ -35,7 +35,9 @@ static const char *const activations[] = {
 };
 #undef MRN_ACTIVATION
 
-size_t mrn_activation_count(void) { return sizeof activations / sizeof *activations; }
+size_t mrn_activation_count(void) {
+    return sizeof activations / sizeof *activations;
+}
 
 const char *mrn_activation_name(size_t activation) {
     return activation < mrn_activation_count() ? activations[activation] : NULL;
@@ -55,9 +57,13 @@ static const struct {
 };
 #undef MRN_ISA
 
-size_t mrn_isa_count(void) { return sizeof isas / sizeof *isas; }
+size_t mrn_isa_count(void) {
+    return sizeof isas / sizeof *isas;
+}
 
-const char *mrn_isa_name(size_t isa) { return isa < mrn_isa_count() ? isas[isa].name : NULL; }
+const char *mrn_isa_name(size_t isa) {
+    return isa < mrn_isa_count() ? isas[isa].name : NULL;
+}
 
 int mrn_isa_usable(size_t isa) {
     return isa < mrn_isa_count() && (isas[isa].features & ~mrn_cpu_features()) == 0;
@@ -80,4 +86,6 @@ int mrn_isa_choose(const char *highest, size_t *isa) {
     return MRN_OK;
 }
 
-const mrn_kernels *mrn_kernels_of(size_t isa) { return isas[isa].kernels; }
+const mrn_kernels *mrn_kernels_of(size_t isa) {
+    return isas[isa].kernels;
+}

@@ -33,8 +33,8 @@ static void scale_back(const mrn_model *model, float *y) {
         y[o] += model->target_shift[o];
 }
 
-/* Takes the padding out of `rows` rows of results; `room` floats may be written from y on. Whole strips are copied
- * while they fit: what falls behind a row is overwritten by the next one. */
+/* Takes the padding out of `rows` rows of results; `room` floats may be written from y on. Whole strips are
+ * copied while they fit: what falls behind a row is overwritten by the next one. */
 static void copy_rows(const mrn_model *model, const float *from, size_t rows, float *y, size_t room) {
     const size_t outputs = model->outputs, width = model->layers[model->layer_count - 1].strips * MRN_STRIP;
     for (size_t row = 0; row < rows; row++, from += width, y += outputs, room -= outputs) {

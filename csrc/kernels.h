@@ -1,6 +1,7 @@
 /* Between model.c, which packs, and the kernels, which compute: one packed layer, one function table.
  *
- * Units are grouped into strips of 16, strips into panels of up to 4. A panel holds its weights input by input:
+ * Units are grouped into strips of 16, strips into panels of up to 4. A panel holds its weights input by
+ * input:
  *
  *   panel 0: input 0: unit 0 .. 63 | input 1: unit 0 .. 63 | ...
  *   panel 1: input 0: unit 64 .. 127 | ...
@@ -10,8 +11,8 @@
  * load is a whole cache line. Units that fill up the last strip have weight 0 and bias 0; in a softmax layer
  * bias -infinity, so that they end as exact zeros without any tail code.
  *
- * For every row and unit the sum is taken in one fixed order, bias + x[0] w[0] + x[1] w[1] + ..., whatever tile it
- * falls into: that is why a row's bits do not depend on its neighbours.
+ * For every row and unit the sum is taken in one fixed order, bias + x[0] w[0] + x[1] w[1] + ..., whatever
+ * tile it falls into: that is why a row's bits do not depend on its neighbours.
  */
 #ifndef MRN_KERNELS_H
 #define MRN_KERNELS_H
@@ -40,8 +41,8 @@ typedef struct mrn_dense {
 } mrn_dense;
 
 typedef struct mrn_kernels {
-    /* y = activation(x . weight + bias) for `rows` rows; x is (rows, inputs) with x_stride floats from row to row,
-     * y is (rows, strips * 16), aligned. */
+    /* y = activation(x . weight + bias) for `rows` rows; x is (rows, inputs) with x_stride floats from row to
+     * row, y is (rows, strips * 16), aligned. */
     void (*dense)(const mrn_dense *layer, const float *x, size_t x_stride, size_t rows, float *y);
 } mrn_kernels;
 

@@ -1,13 +1,13 @@
-/* No instruction beyond the baseline: runs everywhere, and is what every other instruction set is compared with.
+/* No instruction beyond the baseline: runs everywhere, and is what every other instruction set is compared
+ * with.
  *
  * What each instruction set defines before it includes the two templates:
  *   NAME(x)        x with the name of the set at its end
  *   TARGET         the function attribute that allows its instructions
  *   vec, LANES     a vector of float32 and how many it holds; STRIP_VECTORS of them make a strip of 16
  *   TILE_ROWS      rows of the highest tile
- *   TILES(T)       T(rows, strips) for each tile whose sums fit into the registers; every height has a tile of 1 strip
- *   V_LOAD V_STORE V_SET V_ADD V_SUB V_MUL V_DIV V_ABS
- *   V_FMA(a, b, c)               a * b + c
+ *   TILES(T)       T(rows, strips) for each tile whose sums fit into the registers; every height has a tile
+ * of 1 strip V_LOAD V_STORE V_SET V_ADD V_SUB V_MUL V_DIV V_ABS V_FMA(a, b, c)               a * b + c
  *   V_MAX(a, b) V_MIN(a, b)      b when one of them is NaN
  *   V_IF_LESS(a, b, then, else)  `else` when one of them is NaN
  *   V_COPY_SIGN(size, sign)
@@ -38,26 +38,49 @@ static inline vec V_LOAD(const float *p) {
     memcpy(&v, p, sizeof v);
     return v;
 }
-static inline void V_STORE(float *p, vec v) { memcpy(p, &v, sizeof v); }
-static inline vec V_SET(float f) { return (vec){f, f, f, f}; }
-static inline vec V_ADD(vec a, vec b) { return a + b; }
-static inline vec V_SUB(vec a, vec b) { return a - b; }
-static inline vec V_MUL(vec a, vec b) { return a * b; }
-static inline vec V_DIV(vec a, vec b) { return a / b; }
-static inline vec V_ABS(vec a) { return (vec)((bits)a & ~SIGN); }
-static inline vec V_COPY_SIGN(vec size, vec sign) { return (vec)((bits)size | ((bits)sign & SIGN)); }
+static inline void V_STORE(float *p, vec v) {
+    memcpy(p, &v, sizeof v);
+}
+static inline vec V_SET(float f) {
+    return (vec){f, f, f, f};
+}
+static inline vec V_ADD(vec a, vec b) {
+    return a + b;
+}
+static inline vec V_SUB(vec a, vec b) {
+    return a - b;
+}
+static inline vec V_MUL(vec a, vec b) {
+    return a * b;
+}
+static inline vec V_DIV(vec a, vec b) {
+    return a / b;
+}
+static inline vec V_ABS(vec a) {
+    return (vec)((bits)a & ~SIGN);
+}
+static inline vec V_COPY_SIGN(vec size, vec sign) {
+    return (vec)((bits)size | ((bits)sign & SIGN));
+}
 
 /* Two roundings: the compiler is told not to fuse them (-ffp-contract=off). */
-static inline vec V_FMA(vec a, vec b, vec c) { return a * b + c; }
+static inline vec V_FMA(vec a, vec b, vec c) {
+    return a * b + c;
+}
 
 static inline vec V_IF_LESS(vec a, vec b, vec then, vec otherwise) {
     const bits less = (bits)(a < b);
     return (vec)(((bits)then & less) | ((bits)otherwise & ~less));
 }
-static inline vec V_MAX(vec a, vec b) { return V_IF_LESS(b, a, a, b); }
-static inline vec V_MIN(vec a, vec b) { return V_IF_LESS(a, b, a, b); }
+static inline vec V_MAX(vec a, vec b) {
+    return V_IF_LESS(b, a, a, b);
+}
+static inline vec V_MIN(vec a, vec b) {
+    return V_IF_LESS(a, b, a, b);
+}
 
-/* n is in the low bits of `shifted`; n + 2 * 127 is shared out to the biased exponents of two powers of two. */
+/* n is in the low bits of `shifted`; n + 2 * 127 is shared out to the biased exponents of two powers of two.
+ */
 static inline vec V_SCALE(vec e, vec shifted) {
     const bits n = (bits)shifted - (0x4b400000U - 254U);
     const bits half = n >> 1;

@@ -6,23 +6,31 @@
 #include <string.h>
 
 enum {
-    BLOCK_ROWS_MAX = 240,       /* a multiple of every tile height */
-    BLOCK_ROWS_MIN = 12,        /* wide layers still share each load of weights among so many rows */
-    SCRATCH_AIM = 1024 * 1024   /* bytes; what a core's second-level cache holds beside a panel of weights */
+    BLOCK_ROWS_MAX = 240,     /* a multiple of every tile height */
+    BLOCK_ROWS_MIN = 12,      /* wide layers still share each load of weights among so many rows */
+    SCRATCH_AIM = 1024 * 1024 /* bytes; what a core's second-level cache holds beside a panel of weights */
 };
 
 /* Sums and products that stick at SIZE_MAX instead of wrapping. */
-static size_t add(size_t a, size_t b) { return a > SIZE_MAX - b ? SIZE_MAX : a + b; }
-static size_t multiply(size_t a, size_t b) { return b != 0 && a > SIZE_MAX / b ? SIZE_MAX : a * b; }
-static size_t round_up(size_t n, size_t to) { return n > SIZE_MAX - (to - 1) ? SIZE_MAX : (n + to - 1) / to * to; }
+static size_t add(size_t a, size_t b) {
+    return a > SIZE_MAX - b ? SIZE_MAX : a + b;
+}
+static size_t multiply(size_t a, size_t b) {
+    return b != 0 && a > SIZE_MAX / b ? SIZE_MAX : a * b;
+}
+static size_t round_up(size_t n, size_t to) {
+    return n > SIZE_MAX - (to - 1) ? SIZE_MAX : (n + to - 1) / to * to;
+}
 
-static size_t strips_of(size_t units) { return (units + MRN_STRIP - 1) / MRN_STRIP; }
+static size_t strips_of(size_t units) {
+    return (units + MRN_STRIP - 1) / MRN_STRIP;
+}
 
 /* Where each part lies in the block, in bytes from its start; sizes of SIZE_MAX mean "too large". */
 typedef struct layout {
     size_t encoded;
     size_t layers, categories, fill, shift, scale, target_shift, target_scale;
-    size_t bias[MRN_MAX_LAYERS], weight[MRN_MAX_LAYERS];
+    size_t numbers; /* bias and weight of each layer, one after the other: all whole cache lines */
     size_t end;
     size_t block_rows, half;
 } layout;
@@ -111,11 +119,12 @@ static int lay_out(const mrn_network *network, size_t isa, layout *at) {
     at->target_shift = place_table(at, network->target_shift, outputs);
     at->target_scale = place_table(at, network->target_scale, outputs);
 
+    at->numbers = at->end;
     size_t widest = encoded;
     for (size_t i = 0; i < network->layer_count; i++) {
         const size_t width = strips_of(network->layers[i].units) * MRN_STRIP;
-        at->bias[i] = place(at, multiply(width, sizeof(float)));
-        at->weight[i] = place(at, multiply(multiply(width, network->layers[i].inputs), sizeof(float)));
+        const size_t rows = add(network->layers[i].inputs, 1);
+        (void)place(at, multiply(multiply(width, rows), sizeof(float)));
         widest = width > widest ? width : widest;
     }
     const size_t row_bytes = multiply(round_up(widest, MRN_STRIP), sizeof(float));
@@ -141,9 +150,11 @@ int mrn_model_plan(const mrn_network *network, size_t isa, mrn_plan *plan) {
     return MRN_OK;
 }
 
-static void pack_layer(const mrn_layer *layer, float *bias, float *weight, mrn_dense *packed) {
+/* Packs one layer from `to` on, as kernels.h draws it, and returns where the next one begins. */
+static float *pack_layer(const mrn_layer *layer, float *to, mrn_dense *packed) {
     const size_t inputs = layer->inputs, units = layer->units, strips = strips_of(units);
     const float absent = layer->activation == MRN_ACTIVATION_softmax ? -INFINITY : 0.0F;
+    float *bias = to, *weight = to + strips * MRN_STRIP;
 
     for (size_t u = 0; u < strips * MRN_STRIP; u++)
         bias[u] = u >= units ? absent : layer->bias ? layer->bias[u] : 0.0F;
@@ -158,6 +169,7 @@ static void pack_layer(const mrn_layer *layer, float *bias, float *weight, mrn_d
             memset(weight + count, 0, (width - count) * sizeof(float));
         }
     }
+    return weight;
 }
 
 /* Copies a table of 32-bit numbers to its place; NULL stays NULL. */
@@ -165,7 +177,8 @@ static void *copy_table(char *block, size_t offset, const void *table, size_t co
     return table ? memcpy(block + offset, table, count * 4) : NULL;
 }
 
-int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t block_bytes, mrn_model **model) {
+int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t block_bytes,
+                   mrn_model **model) {
     layout at;
     if (!block || !model)
         return MRN_E_ARGUMENT;
@@ -178,9 +191,9 @@ int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t b
     char *base = block;
     const size_t outputs = network->layers[network->layer_count - 1].units;
     mrn_dense *layers = (mrn_dense *)(void *)(base + at.layers);
+    float *next = (float *)(void *)(base + at.numbers);
     for (size_t i = 0; i < network->layer_count; i++)
-        pack_layer(&network->layers[i], (float *)(void *)(base + at.bias[i]),
-                   (float *)(void *)(base + at.weight[i]), &layers[i]);
+        next = pack_layer(&network->layers[i], next, &layers[i]);
 
     mrn_model *opened = block;
     *opened = (mrn_model){

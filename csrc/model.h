@@ -6,17 +6,18 @@
 
 /* The block of mrn_model_open: this struct, the tables, the layers' biases and weights, each on a cache line.
  *
- * The scratch of mrn_model_predict: two buffers of `half` bytes. A block of rows is encoded into the first one, and
- * each layer reads one and writes the other; without an encoding step the first layer reads the caller's rows. */
+ * The scratch of mrn_model_predict: two buffers of `half` bytes. A block of rows is encoded into the first
+ * one, and each layer reads one and writes the other; without an encoding step the first layer reads the
+ * caller's rows. */
 struct mrn_model {
     const mrn_kernels *kernels;
     size_t layer_count;
-    size_t columns;      /* of a raw row */
-    size_t encoded;      /* of a row that the first layer reads */
-    size_t outputs;      /* units of the last layer */
-    size_t block_rows;   /* rows that run through all layers together */
-    size_t half;         /* bytes of half the scratch */
-    int encodes;         /* whether any of the next four is there */
+    size_t columns;    /* of a raw row */
+    size_t encoded;    /* of a row that the first layer reads */
+    size_t outputs;    /* units of the last layer */
+    size_t block_rows; /* rows that run through all layers together */
+    size_t half;       /* bytes of half the scratch */
+    int encodes;       /* whether any of the next four is there */
     const uint32_t *categories;
     const float *fill;
     const float *shift;

@@ -15,7 +15,8 @@ int main(int count, char **paths) {
         fseek(file, 0, SEEK_END);
         const long size = ftell(file);
         rewind(file);
-        uint8_t *data = malloc(size > 0 ? (size_t)size : 1); /* exact size: the sanitizer sees one byte too far */
+        uint8_t *data =
+            malloc(size > 0 ? (size_t)size : 1); /* exact size: the sanitizer sees one byte too far */
         if (size < 0 || data == NULL || fread(data, 1, (size_t)size, file) != (size_t)size) {
             fprintf(stderr, "cannot read %s\n", paths[i]);
             return 1;
