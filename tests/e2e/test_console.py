@@ -3,14 +3,19 @@
 The pages are served from server/static, the API is faked here; test_console_live.py asks the real one.
 """
 
+import csv
+import gzip
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
+from mariana.datasets.cities import cities_path
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
@@ -368,3 +373,17 @@ def test_the_api_page_renders_openapi(site: Site) -> None:
     expect(complete.locator(".command")).to_contain_text("/v1/indexes/{name}/complete?q=sai")
     expect(complete).to_contain_text("integer 1..100")
     expect(page.get_by_role("navigation", name="Endpoints").get_by_role("link")).to_have_count(2)
+
+
+def test_the_map_has_a_dot_wherever_there_is_a_city() -> None:
+    drawn, x, y = set(), 0.0, 0.0
+    for command, dx, dy in re.findall(r"([Mm])([\d.]+) ([\d.]+)h0", (STATIC / "world.svg").read_text()):
+        x, y = (float(dx), float(dy)) if command == "M" else (x + float(dx), y + float(dy))
+        drawn.add((int(x), int(y)))
+    with gzip.open(cities_path(), "rt", encoding="utf-8") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        places = [json.loads(row["payload"]) for row in rows]
+    cells = {
+        (int((p["lon"] + 180) // 2.25), int((75 - p["lat"]) // 2.25)) for p in places if -57 <= p["lat"] <= 75
+    }
+    assert drawn == cells
