@@ -61,7 +61,7 @@ def test_python_runs(
     namespace: dict[str, object] = {"__name__": "__main__"}
     for block in _blocks((ROOT / name).read_text(encoding="utf-8"), "python"):
         code = block.replace("http://127.0.0.1:8080", demo)
-        exec(compile(code, name, "exec"), namespace)  # noqa: S102 - our own documents
+        exec(compile(code, name, "exec"), namespace)
     capsys.readouterr()
     for path in made.iterdir():
         shipped = ROOT / path.relative_to(tmp_path)
