@@ -47,7 +47,8 @@ def fsync_directory(path: Path) -> None:
 
 
 @contextmanager
-def _store_errors(doing: str) -> Iterator[None]:
+def store_errors(doing: str) -> Iterator[None]:
+    """Turn what the operating system refuses into a StoreError that says what was tried."""
     try:
         yield
     except OSError as error:
@@ -62,7 +63,7 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         StoreError: the disk is full, read-only, or the folder cannot be made.
     """
-    with _store_errors(f"write {path}"):
+    with store_errors(f"write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
         try:
@@ -132,7 +133,7 @@ class Store:
         Two publishers at once get two versions.
         """
         folder = self.path / "models" / check_name(name)
-        with _store_errors(f"publish model {name!r} in {self.path}"):
+        with store_errors(f"publish model {name!r} in {self.path}"):
             folder.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
             try:
