@@ -43,7 +43,7 @@ def index_terms(terms: str, path: Path, *, strict: bool = False, progress: bool 
     Raises:
         InvalidInputError: a line is no entry and ``strict`` was asked for, or no line is one.
     """
-    file = BUNDLED[terms]() if terms in BUNDLED and not Path(terms).exists() else Path(terms)
+    file = BUNDLED[terms]() if terms in BUNDLED else Path(terms)
     skipped: list[tuple[int, str]] = []
     lines: list[int] = []
 

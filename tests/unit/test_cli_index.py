@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,34 @@ def test_files_without_an_entry_are_refused(
     assert type(result.exception) is error, result.output
     assert name in str(result.exception)
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
+def test_a_line_without_end_is_refused_before_it_is_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"bomb.{kind}.gz"
+    path.write_bytes(gzip.compress(b"good\n" + b"a" * (32 << 20), 1))
+    tracemalloc.start()
+    result = run(tmp_path, "index", str(path), "--name", "x")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(result.exception, InvalidInputError)
+    assert f"{path}: line 2 has " in str(result.exception)
+    assert most < 16 << 20
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_quote_that_is_never_closed_is_named_where_it_begins(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('a,1\n"b,2\nc,3\nd,4\n')
+    assert [bad["line"] for bad in document(tmp_path, "index", str(path), "--name", "x")["skipped"]] == [2]
+
+
+def test_a_folder_named_as_a_bundled_set_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cities").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert document(tmp_path, "index", "cities", "--name", "x")["entries"] >= 30_000
 
 
 def test_a_rebuild_that_fails_keeps_the_old_index(tmp_path: Path) -> None:
