@@ -106,6 +106,7 @@ def test_scores(tmp_path: Path, score: object, expected: float | None) -> None:
         {"text": "a", "payload": {1, 2}},
         {"text": "a", "payload": float("nan")},
         {"text": "a", "payload": "\ud800"},
+        {"text": "a", "payload": json.loads("[" * 300 + "]" * 300)},
         {"text": "a", "payload": "x" * 70_000},
     ],
 )
@@ -307,6 +308,26 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
         mariana.build_index(tmp_path / "file", ENTRIES)
 
 
+def test_a_path_that_is_too_long(tmp_path: Path) -> None:
+    for use in (mariana.open_index, lambda path: mariana.build_index(path, ENTRIES)):
+        with pytest.raises(StoreError, match="too long"):
+            use(tmp_path / ("x" * 5000))
+
+
+def test_builders_at_once_publish_one_after_the_other(tmp_path: Path) -> None:
+    def work(name: str) -> None:
+        for _ in range(10):
+            mariana.build_index(tmp_path, [(name, 1)])
+            assert len(mariana.open_index(tmp_path)) == 1
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["segment-00000030.mrx"]
+
+
 def test_nothing_is_left_when_the_entries_fail(tmp_path: Path) -> None:
     def entries() -> object:
         yield ("a", 1)
@@ -318,7 +339,21 @@ def test_nothing_is_left_when_the_entries_fail(tmp_path: Path) -> None:
 
 
 def test_payloads_come_back_as_given(tmp_path: Path) -> None:
-    values = [0, -1.5, True, False, "", "ü\u2028", [], {}, {"a": [1, {"b": None}]}, 2**70, "x" * 60_000]
+    nested = json.loads("[" * 200 + "]" * 200)
+    values = [
+        nested,
+        0,
+        -1.5,
+        True,
+        False,
+        "",
+        "ü\u2028",
+        [],
+        {},
+        {"a": [1, {"b": None}]},
+        2**70,
+        "x" * 60_000,
+    ]
     mariana.build_index(tmp_path, ({"text": f"k{n:02}", "payload": v} for n, v in enumerate(values)))
     found = {c.text: c.payload for c in mariana.open_index(tmp_path).complete("k", limit=100)}
     assert json.dumps([found[f"k{n:02}"] for n in range(len(values))]) == json.dumps(values)
