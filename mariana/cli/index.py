@@ -156,8 +156,8 @@ def complete(*, index: str, prefix: str, limit: int, fuzzy: str, store: Path | N
         return
     width = max([len(_number(completion.score)) for completion in completions], default=0)
     for completion in completions:
-        payload = "" if completion.payload is None else json.dumps(completion.payload, ensure_ascii=False)
-        click.echo(f"{_number(completion.score):>{width}}  {_highlighted(completion)}  {payload}".rstrip())
+        score, payload = _number(completion.score), _shown_payload(completion)
+        click.echo(f"{score:>{width}}  {_highlighted(completion)}  {payload}".rstrip())
 
 
 def _open(index: str, store: Store) -> Index:
@@ -181,6 +181,14 @@ def _as_json(completion: Completion) -> dict[str, Any]:
         "highlights": completion.highlights,
         "payload": completion.payload,
     }
+
+
+def _shown_payload(completion: Completion) -> str:
+    """Return the payload as JSON in which nothing steers a terminal; empty when there is none."""
+    if completion.payload is None:
+        return ""
+    text = json.dumps(completion.payload, ensure_ascii=False)
+    return "".join(part if part.isprintable() else json.dumps(part)[1:-1] for part in text)
 
 
 def _highlighted(completion: Completion) -> str:

@@ -168,6 +168,16 @@ def test_complete_for_people(tmp_path: Path) -> None:
     assert run(tmp_path, "complete", "x", "sai", "--fuzzy", "3").exit_code == 2
 
 
+def test_a_payload_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    payload = {"a": "é東\x9b31m\u202e\U000e0001"}
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "x", "payload": payload}), encoding="ascii")
+    run(tmp_path, "index", str(tmp_path / "a.jsonl"), "--name", "x")
+    shown = run(tmp_path, "complete", "x", "x").output.strip()
+    assert shown.isprintable()
+    assert json.loads(shown.split(maxsplit=2)[2]) == payload
+    assert "é東" in shown
+
+
 def test_the_cities_that_ship(tmp_path: Path) -> None:
     rows = [entry for _, entry in read_terms(cities_path())]
     assert all(not isinstance(row, str) for row in rows)
