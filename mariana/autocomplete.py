@@ -41,6 +41,7 @@ DEFAULT_SCORE = 1.0
 
 _SEGMENT = re.compile(r"segment-([0-9]{8})\.mrx")
 _FILE_MAX = (1 << 32) + 4096
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _FIELDS = ("text", "score", "payload", "contexts")
 
 
@@ -323,8 +324,7 @@ def _read_payload(payload: object) -> bytes:
     if payload is None:
         return b""
     try:
-        text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        raw = text.encode("utf-8", "surrogatepass")
+        raw = _to_json(payload).encode("utf-8", "surrogatepass")
         _parse_payload(raw)  # it nests less deeply than Python does
     except (TypeError, ValueError, RecursionError):
         raise InvalidInputError(

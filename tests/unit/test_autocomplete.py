@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mariana
-from mariana import Completion, FileFormatError, InvalidInputError, NotFoundError, StoreError
+from mariana import Completion, FileFormatError, InvalidInputError, NotFoundError, StoreError, reference
 from mariana.autocomplete import QUERY_MAX
 from mariana.errors import OutOfRangeError
 
@@ -151,6 +151,18 @@ def test_many_texts_with_one_key(tmp_path: Path) -> None:
     assert len(index) == 20_000
     assert texts(index, "ab", limit=3) == variants[:-4:-1]
     assert texts(index, "abc") == []
+
+
+def test_a_segment_of_more_than_16_mib(tmp_path: Path) -> None:
+    entries = [(f"{n % 7}{n}", n % 50) for n in range(300)]
+    mariana.build_index(tmp_path, ({"text": t, "score": s, "payload": t * 16_000} for t, s in entries))
+    index = mariana.open_index(tmp_path)
+    assert index.nbytes > 1 << 24, "its places take 4 bytes"
+    for prefix in ("", "3", "12", "299"):
+        for limit in (1, 100):
+            found = index.complete(prefix, limit)
+            assert [(c.text, c.score) for c in found] == reference.complete(entries, prefix, limit)
+    assert index.complete("4298")[0].payload == "4298" * 16_000
 
 
 def test_an_empty_index_answers_nothing(tmp_path: Path) -> None:
