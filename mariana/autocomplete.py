@@ -231,7 +231,8 @@ def build_index(
         path: the index's folder; made when it is not there.
         entries: ``(text, score)``, or mappings with ``text`` and, if wanted, ``score`` (default 1) and
             ``payload`` (a JSON value). A score is a finite number >= 0; integers up to 2**53 come back exactly.
-            A text has at most 1,024 bytes of UTF-8, before and after folding; a payload 65,536 as JSON.
+            A text has at most 1,024 bytes of UTF-8, before and after folding; a payload 65,536 as JSON, nested 200
+            deep at most.
         progress: show a progress bar when stderr is a terminal.
         on_invalid: called with the position and the reason for each entry that is refused, which is then left
             out; None raises for the first one.

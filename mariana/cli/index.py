@@ -10,7 +10,15 @@ from typing import Any, cast
 
 import click
 
-from mariana.autocomplete import BuildReport, Completion, Fuzzy, Index, build_index, open_index
+from mariana.autocomplete import (
+    LIMIT_MAX,
+    BuildReport,
+    Completion,
+    Fuzzy,
+    Index,
+    build_index,
+    open_index,
+)
 from mariana.cli.options import json_option, settings, store_option
 from mariana.datasets.cities import cities_path
 from mariana.errors import InvalidInputError, NotFoundError
@@ -128,7 +136,9 @@ def index(*, terms: str, name: str, strict: bool, store: Path | None, as_json: b
 @click.command()
 @click.argument("index")
 @click.argument("prefix")
-@click.option("--limit", type=click.IntRange(1, 100), default=10, show_default=True, help="At most so many.")
+@click.option(
+    "--limit", type=click.IntRange(1, LIMIT_MAX), default=10, show_default=True, help="At most so many."
+)
 @click.option(
     "--fuzzy",
     type=click.Choice(["auto", "0", "1", "2"]),
