@@ -46,7 +46,9 @@ class Case:
             size = np.abs(h) @ np.abs(weight)  # what rounding is relative to
             gain = np.abs(weight).sum(axis=0).max()
             error = error * gain + EPSILON * (len(weight) + 8) * (size.max(initial=0) + 2)
-            h = np.array([reference.dense(row, weight.tolist(), bias, layer.activation) for row in h.tolist()])
+            h = np.array(
+                [reference.dense(row, weight.tolist(), bias, layer.activation) for row in h.tolist()]
+            )
         if lists[5] is not None:
             h = h * lists[5]
             error *= np.abs(lists[5]).max()
@@ -56,7 +58,13 @@ class Case:
 
 
 def make(
-    widths: list[int], rows: int, *, seed: int, hidden: str = "relu", last: str = "linear", tables: Tables | None = None
+    widths: list[int],
+    rows: int,
+    *,
+    seed: int,
+    hidden: str = "relu",
+    last: str = "linear",
+    tables: Tables | None = None,
 ) -> Case:
     rng = np.random.default_rng(seed)
     layers = []
@@ -111,7 +119,9 @@ def test_random_networks(widths: list[int], rows: int, seed: int, hidden: str, l
 @given(data=st.data())
 def test_encoding_and_scaling(data: st.DataObject) -> None:
     columns = data.draw(st.integers(1, 8))
-    categories = data.draw(st.none() | st.lists(st.sampled_from([0, 0, 1, 3, 5]), min_size=columns, max_size=columns))
+    categories = data.draw(
+        st.none() | st.lists(st.sampled_from([0, 0, 1, 3, 5]), min_size=columns, max_size=columns)
+    )
     encoded = columns if categories is None else sum(n or 1 for n in categories)
     outputs = data.draw(st.integers(1, 5))
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 30)))
@@ -161,7 +171,9 @@ def test_vector_sets_give_the_same_bits() -> None:
     wide = [isa for isa in ISAS if isa_names()[isa] in ("avx2", "avx512")]
     for seed in range(20):
         widths = np.random.default_rng(seed).integers(1, 150, 4).tolist()
-        case = make(widths, 13, seed=seed, hidden=HIDDEN[seed % len(HIDDEN)], last=activation_names()[seed % 5])
+        case = make(
+            widths, 13, seed=seed, hidden=HIDDEN[seed % len(HIDDEN)], last=activation_names()[seed % 5]
+        )
         assert len({case.run(isa).tobytes() for isa in wide}) <= 1
 
 
@@ -169,7 +181,9 @@ def test_vector_sets_give_the_same_bits() -> None:
 @pytest.mark.parametrize("activation", activation_names())
 def test_infinities_nan_and_denormals_do_what_numpy_does(isa: int, activation: str) -> None:
     rng = np.random.default_rng(1)
-    weight = rng.choice(np.array([-1, 1], np.float32), (2, 3))  # a fused product may not overflow where NumPy's does
+    weight = rng.choice(
+        np.array([-1, 1], np.float32), (2, 3)
+    )  # a fused product may not overflow where NumPy's does
     values = np.array([np.nan, np.inf, -np.inf, 0, -0.0, 1e-45, -1e-40, 3e38, -3e38, 1], np.float32)
     x = np.array([[a, b] for a in values for b in values], np.float32)
     with np.errstate(all="ignore"):
@@ -193,7 +207,9 @@ def _softmax(sums: Any) -> Any:
 
 @pytest.mark.parametrize("isa", ISAS, ids=usable_isas())
 def test_exponentials_over_their_range(isa: int) -> None:
-    x = np.concatenate([np.linspace(-110, 110, 50_001), np.geomspace(1e-30, 1, 2_000), -np.geomspace(1e-30, 1, 2_000)])
+    x = np.concatenate(
+        [np.linspace(-110, 110, 50_001), np.geomspace(1e-30, 1, 2_000), -np.geomspace(1e-30, 1, 2_000)]
+    )
     x = x.astype(np.float32)[:, None]
     exact = x.astype(float)
     one = np.ones((1, 1), np.float32)
