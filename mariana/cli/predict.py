@@ -61,7 +61,8 @@ def predict(model: str, data: str, store: Path | None, as_json: bool) -> None:
 def evaluate(model: str, data: str, target: str | None, store: Path | None, as_json: bool) -> None:
     r"""Compare the predictions of a model with the truth in a table.
 
-    Prints accuracy and log-loss for classes; mean absolute error, root mean squared error and R² for numbers.
+    Prints accuracy and log-loss for classes; mean absolute error, root mean squared error and R² for numbers. Rows
+    without the truth are left out.
 
     \b
     Example:
@@ -74,6 +75,12 @@ def evaluate(model: str, data: str, target: str | None, store: Path | None, as_j
         if len(loaded.info.targets) != 1:
             raise InvalidInputError("the model does not say what it predicts; name the column with --target")
         (target,) = loaded.info.targets
+    known = np.array([text is not None for text in table.column(target).texts()])
+    if not known.any():
+        raise InvalidInputError(f"column {target!r} of {table.name} has no value to compare with")
+    missing = table.rows - int(known.sum())
+    if missing:
+        table = table.take(np.flatnonzero(known))
     y = _truth(loaded, table, target)
     outputs = loaded.predict(table.matrix(loaded.info.features))
     if loaded.info.task == "classification":
@@ -81,11 +88,21 @@ def evaluate(model: str, data: str, target: str | None, store: Path | None, as_j
     else:
         found = regression_scores(outputs[:, 0], y)
     if as_json:
-        click.echo(json.dumps({"model": model, "data": table.name, "rows": table.rows, "metrics": found}))
+        click.echo(
+            json.dumps(
+                {
+                    "model": model,
+                    "data": table.name,
+                    "rows": table.rows,
+                    "left_out": missing,
+                    "metrics": found,
+                }
+            )
+        )
         return
-    click.echo(f"{table.rows:,} rows")
+    click.echo(f"{table.rows:,} rows" + (f"; left out: {missing:,} without {target}" if missing else ""))
     for name, value in found.items():
-        click.echo(f"{name:10} {value:.4f}")
+        click.echo(f"{name:10} {value:#.5g}")
 
 
 def open_model(model: str, store: Path | None) -> Model:
@@ -100,14 +117,12 @@ def open_model(model: str, store: Path | None) -> Model:
 def _truth(model: Model, table: Table, target: str) -> NDArray[Any]:
     """Return the target of each row: class indices, or numbers."""
     column = table.column(target)
-    texts = column.texts()
-    if None in texts:
-        column.refuse(texts.index(None), "is missing: there is nothing to compare with")
     if model.info.task == "regression":
         if model.outputs != 1:
             raise InvalidInputError(f"the model predicts {model.outputs} numbers; evaluate compares one")
         return column.numbers("numeric")
     index = {str(label): i for i, label in enumerate(model.info.labels)}
+    texts = column.texts()
     for row, text in enumerate(texts):
         if text not in index:
             column.refuse(row, f"is {str(text)[:40]!r}, which is no label of the model")

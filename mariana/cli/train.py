@@ -310,7 +310,7 @@ def _score_table(metrics: dict[str, dict[str, float]]) -> str:
     names = list(next(iter(metrics.values())))
     lines = ["", f"{'':12}" + "".join(f"{name:>12}" for name in names)]
     for split, found in metrics.items():
-        lines.append(f"{split:12}" + "".join(f"{found[name]:12.4f}" for name in names))
+        lines.append(f"{split:12}" + "".join(f" {found[name]:#11.5g}" for name in names))
     return "\n".join([*lines, ""])
 
 

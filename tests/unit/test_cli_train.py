@@ -164,6 +164,11 @@ def test_evaluate(store: Path, tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text(data.replace("virginica", "rose"), encoding="utf-8")
     with pytest.raises(InvalidInputError, match=r"line \d+: 'species' is 'rose', which is no label"):
         run("evaluate", "iris", tmp_path / "other.csv", "--store", store)
+    (tmp_path / "holes.csv").write_text(data.replace("virginica", "NA"), encoding="utf-8")
+    assert (
+        "100 rows; left out: 50 without species"
+        in run("evaluate", "iris", tmp_path / "holes.csv", "--store", store).stdout
+    )
     with pytest.raises(InvalidInputError, match="no column 'nothing'"):
         run("evaluate", "iris", "iris", "--store", store, "--target", "nothing")
     with pytest.raises(NotFoundError, match="there are: iris"):
