@@ -90,6 +90,7 @@ def main(name: str, store: str, descriptor: str) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
+        timeout_keep_alive=600,
     )
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(descriptor))])
 

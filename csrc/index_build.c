@@ -3,8 +3,7 @@
  *   1. check and fold each entry                     keys in one arena
  *   2. sort by key and text; drop texts seen twice   equal keys end up side by side
  *   3. sort by rank                                  from here on an entry is its rank: 0 is the best
- *   4. sweep the sorted keys with a stack            each rank gets its parent and the depth where it leaves
- * it
+ *   4. sweep the sorted keys with a stack            each rank gets its parent and the depth where it parts
  *   5. lay out and write the records in rank order
  */
 
@@ -184,8 +183,7 @@ static int fold_entries(builder *b, signed char *verdicts) {
     return MRN_OK;
 }
 
-/* ---- 2, 3. Sort by key, drop what is there twice, sort by rank -------------------------------------------
- */
+/* ---- 2, 3. Sort by key, drop what is there twice, sort by rank ---------------------------------------- */
 
 static void sort_entries(builder *b, signed char *verdicts) {
     sort_items(b, b->by_key, b->count, by_key_tie);
@@ -209,8 +207,7 @@ static void sort_entries(builder *b, signed char *verdicts) {
         b->rank[b->by_rank[r].entry] = (uint32_t)r;
 }
 
-/* ---- 4. The tree ----------------------------------------------------------------------------------------
- */
+/* ---- 4. The tree -------------------------------------------------------------------------------------- */
 
 static const uint8_t *rank_key(const builder *b, uint32_t rank, size_t *bytes) {
     uint32_t entry = b->by_rank[rank].entry;
@@ -306,8 +303,7 @@ static size_t suffix_start(const builder *b, uint32_t rank, size_t key_bytes) {
     return b->depth[rank] < key_bytes ? (size_t)b->depth[rank] + 1 : key_bytes;
 }
 
-/* ---- 5. The file ----------------------------------------------------------------------------------------
- */
+/* ---- 5. The file -------------------------------------------------------------------------------------- */
 
 static size_t varint_bytes(uint64_t value) {
     size_t bytes = 1;
@@ -451,8 +447,7 @@ static int write_file(builder *b, char **file, size_t *file_bytes) {
     return MRN_OK;
 }
 
-/* ---- All of it ------------------------------------------------------------------------------------------
- */
+/* ---- All of it ---------------------------------------------------------------------------------------- */
 
 static int check_ends(const uint64_t *ends, size_t count) {
     for (size_t i = 1; i < count; i++)

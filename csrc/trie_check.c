@@ -154,7 +154,7 @@ static unsigned bits_set(uint64_t word) {
     return (unsigned)__builtin_popcountll(word);
 }
 
-/* ---- First pass: each record alone, and the order of the entries --------------------------------------- */
+/* ---- First pass: each record alone, and the order of the entries -------------------------------------- */
 
 static int score_is_canonical(const record *r, double score) {
     if (!(r->flags & MRN_RECORD_FLOAT))
@@ -170,7 +170,7 @@ typedef struct rank_key {
 
 /* Whether a ranks before b: score descending, code points ascending, bytes ascending. */
 static int ranks_before(const rank_key *a, const rank_key *b) {
-    if (a->score > b->score || a->score < b->score)
+    if (a->score != b->score)
         return a->score > b->score;
     if (a->points != b->points)
         return a->points < b->points;
@@ -215,8 +215,7 @@ static int check_records(const uint8_t *file, const mrn_index *index, scratch *s
     return MRN_OK;
 }
 
-/* ---- Second pass: the branches make one tree of UTF-8 keys ----------------------------------------------
- */
+/* ---- Second pass: the branches make one tree of UTF-8 keys -------------------------------------------- */
 
 /* Where the path to a record stands: how many bytes of its key are behind, what UTF-8 still wants, whether
  * the key has ended (the path came through a branch with byte 0). */

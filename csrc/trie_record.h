@@ -42,7 +42,7 @@ typedef struct document {
 
 /* Whether a score >= 0 is stored as an integer. */
 static inline int score_is_integer(double score) {
-    return score <= (double)SCORE_INTEGER_MAX && (double)(uint64_t)score >= score;
+    return score <= (double)SCORE_INTEGER_MAX && (double)(uint64_t)score == score;
 }
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))

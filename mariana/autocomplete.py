@@ -8,6 +8,7 @@ process that reads it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import numbers
@@ -23,8 +24,8 @@ from pydantic_core import from_json
 from tqdm import tqdm
 
 from mariana._binding import trie
-from mariana.errors import FileFormatError, InvalidInputError, NotFoundError, OutOfRangeError, StoreError
-from mariana.store import write_whole
+from mariana.errors import FileFormatError, InvalidInputError, NotFoundError, OutOfRangeError
+from mariana.store import store_errors, write_whole
 
 Fuzzy = Literal["auto", 0, 1, 2]
 Entry = tuple[str, float] | Mapping[str, Any]
@@ -40,6 +41,7 @@ DEFAULT_SCORE = 1.0
 
 _SEGMENT = re.compile(r"segment-([0-9]{8})\.mrx")
 _FILE_MAX = (1 << 32) + 4096
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _FIELDS = ("text", "score", "payload", "contexts")
 
 
@@ -176,7 +178,7 @@ class Index:
 
     def _payload(self, raw: bytes) -> Any:
         try:
-            return from_json(raw, allow_inf_nan=False)
+            return _parse_payload(raw)
         except ValueError as error:
             raise FileFormatError(
                 f"{self.info.path}: a payload is not JSON; build the index again"
@@ -195,24 +197,21 @@ def open_index(path: str | os.PathLike[str]) -> Index:
         StoreError: the file cannot be read.
     """
     path = Path(path)
-    for _ in range(16):  # a publisher may remove the segment between the listing and the opening
-        segment = path
-        if path.is_dir():
-            numbers_there = _segment_numbers(path)
-            if not numbers_there:
-                raise NotFoundError(
-                    f"no index in {path}: it holds no segment-*.mrx; build one with build_index"
-                )
-            segment = _segment_path(path, numbers_there[-1])
-        try:
-            return Index(trie.Segment(_map(segment), str(segment)), segment)
-        except FileNotFoundError:
-            if segment is path:
-                break
-        except OSError as error:
-            if isinstance(error, StoreError):
-                raise
-            raise StoreError(error.errno, f"cannot read {segment}: {error.strerror or error}") from error
+    with store_errors(f"read the index {path}"):
+        for _ in range(16):  # a publisher may remove the segment between the listing and the opening
+            segment = path
+            if path.is_dir():
+                numbers_there = _segment_numbers(path)
+                if not numbers_there:
+                    raise NotFoundError(
+                        f"no index in {path}: it holds no segment-*.mrx; build one with build_index"
+                    )
+                segment = _segment_path(path, numbers_there[-1])
+            try:
+                return Index(trie.Segment(_map(segment), str(segment)), segment)
+            except FileNotFoundError:
+                if segment is path:
+                    break
     raise NotFoundError(f"no index at {path}")
 
 
@@ -232,7 +231,8 @@ def build_index(
         path: the index's folder; made when it is not there.
         entries: ``(text, score)``, or mappings with ``text`` and, if wanted, ``score`` (default 1) and
             ``payload`` (a JSON value). A score is a finite number >= 0; integers up to 2**53 come back exactly.
-            A text has at most 1,024 bytes of UTF-8, before and after folding; a payload 65,536 as JSON.
+            A text has at most 1,024 bytes of UTF-8, before and after folding; a payload 65,536 as JSON, nested 200
+            deep at most.
         progress: show a progress bar when stderr is a terminal.
         on_invalid: called with the position and the reason for each entry that is refused, which is then left
             out; None raises for the first one.
@@ -325,10 +325,17 @@ def _read_payload(payload: object) -> bytes:
     if payload is None:
         return b""
     try:
-        text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        raw = _to_json(payload).encode("utf-8", "surrogatepass")
+        _parse_payload(raw)  # it nests less deeply than Python does
     except (TypeError, ValueError, RecursionError):
-        raise InvalidInputError("payload is not a JSON value", pointer="/payload") from None
-    return text.encode("utf-8", "surrogatepass")
+        raise InvalidInputError(
+            "payload is not a JSON value, or is nested more than 200 deep", pointer="/payload"
+        ) from None
+    return raw
+
+
+def _parse_payload(raw: bytes) -> Any:
+    return from_json(raw, allow_inf_nan=False)
 
 
 def _segment_numbers(folder: Path) -> list[int]:
@@ -358,7 +365,14 @@ def _map(path: Path) -> mmap.mmap:
 
 
 def _publish(folder: Path, file: Any) -> None:
-    older = _segment_numbers(folder) if folder.is_dir() else []
-    write_whole(_segment_path(folder, older[-1] + 1 if older else 1), file)
-    for number in older:
-        _segment_path(folder, number).unlink(missing_ok=True)
+    with store_errors(f"publish the index {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two publishers at once get two numbers; the later one stays
+            older = _segment_numbers(folder)
+            write_whole(_segment_path(folder, older[-1] + 1 if older else 1), file)
+            for number in older:
+                _segment_path(folder, number).unlink(missing_ok=True)
+        finally:
+            os.close(lock)

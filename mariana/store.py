@@ -47,7 +47,8 @@ def fsync_directory(path: Path) -> None:
 
 
 @contextmanager
-def _store_errors(doing: str) -> Iterator[None]:
+def store_errors(doing: str) -> Iterator[None]:
+    """Turn what the operating system refuses into a StoreError that says what was tried."""
     try:
         yield
     except OSError as error:
@@ -62,7 +63,7 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         StoreError: the disk is full, read-only, or the folder cannot be made.
     """
-    with _store_errors(f"write {path}"):
+    with store_errors(f"write {path}"):
         _make_folder(path.parent)
         temporary = _temporary(path.parent)
         try:
@@ -155,7 +156,7 @@ class Store:
         Two publishers at once get two versions.
         """
         folder = self.path / "models" / check_name(name)
-        with _store_errors(f"publish model {name!r} in {self.path}"):
+        with store_errors(f"publish model {name!r} in {self.path}"):
             _make_folder(folder)
             temporary = _temporary(folder)
             try:

@@ -58,7 +58,9 @@ class Column:
             return self.cells
         numbers = np.empty(len(self.cells))
         for i, cell in enumerate(self.cells):
-            value = math.nan if cell is None else _number(cell) if kind == "numeric" else _BOOLEANS.get(cell)
+            value = (
+                math.nan if cell is None else read_number(cell) if kind == "numeric" else _BOOLEANS.get(cell)
+            )
             if value is None:
                 wanted = "a number" if kind == "numeric" else "true or false"
                 self.refuse(i, f"is {str(cell)[:40]!r}, expected {wanted}")
@@ -313,12 +315,12 @@ def _array_column(name: str, array: NDArray[np.generic]) -> Column:
 
 def _kind(cells: list[str | None]) -> Kind:
     known = {cell for cell in cells if cell is not None}
-    if all(_number(cell) is not None for cell in known):
+    if all(read_number(cell) is not None for cell in known):
         return "numeric"
     return "boolean" if known <= _BOOLEANS.keys() else "categorical"
 
 
-def _number(text: str) -> float | None:
+def read_number(text: str) -> float | None:
     """Return the finite number that a text spells; Python's underscores and infinities are none."""
     try:
         value = float(text)

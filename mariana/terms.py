@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import json
 import re
 import zlib
@@ -26,6 +27,9 @@ from typing import Any, TextIO
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError
 
 COLUMNS = ("text", "score", "payload", "contexts")
+LINE_MAX = 1 << 20
+"""Characters that no line may have; the longest entry takes fewer, even with each of its characters escaped."""
+
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 Row = tuple[int, Mapping[str, Any] | str]
@@ -41,7 +45,8 @@ def read_terms(path: str | Path) -> Iterator[Row]:
 
     Raises:
         NotFoundError: there is no such file.
-        InvalidInputError: the name ends in nothing known, or the first line names an unknown column.
+        InvalidInputError: the name ends in nothing known, the first line names an unknown column, or a line has
+            ``LINE_MAX`` characters.
         FileFormatError: not a regular file, or damaged gzip.
     """
     path = Path(path)
@@ -67,14 +72,26 @@ def _opened(path: Path) -> Iterator[TextIO]:
         raise FileFormatError(f"{path}: damaged gzip: {error}") from error
 
 
+def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
+    for number in itertools.count(1):
+        line = file.readline(LINE_MAX)
+        if len(line) == LINE_MAX:  # the next one may have gigabytes, out of a small .gz
+            raise InvalidInputError(
+                f"line {number} has {LINE_MAX:,} characters or more: put one entry a line"
+            )
+        if not line:
+            return
+        yield number, line
+
+
 def _read_txt(file: TextIO) -> Iterator[Row]:
-    for number, line in enumerate(file, 1):
+    for number, line in _lines(file):
         if line.strip():
             yield number, {"text": line.strip()}
 
 
 def _read_jsonl(file: TextIO) -> Iterator[Row]:
-    for number, line in enumerate(file, 1):
+    for number, line in _lines(file):
         if not line.strip():
             continue
         try:
@@ -86,7 +103,7 @@ def _read_jsonl(file: TextIO) -> Iterator[Row]:
 
 
 def _read_tsv(file: TextIO) -> Iterator[Row]:
-    return _read_table(((n, line.rstrip("\r\n").split("\t")) for n, line in enumerate(file, 1)))
+    return _read_table(((n, line.rstrip("\r\n").split("\t")) for n, line in _lines(file)))
 
 
 def _read_csv(file: TextIO) -> Iterator[Row]:
@@ -94,14 +111,15 @@ def _read_csv(file: TextIO) -> Iterator[Row]:
 
 
 def _csv_lines(file: TextIO) -> Iterator[tuple[int, list[str] | str]]:
-    reader = csv.reader(file, strict=True)
+    reader = csv.reader((line for _, line in _lines(file)), strict=True)
     while True:
+        first = reader.line_num + 1  # a quoted cell may go on for lines
         try:
-            yield reader.line_num + 1, next(reader)
+            yield first, next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield reader.line_num, f"not CSV: {error}"
+            yield first, f"not CSV: {error}"
 
 
 def _read_table(lines: Iterable[tuple[int, list[str] | str]]) -> Iterator[Row]:

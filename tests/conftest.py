@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -22,6 +23,9 @@ from mariana.format import (
 from mariana.server import create_app
 from mariana.settings import Settings
 from mariana.store import Store
+
+hypothesis.settings.register_profile("mariana", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("mariana")  # no timing assertions, and the same cases in every run
 
 
 def classifier_bytes(

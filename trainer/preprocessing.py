@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mariana.errors import InvalidInputError
 from mariana.format import BooleanFeature, CategoricalFeature, Feature, NumericFeature, TargetScaling
-from mariana.tables import Column
+from mariana.tables import Column, read_number
 
 MAX_CATEGORIES = 1000
 """More different texts than this are no category, but names or prose."""
@@ -146,7 +146,9 @@ def infer_features(
             counts = Counter(text for text in (texts[i] for i in learn) if text is not None)
             known = {text for text in texts if text is not None}
             if len(known) > MAX_CATEGORIES or (len(known) > 20 and len(known) > len(texts) / 2):
-                left_out.append((column.name, f"{len(known)} different texts are no categories"))
+                left_out.append(
+                    (column.name, f"{len(known)} different texts are no categories{_stray(column)}")
+                )
             elif not counts:
                 left_out.append((column.name, "no value in the rows to learn from"))
             else:
@@ -173,6 +175,17 @@ def infer_features(
             fill_number = middle if missing else None
             features.append(NumericFeature(name=column.name, fill=fill_number, shift=shift, scale=scale))
     return features, left_out
+
+
+def _stray(column: Column) -> str:
+    """Say which cell keeps a column from being one of numbers, if most of its cells are numbers."""
+    cells = column.texts()
+    others = [i for i, cell in enumerate(cells) if cell is not None and read_number(cell) is None]
+    if len(others) > len(cells) / 2:
+        return ""
+    return (
+        f"; {column.unit} {column.places[others[0]]} holds {str(cells[others[0]])[:40]!r}, which is no number"
+    )
 
 
 def target_scaling(y: NDArray[np.float64]) -> TargetScaling:

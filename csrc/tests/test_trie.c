@@ -19,8 +19,7 @@ static uint32_t random_below(uint32_t bound) {
     return (uint32_t)(next_random(&state) >> 32) % bound;
 }
 
-/* ---- A dictionary, its file, and the slow way to complete ------------------------------------------------
- */
+/* ---- A dictionary, its file, and the slow way to complete --------------------------------------------- */
 
 enum { ENTRIES_MAX = 300, TEXT_ROOM = 600 };
 
@@ -100,8 +99,7 @@ static void compare(const dictionary *d, const mrn_index *index, const char *pre
     }
 }
 
-/* ---- Random dictionaries ----------------------------------------------------------------------------------
- */
+/* ---- Random dictionaries ------------------------------------------------------------------------------ */
 
 static void random_text(char *text) {
     static const char *const letters[] = {"a",        "b",        "A", "c",           "\xc3\xa1",
@@ -147,8 +145,7 @@ static void test_random_dictionaries(void) {
     }
 }
 
-/* ---- Damage
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Damage ------------------------------------------------------------------------------------------- */
 
 static void put32(char *at, uint32_t value) {
     for (int i = 0; i < 4; i++)
@@ -209,8 +206,7 @@ static void test_damage(void) {
     mrn_free(file);
 }
 
-/* ---- Arguments, folding, checksums
- * ------------------------------------------------------------------------- */
+/* ---- Arguments, folding, checksums -------------------------------------------------------------------- */
 
 static void test_arguments(void) {
     static dictionary d = {.count = 3, .texts = {"a", "b\n", ""}, .scores = {1, 1, 1}};

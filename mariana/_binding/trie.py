@@ -47,7 +47,7 @@ class Segment:
         FileFormatError: the bytes break the format; the message says where first.
     """
 
-    __slots__ = ("__weakref__", "_file", "_index", "_pinned", "_spare", "entries", "nbytes")
+    __slots__ = ("_file", "_index", "_pinned", "_spare", "entries", "nbytes")
 
     def __init__(self, file: bytes | mmap.mmap, name: str) -> None:
         self._file = file
@@ -163,7 +163,7 @@ def fold(text: str) -> str:
         InvalidInputError: the text is not clean.
     """
     raw = text.encode("utf-8", "surrogatepass")
-    capacity = 18 * len(raw)  # U+FDFA, the worst, goes from 3 bytes to 33
+    capacity = 11 * len(raw)  # U+FDFA, the worst, goes from 3 bytes to 33
     key, key_bytes = ffi.new("char[]", capacity + 1), ffi.new("size_t *")
     status = lib.mrn_fold(raw, len(raw), key, capacity, key_bytes)
     if status != 0:

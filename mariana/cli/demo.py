@@ -34,9 +34,10 @@ def demo(store: Path | None) -> None:
         if there:
             click.echo(f"{name}: there already")
             continue
+        click.echo(f"{name}: ", nl=False)  # now, so that one sees what is under way
         start = time.perf_counter()
         told = make(found)
-        click.echo(f"{name}: {told} ({time.perf_counter() - start:.1f} s)")
+        click.echo(f"{told} ({time.perf_counter() - start:.1f} s)")
 
 
 def _digits(store: Store) -> str:

@@ -10,7 +10,15 @@ from typing import Any, cast
 
 import click
 
-from mariana.autocomplete import BuildReport, Completion, Fuzzy, Index, build_index, open_index
+from mariana.autocomplete import (
+    LIMIT_MAX,
+    BuildReport,
+    Completion,
+    Fuzzy,
+    Index,
+    build_index,
+    open_index,
+)
 from mariana.cli.options import json_option, settings, store_option
 from mariana.datasets.cities import cities_path
 from mariana.errors import InvalidInputError, NotFoundError
@@ -43,7 +51,7 @@ def index_terms(terms: str, path: Path, *, strict: bool = False, progress: bool 
     Raises:
         InvalidInputError: a line is no entry and ``strict`` was asked for, or no line is one.
     """
-    file = BUNDLED[terms]() if terms in BUNDLED and not Path(terms).exists() else Path(terms)
+    file = BUNDLED[terms]() if terms in BUNDLED else Path(terms)
     skipped: list[tuple[int, str]] = []
     lines: list[int] = []
 
@@ -128,7 +136,9 @@ def index(*, terms: str, name: str, strict: bool, store: Path | None, as_json: b
 @click.command()
 @click.argument("index")
 @click.argument("prefix")
-@click.option("--limit", type=click.IntRange(1, 100), default=10, show_default=True, help="At most so many.")
+@click.option(
+    "--limit", type=click.IntRange(1, LIMIT_MAX), default=10, show_default=True, help="At most so many."
+)
 @click.option(
     "--fuzzy",
     type=click.Choice(["auto", "0", "1", "2"]),
@@ -156,8 +166,8 @@ def complete(*, index: str, prefix: str, limit: int, fuzzy: str, store: Path | N
         return
     width = max([len(_number(completion.score)) for completion in completions], default=0)
     for completion in completions:
-        payload = "" if completion.payload is None else json.dumps(completion.payload, ensure_ascii=False)
-        click.echo(f"{_number(completion.score):>{width}}  {_highlighted(completion)}  {payload}".rstrip())
+        score, payload = _number(completion.score), _shown_payload(completion)
+        click.echo(f"{score:>{width}}  {_highlighted(completion)}  {payload}".rstrip())
 
 
 def _open(index: str, store: Store) -> Index:
@@ -181,6 +191,14 @@ def _as_json(completion: Completion) -> dict[str, Any]:
         "highlights": completion.highlights,
         "payload": completion.payload,
     }
+
+
+def _shown_payload(completion: Completion) -> str:
+    """Return the payload as JSON in which nothing steers a terminal; empty when there is none."""
+    if completion.payload is None:
+        return ""
+    text = json.dumps(completion.payload, ensure_ascii=False)
+    return "".join(part if part.isprintable() else json.dumps(part)[1:-1] for part in text)
 
 
 def _highlighted(completion: Completion) -> str:

@@ -34,7 +34,7 @@ def predict(model: str, data: str, store: Path | None, as_json: bool) -> None:
     the features, or an array of numbers, a line. The answer is CSV; with --json, JSON lines.
 
     \b
-    Examples:
+    Example:
       mariana predict iris flowers.csv
       echo '{"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}' |
         mariana predict iris - --json
@@ -64,7 +64,7 @@ def evaluate(model: str, data: str, target: str | None, store: Path | None, as_j
     Prints accuracy and log-loss for classes; mean absolute error, root mean squared error and R² for numbers.
 
     \b
-    Examples:
+    Example:
       mariana evaluate iris flowers.csv
       mariana evaluate digits digits --target y --json
     """

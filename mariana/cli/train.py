@@ -143,7 +143,7 @@ def train(
     numbers, booleans and texts are understood; missing values may be empty, NA or the like.
 
     \b
-    Examples:
+    Example:
       mariana train iris --target species
       mariana train houses.csv --target price --layers 256,128 --epochs 200
       mariana train digits --target y --name digits-plain

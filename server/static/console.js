@@ -105,6 +105,7 @@ function drawReduced(counts) {
 
 /** Shows the drawing and asks for its digit, at most once a frame; what was under way is given up. */
 function refresh() {
+  $("digit-bars").ariaBusy = true;
   frame ||= requestAnimationFrame(async () => {
     frame = 0;
     drawPad();
@@ -130,6 +131,7 @@ function refresh() {
 }
 
 function showDigit(prediction) {
+  $("digit-bars").ariaBusy = false;
   $("digit").textContent = prediction?.label ?? "?";
   $("digit").classList.toggle("empty", !prediction);
   $("sure").textContent = prediction ? `${percent(prediction.probability)} sure` : strokes.length ? "" : "nothing drawn";

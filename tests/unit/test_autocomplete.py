@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mariana
-from mariana import Completion, FileFormatError, InvalidInputError, NotFoundError, StoreError
+from mariana import Completion, FileFormatError, InvalidInputError, NotFoundError, StoreError, reference
 from mariana.autocomplete import QUERY_MAX
 from mariana.errors import OutOfRangeError
 
@@ -106,6 +106,7 @@ def test_scores(tmp_path: Path, score: object, expected: float | None) -> None:
         {"text": "a", "payload": {1, 2}},
         {"text": "a", "payload": float("nan")},
         {"text": "a", "payload": "\ud800"},
+        {"text": "a", "payload": json.loads("[" * 300 + "]" * 300)},
         {"text": "a", "payload": "x" * 70_000},
     ],
 )
@@ -150,6 +151,18 @@ def test_many_texts_with_one_key(tmp_path: Path) -> None:
     assert len(index) == 20_000
     assert texts(index, "ab", limit=3) == variants[:-4:-1]
     assert texts(index, "abc") == []
+
+
+def test_a_segment_of_more_than_16_mib(tmp_path: Path) -> None:
+    entries = [(f"{n % 7}{n}", n % 50) for n in range(300)]
+    mariana.build_index(tmp_path, ({"text": t, "score": s, "payload": t * 16_000} for t, s in entries))
+    index = mariana.open_index(tmp_path)
+    assert index.nbytes > 1 << 24, "its places take 4 bytes"
+    for prefix in ("", "3", "12", "299"):
+        for limit in (1, 100):
+            found = index.complete(prefix, limit)
+            assert [(c.text, c.score) for c in found] == reference.complete(entries, prefix, limit)
+    assert index.complete("4298")[0].payload == "4298" * 16_000
 
 
 def test_an_empty_index_answers_nothing(tmp_path: Path) -> None:
@@ -307,6 +320,26 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
         mariana.build_index(tmp_path / "file", ENTRIES)
 
 
+def test_a_path_that_is_too_long(tmp_path: Path) -> None:
+    for use in (mariana.open_index, lambda path: mariana.build_index(path, ENTRIES)):
+        with pytest.raises(StoreError, match="too long"):
+            use(tmp_path / ("x" * 5000))
+
+
+def test_builders_at_once_publish_one_after_the_other(tmp_path: Path) -> None:
+    def work(name: str) -> None:
+        for _ in range(10):
+            mariana.build_index(tmp_path, [(name, 1)])
+            assert len(mariana.open_index(tmp_path)) == 1
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["segment-00000030.mrx"]
+
+
 def test_nothing_is_left_when_the_entries_fail(tmp_path: Path) -> None:
     def entries() -> object:
         yield ("a", 1)
@@ -318,7 +351,21 @@ def test_nothing_is_left_when_the_entries_fail(tmp_path: Path) -> None:
 
 
 def test_payloads_come_back_as_given(tmp_path: Path) -> None:
-    values = [0, -1.5, True, False, "", "ü\u2028", [], {}, {"a": [1, {"b": None}]}, 2**70, "x" * 60_000]
+    nested = json.loads("[" * 200 + "]" * 200)
+    values = [
+        nested,
+        0,
+        -1.5,
+        True,
+        False,
+        "",
+        "ü\u2028",
+        [],
+        {},
+        {"a": [1, {"b": None}]},
+        2**70,
+        "x" * 60_000,
+    ]
     mariana.build_index(tmp_path, ({"text": f"k{n:02}", "payload": v} for n, v in enumerate(values)))
     found = {c.text: c.payload for c in mariana.open_index(tmp_path).complete("k", limit=100)}
     assert json.dumps([found[f"k{n:02}"] for n in range(len(values))]) == json.dumps(values)

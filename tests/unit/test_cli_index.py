@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,34 @@ def test_files_without_an_entry_are_refused(
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
+def test_a_line_without_end_is_refused_before_it_is_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"bomb.{kind}.gz"
+    path.write_bytes(gzip.compress(b"good\n" + b"a" * (32 << 20), 1))
+    tracemalloc.start()
+    result = run(tmp_path, "index", str(path), "--name", "x")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(result.exception, InvalidInputError)
+    assert f"{path}: line 2 has " in str(result.exception)
+    assert most < 16 << 20
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_quote_that_is_never_closed_is_named_where_it_begins(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('a,1\n"b,2\nc,3\nd,4\n')
+    assert [bad["line"] for bad in document(tmp_path, "index", str(path), "--name", "x")["skipped"]] == [2]
+
+
+def test_a_folder_named_as_a_bundled_set_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cities").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert document(tmp_path, "index", "cities", "--name", "x")["entries"] >= 30_000
+
+
 def test_a_rebuild_that_fails_keeps_the_old_index(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Saigon\n")
     document(tmp_path, "index", str(tmp_path / "a.txt"), "--name", "x")
@@ -137,6 +166,16 @@ def test_complete_for_people(tmp_path: Path) -> None:
     assert isinstance(run(tmp_path, "complete", "x", "sai", "--fuzzy", "1").exception, InvalidInputError)
     assert run(tmp_path, "complete", "x", "sai", "--limit", "0").exit_code == 2
     assert run(tmp_path, "complete", "x", "sai", "--fuzzy", "3").exit_code == 2
+
+
+def test_a_payload_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    payload = {"a": "é東\x9b31m\u202e\U000e0001"}
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "x", "payload": payload}), encoding="ascii")
+    run(tmp_path, "index", str(tmp_path / "a.jsonl"), "--name", "x")
+    shown = run(tmp_path, "complete", "x", "x").output.strip()
+    assert shown.isprintable()
+    assert json.loads(shown.split(maxsplit=2)[2]) == payload
+    assert "é東" in shown
 
 
 def test_the_cities_that_ship(tmp_path: Path) -> None:

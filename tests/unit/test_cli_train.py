@@ -228,6 +228,10 @@ def test_columns_of_every_kind() -> None:
     assert (by_name["c"].categories, by_name["c"].fill) == (("x", "y"), "x")
     assert by_name["name"].fill is None
     assert left_out == [("void", "no value in the rows to learn from")]
+    numbers = "n\n" + "\n".join(f"{i}.5" for i in range(50)) + "\n1.2.3\n"
+    assert infer_features(read_csv("t.csv", numbers.encode()).columns.values(), np.arange(50))[1] == [
+        ("n", "51 different texts are no categories; line 52 holds '1.2.3', which is no number")
+    ]
     many = read_csv("t.csv", ("t\n" + "\n".join(f"text {i}" for i in range(50)) + "\n").encode())
     assert infer_features(many.columns.values(), np.arange(50))[1] == [
         ("t", "50 different texts are no categories")
@@ -298,6 +302,7 @@ def _npz(**arrays: np.ndarray) -> bytes:
         ("a.npz", _npz(x=np.zeros((3, 2)), y=np.zeros(2)), "y must be"),
         ("a.npz", _npz(x=np.zeros((3, 2)), y=np.array([1j, 0, 0])), "y must be"),
     ],
+    ids=lambda value: "" if isinstance(value, bytes) else value,  # archives hold the time
 )
 def test_bad_files_are_told(tmp_path: Path, name: str, data: bytes, complaint: str) -> None:
     (tmp_path / name).write_bytes(data)

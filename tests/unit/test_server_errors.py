@@ -84,7 +84,7 @@ GOOD = '"x0": 1, "x1": 2, "x2": 3'
         (_rows("{}"), 400, "/instances/1"),
         (_rows("null"), 400, "/instances/1"),
         (_record(GOOD), 400, "/instances/0/x3"),
-        (_record(f'{GOOD}, "{MARK}": 4'), 400, "/instances/0"),
+        (_record(f'{GOOD}, "x3": 4, "{MARK}": 4'), 400, "/instances/0"),
         (_record(f'{GOOD}, "x3": 4, "{MARK}\\ud800": 4'), 400, "/instances/0"),
         (_record(f'{GOOD}, "x3": true'), 400, "/instances/0/x3"),
         (_record(f'{GOOD}, "x3": "{MARK}"'), 400, "/instances/0/x3"),
