@@ -7,6 +7,7 @@ library reuse its buffers: ours `bind`, NumPy `out=`, ONNX Runtime an I/O bindin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,11 @@ BARS = {  # (shape, batch, what) -> ours / best peer
 def weights_of(shape: tuple[int, ...]) -> Weights:
     rng = np.random.default_rng(1)
     return [
-        ((rng.standard_normal((a, b)) / np.sqrt(a)).astype(np.float32), rng.standard_normal(b).astype(np.float32))
-        for a, b in zip(shape, shape[1:], strict=False)
+        (
+            (rng.standard_normal((a, b)) / np.sqrt(a)).astype(np.float32),
+            rng.standard_normal(b).astype(np.float32),
+        )
+        for a, b in pairwise(shape)
     ]
 
 
@@ -89,7 +93,11 @@ def onnx_runtime(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 |
         nodes.append(helper.make_node("Gemm", [name, f"w{i}", f"b{i}"], [f"sum{i}"]))
         last = i == len(weights) - 1
         name = "y" if last else f"h{i}"
-        nodes.append(helper.make_node("Softmax" if last else "Relu", [f"sum{i}"], [name], **({"axis": 1} if last else {})))
+        nodes.append(
+            helper.make_node(
+                "Softmax" if last else "Relu", [f"sum{i}"], [name], **({"axis": 1} if last else {})
+            )
+        )
     ends = [
         helper.make_tensor_value_info(end, TensorProto.FLOAT, ["batch", width])
         for end, width in (("x", x.shape[1]), ("y", len(weights[-1][1])))
@@ -98,7 +106,9 @@ def onnx_runtime(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 |
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     yield lambda: session.run(None, {"x": x})[0], None
 
     y = np.empty((len(x), len(weights[-1][1])), np.float32)
@@ -155,7 +165,10 @@ def _tflite(weights: Weights, batch: int) -> bytes:
 
     h = tensor("x", (batch, len(weights[0][0])))
     for i, (weight, bias) in enumerate(weights):
-        w, b = tensor(f"w{i}", weight.T.shape, np.ascontiguousarray(weight.T)), tensor(f"b{i}", bias.shape, bias)
+        w, b = (
+            tensor(f"w{i}", weight.T.shape, np.ascontiguousarray(weight.T)),
+            tensor(f"b{i}", bias.shape, bias),
+        )
         to = tensor(f"h{i}", (batch, len(bias)))
         options = schema.FullyConnectedOptionsT()
         if i < len(weights) - 1:

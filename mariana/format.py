@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, BinaryIO, Literal, Self
 
 import numpy as np
 import safetensors
@@ -31,10 +33,12 @@ from pydantic import (
 
 from mariana.errors import FileFormatError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 """The version written; readers refuse a higher one."""
 
 METADATA_KEY = "mariana"
+_MAX_HEADER = 100_000_000  # as the safetensors package has it
+_DAMAGED = "not a safetensors file, or a damaged one"
 MAX_COLUMNS = 1 << 20
 MAX_UNITS = 1 << 20
 
@@ -99,10 +103,10 @@ class DenseLayer(_Part):
 
     kind: Literal["dense"] = "dense"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]
-    inputs: Annotated[int, Field(ge=1, le=MAX_COLUMNS)]
-    units: Annotated[int, Field(ge=1, le=MAX_UNITS)]
+    inputs: Annotated[StrictInt, Field(ge=1, le=MAX_COLUMNS)]
+    units: Annotated[StrictInt, Field(ge=1, le=MAX_UNITS)]
     activation: ActivationName = "linear"
-    use_bias: bool = True
+    use_bias: StrictBool = True
 
 
 class TargetScaling(_Part):
@@ -187,13 +191,11 @@ class ModelMetadata(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        names = [feature.name for feature in self.features]
-        if len(set(names)) != len(names):
-            raise ValueError("two features have the same name")
+        for things, which in ((self.features, "features"), (self.layers, "layers")):
+            if len({thing.name for thing in things}) != len(things):
+                raise ValueError(f"two {which} have the same name")
         if math.prod(self.input_shape) != self.columns:
             raise ValueError(f"input_shape {self.input_shape} does not hold {self.columns} features")
-        if len({layer.name for layer in self.layers}) != len(self.layers):
-            raise ValueError("two layers have the same name")
         width = self.encoded_columns
         for layer in self.layers:
             if layer.inputs != width:
@@ -205,20 +207,25 @@ class ModelMetadata(_Part):
             self._check_classification()
         elif self.labels:
             raise ValueError("a regression model has no class labels")
-        if self.target_scaling is not None and (
-            self.task != "regression"
-            or len(self.target_scaling.shift) != width
-            or len(self.target_scaling.scale) != width
-        ):
-            raise ValueError(f"target_scaling belongs to regression and needs {width} shifts and scales")
+        if self.target_scaling is not None:
+            self._check_scaling(self.target_scaling)
+        self._check_golden()
+        return self
+
+    def _check_golden(self) -> None:
         rows = self.golden.inputs
         if (
             len(rows) != len(self.golden.outputs)
             or any(len(row) != self.columns for row in rows)
-            or any(len(row) != width for row in self.golden.outputs)
+            or any(len(row) != self.outputs for row in self.golden.outputs)
         ):
             raise ValueError("the golden inputs and outputs do not fit the network")
-        return self
+
+    def _check_scaling(self, scaling: TargetScaling) -> None:
+        if self.task != "regression" or not len(scaling.shift) == len(scaling.scale) == self.outputs:
+            raise ValueError(
+                f"target_scaling belongs to regression and needs {self.outputs} shifts and scales"
+            )
 
     def _check_classification(self) -> None:
         last = self.layers[-1]
@@ -255,14 +262,14 @@ def to_bytes(metadata: ModelMetadata, tensors: dict[str, NDArray[np.float32]]) -
         tensors: float32 arrays of the shapes that ``metadata.tensor_shapes()`` says.
 
     Raises:
-        FileFormatError: the tensors do not fit the metadata or are not finite.
+        FileFormatError: the metadata is not consistent, or the tensors do not fit it or are not finite.
     """
-    arrays = {name: np.ascontiguousarray(tensor, dtype="<f4") for name, tensor in tensors.items()}
+    arrays = {name: np.ascontiguousarray(tensors[name], dtype="<f4") for name in sorted(tensors)}
     _check_tensors("model", metadata, arrays)
-    metadata = metadata.model_copy(
-        update={"tensors": {n: hashlib.sha256(a.tobytes()).hexdigest() for n, a in sorted(arrays.items())}}
-    )
-    return safetensors.numpy.save(arrays, metadata={METADATA_KEY: metadata.model_dump_json()})
+    checksums = {name: _sha256(array) for name, array in arrays.items()}
+    document = metadata.model_copy(update={"tensors": checksums}).model_dump_json()
+    _parse_metadata("model", document)  # model_copy and model_construct check nothing
+    return safetensors.numpy.save(arrays, metadata={METADATA_KEY: document})
 
 
 def read_model(path: str | Path) -> ModelFile:
@@ -273,47 +280,91 @@ def read_model(path: str | Path) -> ModelFile:
         OSError: the file cannot be read.
     """
     path = Path(path)
-    if not path.is_file() and path.exists():
-        raise FileFormatError(f"{path}: not a regular file; a model file is named model.safetensors")
-    data = path.read_bytes()
-    metadata = _read_metadata(path, data)
-    tensors = {name: np.ascontiguousarray(array) for name, array in safetensors.numpy.load(data).items()}
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # or a pipe would block here
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileFormatError(f"{path}: not a regular file; a model file is named model.safetensors")
+        header = _read_header(path, file, status.st_size)
+        metadata = _read_metadata(path, header)
+        # Only now is it known how much the rest may be: nothing is read on the word of a length alone.
+        found, wanted = status.st_size - len(header), 4 * metadata.parameters
+        if found != wanted:
+            raise FileFormatError(f"{path}: the tensors must take {wanted} bytes, found {found}")
+        try:
+            views = safetensors.deserialize(header + file.read())  # type: ignore[no-untyped-call] # has no types
+        except safetensors.SafetensorError as error:
+            raise FileFormatError(f"{path}: {_DAMAGED}: {_short(error)}") from None
+        except MemoryError:
+            raise FileFormatError(f"{path}: {found} bytes of tensors do not fit into memory") from None
+    tensors = {}
+    for name, view in views:
+        if view["dtype"] != "F32":
+            raise FileFormatError(f"{path}: tensor {_short(name)!r} must be F32, found {view['dtype']}")
+        tensors[name] = (
+            np.frombuffer(view["data"], "<f4").astype(np.float32, copy=False).reshape(view["shape"])
+        )
     _check_tensors(str(path), metadata, tensors)
     for name, array in tensors.items():
-        if hashlib.sha256(array.tobytes()).hexdigest() != metadata.tensors.get(name):
+        if _sha256(array) != metadata.tensors.get(name):
             raise FileFormatError(
                 f"{path}: tensor {name!r} is damaged: its SHA-256 is not the one in the metadata"
             )
     return ModelFile(metadata, tensors)
 
 
-def _read_metadata(path: Path, data: bytes) -> ModelMetadata:
+def _read_header(path: Path, file: BinaryIO, size: int) -> bytes:
+    """Return the start of a safetensors file: 8 bytes that say how long the header is, and the header."""
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > min(size - 8, _MAX_HEADER):
+        raise FileFormatError(
+            f"{path}: {_DAMAGED}: its header is said to have {length} bytes, the file has {size}"
+        )
+    return start + file.read(length)
+
+
+def _read_metadata(path: Path, header: bytes) -> ModelMetadata:
     try:
-        safetensors.deserialize(data)
-    except safetensors.SafetensorError as error:
-        raise FileFormatError(f"{path}: not a safetensors file, or a damaged one: {error}") from None
-    header_bytes = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + header_bytes])
-    text = (header.get("__metadata__") or {}).get(METADATA_KEY)
-    if text is None:
+        parts = json.loads(header[8:])
+        document = (parts.get("__metadata__") or {}).get(METADATA_KEY)
+    except (ValueError, RecursionError, AttributeError):  # not JSON, too deep, no object
+        raise FileFormatError(f"{path}: {_DAMAGED}: its header is no JSON object") from None
+    if not isinstance(document, str):
         raise FileFormatError(
             f"{path}: no {METADATA_KEY!r} metadata; this safetensors file is not a Mariana model"
         )
+    return _parse_metadata(str(path), document)
+
+
+def _parse_metadata(path: str, text: str) -> ModelMetadata:
+    """Return the metadata that a JSON document holds; the version is looked at first."""
     try:
         document = json.loads(text)
-        version = document.get("format_version") if isinstance(document, dict) else None
     except (ValueError, RecursionError):
         raise FileFormatError(f"{path}: the {METADATA_KEY!r} metadata is not JSON") from None
+    version = document.get("format_version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise FileFormatError(
-            f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest known here; update Mariana"
+            f"{path}: format version {_short(version)} is newer than {FORMAT_VERSION}, "
+            "the newest known here; update Mariana"
         )
     try:
         return ModelMetadata.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "metadata"
-        raise FileFormatError(f"{path}: {where}: {first['msg']}") from None
+        raise FileFormatError(f"{path}: {_short(where)}: {_short(first['msg'])}") from None
+
+
+def _sha256(array: NDArray[np.float32]) -> str:
+    return hashlib.sha256(array.astype("<f4", copy=False).data).hexdigest()
+
+
+def _short(thing: object) -> str:
+    """Return a text for a message: one line, not longer than a reader likes."""
+    text = " ".join(str(thing).split())
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def _check_tensors(path: str, metadata: ModelMetadata, tensors: dict[str, NDArray[np.float32]]) -> None:
@@ -324,9 +375,9 @@ def _check_tensors(path: str, metadata: ModelMetadata, tensors: dict[str, NDArra
         found = tensors[name]
         if found.dtype != np.float32 or found.shape != shape:
             raise FileFormatError(
-                f"{path}: tensor {name!r} must be float32 {shape}, found {found.dtype} {found.shape}"
+                f"{path}: tensor {name!r} must be float32 {shape}, found {found.dtype} {_short(found.shape)}"
             )
         if not np.isfinite(found).all():
             raise FileFormatError(f"{path}: tensor {name!r} holds a number that is not finite")
     if extra := sorted(tensors.keys() - shapes.keys()):
-        raise FileFormatError(f"{path}: tensor {extra[0]!r} belongs to no layer")
+        raise FileFormatError(f"{path}: tensor {_short(extra[0])!r} belongs to no layer")

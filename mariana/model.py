@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mariana._binding import choose_isa
 from mariana._binding.dense import Layer, Network, Tables
-from mariana.errors import FileFormatError, InvalidInputError, NotFoundError, OutOfRangeError
+from mariana.errors import FileFormatError, InvalidInputError, KernelError, NotFoundError, OutOfRangeError
 from mariana.format import CategoricalFeature, Feature, ModelFile, ModelMetadata, read_model
 from mariana.settings import Settings
 from mariana.store import MODEL_FILE, versions_in
@@ -76,7 +76,12 @@ def load_model(path: str | Path, *, isa: str | None = None) -> Model:
     """
     found = _find(Path(path))
     file = read_model(found)
-    model = Model(file, isa=isa)
+    try:
+        model = Model(file, isa=isa)
+    except KernelError as error:
+        if error.status == "E_ISA":
+            raise
+        raise FileFormatError(f"{found}: {error}") from None
     _check_golden(found, model)
     return model
 
@@ -161,9 +166,8 @@ class Model:
         """
         for name, array, width in (("x", x, self.columns), ("y", y, self.outputs)):
             if (
-                not isinstance(array, np.ndarray)
+                not isinstance(array, np.ndarray)  # type: ignore[redundant-expr] # callers may not be typed
                 or array.dtype != _FLOAT32
-                or not array.dtype.isnative
                 or array.ndim != 2
                 or array.shape[1] != width
                 or not array.flags.c_contiguous
@@ -182,8 +186,8 @@ class Model:
     def encode(self, records: Sequence[Mapping[str, object]]) -> Float32:
         """Turn rows with names into the matrix that :meth:`predict` takes.
 
-        A value may be missing (the key is not there, None, NaN, or a category that is not in the
-        model's list) where the feature has a substitute.
+        A value may be missing (the key is not there, None, or a category that is not in the model's
+        list) where the feature has a substitute.
 
         Args:
             records: rows; numbers for numeric features, True or False for boolean ones, strings
@@ -195,7 +199,7 @@ class Model:
         Raises:
             InvalidInputError: a name is unknown, a value is missing or has the wrong type;
                 ``pointer`` says where, for example ``/3/sepal_length``.
-            OutOfRangeError: a number does not fit float32.
+            OutOfRangeError: a number is not finite or does not fit float32; a category is unknown.
         """
         readers = self._readers
         x = np.empty((len(records), len(readers)), np.float32)
@@ -214,7 +218,7 @@ class Model:
                     found += 1
                 row.append(reader.read(value, i))
             if found != len(record):
-                self._refuse_unknown(record, i)
+                self._refuse_unknown(i)
             x[i] = row
         return x
 
@@ -282,12 +286,11 @@ class Model:
             )
         return rows
 
-    def _refuse_unknown(self, record: Mapping[str, object], row: int) -> None:
-        name = next(str(key) for key in record if key not in self._readers)
+    def _refuse_unknown(self, row: int) -> None:
         known = ", ".join(list(self._readers)[:10]) + (", ..." if len(self._readers) > 10 else "")
         raise InvalidInputError(
-            f"row {row} has a value for {name[:64]!r}, which is no feature of this model; there are: {known}",
-            pointer=_pointer(row, name),
+            f"row {row} names something that is no feature of this model; there are: {known}",
+            pointer=f"/{row}",
         )
 
 
@@ -310,12 +313,9 @@ class _Reader:
             if isinstance(value, float | int | np.floating | np.integer) and not isinstance(value, bool):
                 if -_FLOAT32_MAX <= value <= _FLOAT32_MAX:
                     return float(value)
-                if value == value:  # noqa: PLR0124 - not NaN
-                    raise OutOfRangeError(
-                        f"row {row}: {self._name!r} is not finite or does not fit float32",
-                        pointer=self._at(row),
-                    )
-                return self._missing(row)
+                raise OutOfRangeError(
+                    f"row {row}: {self._name!r} is not finite or does not fit float32", pointer=self._at(row)
+                )
             expected = "a number"
         elif self._kind == "boolean":
             if isinstance(value, bool | np.bool_):
@@ -326,7 +326,7 @@ class _Reader:
                 index = self._indexes.get(value)
                 return self._missing(row, known=True) if index is None else index
             expected = "a string"
-        if value is None or (isinstance(value, float) and math.isnan(value)):
+        if value is None:
             return self._missing(row)
         raise InvalidInputError(
             f"row {row}: {self._name!r} must be {expected}, got {type(value).__name__}", pointer=self._at(row)

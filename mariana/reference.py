@@ -7,8 +7,59 @@ Nothing here is fast, and nothing here shares code with what it checks.
 from __future__ import annotations
 
 import functools
+import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+
+# ---- Dense networks ----------------------------------------------------------------------------------------
+
+
+def encode(
+    row: Sequence[float],
+    categories: Sequence[int] | None = None,
+    fill: Sequence[float] | None = None,
+    shift: Sequence[float] | None = None,
+    scale: Sequence[float] | None = None,
+) -> list[float]:
+    """Return what the first layer sees of a raw row; ``mrn_network`` in ``csrc/mrn.h`` explains the tables."""
+    encoded: list[float] = []
+    for column, given in enumerate(row):
+        value = fill[column] if fill is not None and math.isnan(given) else given
+        count = categories[column] if categories is not None else 0
+        encoded += [1.0 if value == i else 0.0 for i in range(count)] if count else [value]
+    if shift is not None:
+        encoded = [value - by for value, by in zip(encoded, shift, strict=True)]
+    if scale is not None:
+        encoded = [value * by for value, by in zip(encoded, scale, strict=True)]
+    return encoded
+
+
+def activate(name: str, sums: Sequence[float]) -> list[float]:
+    """Return an activation of all sums of a layer."""
+    if name == "softmax":
+        highest = max(sums)
+        powers = [math.exp(value - highest) for value in sums]
+        return [power / math.fsum(powers) for power in powers]
+    function: Callable[[float], float] = {
+        "linear": lambda value: value,
+        "relu": lambda value: value if value > 0 else 0.0,
+        "sigmoid": lambda value: 1 / (1 + math.exp(-value)) if value > -700 else 0.0,
+        "tanh": math.tanh,
+    }[name]
+    return [function(value) for value in sums]
+
+
+def dense(
+    row: Sequence[float], weight: Sequence[Sequence[float]], bias: Sequence[float] | None, activation: str
+) -> list[float]:
+    """Return ``activation(row @ weight + bias)``, in double precision, sums exact."""
+    units = range(len(weight[0]))
+    sums = [
+        math.fsum([value * weight[k][unit] for k, value in enumerate(row)] + ([bias[unit]] if bias else []))
+        for unit in units
+    ]
+    return activate(activation, sums)
+
 
 # ---- Autocomplete ------------------------------------------------------------------------------------------
 

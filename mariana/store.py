@@ -13,8 +13,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,19 +64,31 @@ def write_whole(path: Path, data: bytes) -> None:
         StoreError: the disk is full, read-only, or the folder cannot be made.
     """
     with store_errors(f"write {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+        make_folder(path.parent)
+        temporary = _temporary(path.parent)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp made it private
-            os.replace(temporary, path)
+            temporary.replace(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         fsync_directory(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, durably."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        fsync_directory(folder.parent)
+
+
+def _temporary(folder: Path) -> Path:
+    """Return a path that nothing else uses and that no listing shows."""
+    return folder / f".tmp-{secrets.token_hex(8)}"
 
 
 def versions_in(folder: Path) -> list[int]:
@@ -88,6 +100,17 @@ def versions_in(folder: Path) -> list[int]:
         for entry in folder.iterdir()
         if _VERSION.fullmatch(entry.name) and (entry / MODEL_FILE).exists()
     )
+
+
+def _renamed(folder: Path, name: Path) -> bool:
+    """Rename a folder; say no when another one has taken the name meanwhile."""
+    try:
+        folder.rename(name)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            return False
+        raise
+    return True
 
 
 class Store:
@@ -134,26 +157,22 @@ class Store:
         """
         folder = self.path / "models" / check_name(name)
         with store_errors(f"publish model {name!r} in {self.path}"):
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
+            make_folder(folder)
+            temporary = _temporary(folder)
             try:
-                os.chmod(temporary, 0o755)  # mkdtemp made it private
                 write_whole(temporary / MODEL_FILE, data)
-                while True:
-                    version = (
-                        max([0, *(int(p.name) for p in folder.iterdir() if _VERSION.fullmatch(p.name))]) + 1
-                    )
-                    try:
-                        os.rename(temporary, folder / str(version))
-                        break
-                    except OSError as error:
-                        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                            raise
+                version = self._next_version(folder)
+                while not _renamed(temporary, folder / str(version)):
+                    version = self._next_version(folder)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
             fsync_directory(folder)
         return folder / str(version) / MODEL_FILE
+
+    @staticmethod
+    def _next_version(folder: Path) -> int:
+        return max((int(p.name) for p in folder.iterdir() if _VERSION.fullmatch(p.name)), default=0) + 1
 
     def index_names(self) -> list[str]:
         """Return the names of the indexes, sorted."""

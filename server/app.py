@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypedDict
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,9 +37,8 @@ def create_app(settings: Settings | None = None) -> Application:
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[_Lifespan]:
         state = load_state(settings)
-        router = APIRouter()
-        schemas = predict.add_routes(router, state, settings)
-        for part in (router, complete.router, models.router, health.router, pages.make_router()):
+        predictions, schemas = predict.make_router(state, settings)
+        for part in (predictions, complete.router, models.router, health.router, pages.make_router()):
             app.include_router(part)
         app.schemas = schemas | error_schemas()
         try:

@@ -46,9 +46,9 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         422: "a value is out of its range",
     }
     schema = {"$ref": REF.format(model=ProblemDetails.__name__)}
-    return {
-        s: {"description": descriptions[s], "content": {MEDIA_TYPE: {"schema": schema}}} for s in statuses
-    }
+    told: dict[int | str, str] = {status: descriptions[status] for status in statuses}
+    told["default"] = "any other error"
+    return {s: {"description": text, "content": {MEDIA_TYPE: {"schema": schema}}} for s, text in told.items()}
 
 
 def error_schemas() -> dict[str, Any]:

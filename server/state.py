@@ -122,7 +122,7 @@ def _without_folder(reason: str, settings: Settings) -> str:
     return reason.replace(f"{settings.store}/", "")
 
 
-def _state(request: Request) -> State:
+async def _state(request: Request) -> State:  # async: FastAPI would take another function to a thread
     return cast(State, request.state.served)
 
 

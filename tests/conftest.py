@@ -1,9 +1,12 @@
 """What tests of several kinds share."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from mariana.autocomplete import build_index
 from mariana.format import (
@@ -17,7 +20,12 @@ from mariana.format import (
     TrainingRecord,
     to_bytes,
 )
+from mariana.server import create_app
+from mariana.settings import Settings
 from mariana.store import Store
+
+hypothesis.settings.register_profile("mariana", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("mariana")  # no timing assertions, and the same cases in every run
 
 
 def classifier_bytes(
@@ -61,6 +69,12 @@ def regressor_bytes() -> bytes:
 
 
 @pytest.fixture(scope="session")
+def make_classifier() -> Callable[..., bytes]:
+    """The function that makes the bytes of a classification model."""
+    return classifier_bytes
+
+
+@pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with models `tiny` (two versions) and `price`, and the index `towns`. Do not write in it."""
     path = tmp_path_factory.mktemp("tiny") / "store"
@@ -78,3 +92,10 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def client(tiny_store: Path) -> Iterator[TestClient]:
+    """A client of the application over `tiny_store`, in this process."""
+    with TestClient(create_app(Settings(store=tiny_store, max_values=1000))) as client:
+        yield client

@@ -1,14 +1,25 @@
-"""From raw rows to what a network sees, exactly as the model file says it."""
+"""From the columns of a table to what a network sees, exactly as the model file says it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mariana.errors import InvalidInputError
-from mariana.format import Feature
+from mariana.format import BooleanFeature, CategoricalFeature, Feature, NumericFeature, TargetScaling
+from mariana.tables import Column, read_number
+
+MAX_CATEGORIES = 1000
+"""More different texts than this are no category, but names or prose."""
+
+MAX_CLASSES = 10_000
+
+Task = Literal["classification", "regression"]
 
 
 def encode(features: Sequence[Feature], raw: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -50,3 +61,155 @@ def encode(features: Sequence[Feature], raw: NDArray[np.float64]) -> NDArray[np.
         else:
             parts.append(((column - feature.shift) * feature.scale)[:, None])
     return np.concatenate(parts, axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is to be predicted.
+
+    Attributes:
+        task: classification or regression.
+        y: (rows,) class indices, or numbers.
+        labels: of the classes.
+    """
+
+    task: Task
+    y: NDArray[Any]
+    labels: tuple[int | str, ...] = ()
+
+
+def infer_target(column: Column, task: Literal["auto", "classification", "regression"] = "auto") -> Target:
+    """Read the column that is to be predicted; none of its cells is missing.
+
+    ``auto`` takes texts, booleans and up to 20 different whole numbers as classes, other numbers as values. Labels are
+    texts, or whole numbers where all are written as such, sorted.
+
+    Raises:
+        InvalidInputError: fewer than two classes, or texts where numbers are wanted.
+    """
+    if task == "auto":
+        task = (
+            "regression"
+            if column.kind == "numeric" and not _few_whole(column.numbers("numeric"))
+            else "classification"
+        )
+    if task == "regression":
+        if column.kind != "numeric":
+            raise InvalidInputError(
+                f"column {column.name!r} does not hold numbers alone, so it cannot be the target of a regression"
+            )
+        y = column.numbers("numeric")
+        if not np.isfinite(y.astype(np.float32)).all() or not np.ptp(y):
+            raise InvalidInputError(
+                f"column {column.name!r} must hold at least two different numbers within the range of float32"
+            )
+        return Target("regression", y)
+    texts = [text for text in column.texts() if text is not None]
+    known = set(texts)
+    labels: list[int | str] = sorted(known)
+    if all(_is_whole(text) for text in known):
+        labels = sorted(int(text) for text in known)
+    if len(labels) < 2:
+        raise InvalidInputError(
+            f"column {column.name!r} holds only {', '.join(known)[:60]!r}: a classifier needs at least two classes"
+        )
+    if len(labels) > MAX_CLASSES:
+        raise InvalidInputError(
+            f"column {column.name!r} holds {len(labels)} different values: that is no set of classes "
+            f"(at most {MAX_CLASSES}); for numbers use --task regression"
+        )
+    index = {str(label): i for i, label in enumerate(labels)}
+    return Target("classification", np.array([index[text] for text in texts], np.int64), tuple(labels))
+
+
+def infer_features(
+    columns: Iterable[Column], learn: NDArray[np.int64]
+) -> tuple[list[Feature], list[tuple[str, str]]]:
+    """Choose how each column becomes what a network sees.
+
+    Numbers and booleans are standardised to mean 0 and variance 1, texts become one column a category. A column that
+    misses a value somewhere gets a substitute: the median, or the most frequent value. Means, medians and the like
+    are those of the rows that are learned from.
+
+    Args:
+        columns: of the table, without the target.
+        learn: numbers of the rows that are learned from.
+
+    Returns:
+        The features, and the columns left out with the reason.
+    """
+    features: list[Feature] = []
+    left_out = []
+    for column in columns:
+        if column.kind == "categorical":
+            texts = column.texts()
+            counts = Counter(text for text in (texts[i] for i in learn) if text is not None)
+            known = {text for text in texts if text is not None}
+            if len(known) > MAX_CATEGORIES or (len(known) > 20 and len(known) > len(texts) / 2):
+                left_out.append(
+                    (column.name, f"{len(known)} different texts are no categories{_stray(column)}")
+                )
+            elif not counts:
+                left_out.append((column.name, "no value in the rows to learn from"))
+            else:
+                most = min(counts, key=lambda text: (-counts[text], text))
+                fill = most if None in texts else None
+                features.append(
+                    CategoricalFeature(name=column.name, categories=tuple(sorted(known)), fill=fill)
+                )
+            continue
+        values = column.numbers(column.kind)
+        seen = values[learn]
+        seen = seen[~np.isnan(seen)]
+        if not len(seen):
+            left_out.append((column.name, "no value in the rows to learn from"))
+            continue
+        middle = float(np.median(seen))
+        filled = np.where(np.isnan(values[learn]), middle, values[learn])
+        shift, scale = _standardisation(filled)
+        missing = bool(np.isnan(values).any())
+        if column.kind == "boolean":
+            fill_boolean = middle >= 0.5 if missing else None
+            features.append(BooleanFeature(name=column.name, fill=fill_boolean, shift=shift, scale=scale))
+        else:
+            fill_number = middle if missing else None
+            features.append(NumericFeature(name=column.name, fill=fill_number, shift=shift, scale=scale))
+    return features, left_out
+
+
+def _stray(column: Column) -> str:
+    """Say which cell keeps a column from being one of numbers, if most of its cells are numbers."""
+    cells = column.texts()
+    others = [i for i, cell in enumerate(cells) if cell is not None and read_number(cell) is None]
+    if len(others) > len(cells) / 2:
+        return ""
+    return (
+        f"; {column.unit} {column.places[others[0]]} holds {str(cells[others[0]])[:40]!r}, which is no number"
+    )
+
+
+def target_scaling(y: NDArray[np.float64]) -> TargetScaling:
+    """Return the scaling with which a network learns ``(y - mean) / standard deviation``."""
+    shift, scale = _standardisation(y)
+    return TargetScaling(shift=(shift,), scale=(1 / scale,))
+
+
+def _standardisation(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return mean and 1 / standard deviation; a constant keeps its scale, so that it becomes 0."""
+    with np.errstate(over="ignore"):
+        mean, deviation = float(np.mean(values)), float(np.std(values))
+    constant = deviation <= 1e-6 * abs(mean) or not 1e-30 < deviation < 1e30  # float32 tells no more apart
+    return mean, 1.0 if constant else 1 / deviation
+
+
+def _few_whole(numbers: NDArray[np.float64]) -> bool:
+    found = np.unique(numbers[~np.isnan(numbers)])
+    return len(found) <= 20 and bool((found == np.floor(found)).all())
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text is a whole number as Python writes it: 07 and +7 are labels of their own."""
+    try:
+        return str(int(text)) == text and abs(int(text)) < 1 << 53
+    except ValueError:
+        return False

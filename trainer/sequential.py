@@ -26,6 +26,7 @@ from .layers import Input, Layer
 from .losses import Loss
 from .metrics import Metric
 from .optimizers import Optimizer
+from .threads import blas_threads
 
 _INFERENCE_ROWS = 1024
 """Rows that predict and evaluate take at once when the caller does not say."""
@@ -279,21 +280,23 @@ class Sequential:
         history = History()
         run = _Run(loss, optimizer, self._measures(y), [history, *progress(verbose), *(callbacks or ())])
         slices = list(data.batches(learn, batch_size))
+        config = optimizer.config()  # now, because callbacks may change the learning rate
         self._start(run, epochs=epochs, steps=len(slices), verbose=verbose)
         order = np.arange(learn)
-        for epoch in range(epochs):
-            for callback in run.callbacks:
-                callback.on_epoch_begin(epoch)
-            if shuffle:
-                self._shuffling_rng.shuffle(order)
-            self.logs = self._epoch(run, x, y, order, slices, epoch)
-            if validation is not None:
-                found = self._measure(*validation, run, None)
-                self.logs |= {f"val_{name}": value for name, value in found.items()}
-            for callback in run.callbacks:
-                callback.on_epoch_end(epoch, self.logs)
-            if self.stop_training:
-                break
+        with blas_threads(self.parameters.size):
+            for epoch in range(epochs):
+                for callback in run.callbacks:
+                    callback.on_epoch_begin(epoch)
+                if shuffle:
+                    self._shuffling_rng.shuffle(order)
+                self.logs = self._epoch(run, x, y, order, slices, epoch)
+                if validation is not None:
+                    found = self._measure(*validation, run, None)
+                    self.logs |= {f"val_{name}": value for name, value in found.items()}
+                for callback in run.callbacks:
+                    callback.on_epoch_end(epoch, self.logs)
+                if self.stop_training:
+                    break
         for callback in run.callbacks:
             callback.on_train_end()
         self._workspaces.clear()
@@ -303,7 +306,7 @@ class Sequential:
             "epochs": self.training.get("epochs", 0) + len(history.epoch),
             "batch_size": batch_size,
             "loss": loss.name,
-            "optimizer": optimizer.config(),
+            "optimizer": config,
             "metrics": _by_split(self.logs),
         }
         return history
@@ -321,7 +324,8 @@ class Sequential:
         """
         loss, optimizer = self._compiled()
         x, y = self._samples(x, y)
-        result = self._measure(x, y, _Run(loss, optimizer, self._measures(y)), batch_size)
+        with blas_threads(self.parameters.size):
+            result = self._measure(x, y, _Run(loss, optimizer, self._measures(y)), batch_size)
         self._workspaces.clear()
         if return_dict:
             return result
@@ -337,7 +341,7 @@ class Sequential:
         flat = self._inputs(x)
         size = _INFERENCE_ROWS if batch_size is None else checks.whole_number("batch_size", batch_size)
         result = np.empty((len(flat), self.layers[-1].units), self.dtype)
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"), blas_threads(self.parameters.size):
             for part in data.batches(len(flat), size):
                 workspace = self._workspace(part.stop - part.start)
                 result[part] = self._forward(flat[part], workspace, len(self.layers))

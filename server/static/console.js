@@ -105,6 +105,7 @@ function drawReduced(counts) {
 
 /** Shows the drawing and asks for its digit, at most once a frame; what was under way is given up. */
 function refresh() {
+  $("digit-bars").ariaBusy = true;
   frame ||= requestAnimationFrame(async () => {
     frame = 0;
     drawPad();
@@ -130,6 +131,7 @@ function refresh() {
 }
 
 function showDigit(prediction) {
+  $("digit-bars").ariaBusy = false;
   $("digit").textContent = prediction?.label ?? "?";
   $("digit").classList.toggle("empty", !prediction);
   $("sure").textContent = prediction ? `${percent(prediction.probability)} sure` : strokes.length ? "" : "nothing drawn";
@@ -225,6 +227,7 @@ new PerformanceObserver((list) => {
 const MOST_FIELDS = 40; // a form with more is no help
 const tryTime = stopwatch($("try-latency"));
 let formModels = [];
+let trying = new AbortController();
 let api = {}; // the OpenAPI document: it holds an example record of each model
 
 function exampleOf(name) {
@@ -272,15 +275,19 @@ async function ask() {
   const instance = record();
   const body = JSON.stringify({ instances: [instance] }).replaceAll("'", "'\\''");
   $("try-curl").textContent = `curl -s ${location.origin}/v1/models/${name}/predict \\\n  -H 'Content-Type: application/json' \\\n  -d '${body}'`;
+  trying.abort();
+  trying = new AbortController();
+  const { signal } = trying;
   const start = performance.now();
   try {
-    const { labels, predictions } = await predict(name, instance);
+    const { labels, predictions } = await predict(name, instance, signal);
     tryTime(performance.now() - start);
     notice($("try-notice"), "");
     const [prediction] = predictions;
     if (prediction.probabilities) bars($("try-bars"), labels)(prediction.probabilities);
     else $("try-bars").replaceChildren(make("li", { className: "value", textContent: [prediction.value].flat().map((v) => v.toPrecision(5)).join(", ") }));
   } catch (error) {
+    if (signal.aborted) return;
     $("try-bars").replaceChildren();
     notice($("try-notice"), error.message);
   }

@@ -103,7 +103,7 @@ function exampleOf(parameter) {
 
 function table(head, rows) {
   const cells = (tag, row) => make("tr", {}, ...row.map((cell) => make(tag, tag === "th" ? { scope: "col" } : {}, cell)));
-  return make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: head.join(", ") },
+  return make("div", { className: "scroll", tabIndex: 0, role: "group", ariaLabel: head.join(", ") },
     make("table", {}, make("thead", {}, cells("th", head)), make("tbody", {}, ...rows.map((row) => cells("td", row)))));
 }
 

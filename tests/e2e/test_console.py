@@ -3,14 +3,19 @@
 The pages are served from server/static, the API is faked here; test_console_live.py asks the real one.
 """
 
+import csv
+import gzip
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
+from mariana.datasets.cities import cities_path
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
@@ -150,11 +155,15 @@ class Site:
         self.predicted: list[tuple[str, Any]] = []
         self.troubles: list[str] = []
         self.down = False
-        page.on(
-            "console", lambda message: self.troubles.append(message.text) if message.type == "error" else None
-        )
+        self.failing = False  # requests fail on purpose, which the browser itself notes
+        page.on("console", self._note)
         page.on("pageerror", lambda error: self.troubles.append(str(error)))
         page.route("**/*", self._serve)
+
+    def _note(self, message: "sync_api.ConsoleMessage") -> None:
+        refused = message.text.startswith("Failed to load resource")
+        if message.type == "error" and not (refused and self.failing):
+            self.troubles.append(message.text)
 
     def _serve(self, route: "sync_api.Route") -> None:
         url = urlsplit(route.request.url)
@@ -329,7 +338,7 @@ def test_what_is_loaded_and_what_is_not(site: Site) -> None:
 
 
 def test_an_empty_store_says_what_to_do(site: Site) -> None:
-    site.models, site.indexes = [], []
+    site.models, site.indexes, site.failing = [], [], True
     page = site.open()
     expect(page.locator("#draw-notice")).to_contain_text("mariana demo")
     expect(page.locator("#city-notice")).to_contain_text("mariana demo")
@@ -338,14 +347,12 @@ def test_an_empty_store_says_what_to_do(site: Site) -> None:
     expect(page.locator("#models")).to_contain_text("mariana train")
     site.drag([(0.3, 0.2), (0.5, 0.8)])
     expect(page.locator("#draw-notice")).to_contain_text("No model named digits")
-    site.troubles.clear()  # the browser itself logs the 404
 
 
 def test_a_server_that_is_gone(site: Site) -> None:
-    site.down = True
+    site.down = site.failing = True
     page = site.open()
     expect(page.locator("#health")).to_have_attribute("data-state", "lost")
-    site.troubles.clear()  # the browser itself logs failed requests
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
@@ -368,3 +375,17 @@ def test_the_api_page_renders_openapi(site: Site) -> None:
     expect(complete.locator(".command")).to_contain_text("/v1/indexes/{name}/complete?q=sai")
     expect(complete).to_contain_text("integer 1..100")
     expect(page.get_by_role("navigation", name="Endpoints").get_by_role("link")).to_have_count(2)
+
+
+def test_the_map_has_a_dot_wherever_there_is_a_city() -> None:
+    drawn, x, y = set(), 0.0, 0.0
+    for command, dx, dy in re.findall(r"([Mm])([\d.]+) ([\d.]+)h0", (STATIC / "world.svg").read_text()):
+        x, y = (float(dx), float(dy)) if command == "M" else (x + float(dx), y + float(dy))
+        drawn.add((int(x), int(y)))
+    with gzip.open(cities_path(), "rt", encoding="utf-8") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        places = [json.loads(row["payload"]) for row in rows]
+    cells = {
+        (int((p["lon"] + 180) // 2.25), int((75 - p["lat"]) // 2.25)) for p in places if -57 <= p["lat"] <= 75
+    }
+    assert drawn == cells

@@ -1,0 +1,333 @@
+"""Tables from files: CSV, Parquet, NumPy archives, and the tables that are bundled."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import importlib
+import io
+import math
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mariana.datasets import BUNDLED
+from mariana.errors import FileFormatError, InvalidInputError, NotFoundError
+from mariana.format import Feature
+
+MISSING = frozenset(("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"))
+"""How a missing value is written in a CSV file."""
+
+_BOOLEANS = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}
+
+Kind = Literal["numeric", "boolean", "categorical"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: from the header.
+        cells: texts as they were written, None where missing; or float64 numbers, NaN where missing.
+        kind: what all cells that are not missing can be read as; numeric before boolean before categorical.
+        unit: what a row is called in messages: line (of a CSV file) or row.
+        places: number of the line or row of each cell.
+    """
+
+    name: str
+    cells: list[str | None] | NDArray[np.float64]
+    kind: Kind
+    unit: str
+    places: Sequence[int]
+
+    def numbers(self, kind: Kind) -> NDArray[np.float64]:
+        """Return the cells as numbers (booleans as 1 and 0), NaN where missing.
+
+        Raises:
+            InvalidInputError: a cell is no number or boolean; the message names its line.
+        """
+        if isinstance(self.cells, np.ndarray):
+            return self.cells
+        numbers = np.empty(len(self.cells))
+        for i, cell in enumerate(self.cells):
+            value = (
+                math.nan if cell is None else read_number(cell) if kind == "numeric" else _BOOLEANS.get(cell)
+            )
+            if value is None:
+                wanted = "a number" if kind == "numeric" else "true or false"
+                self.refuse(i, f"is {str(cell)[:40]!r}, expected {wanted}")
+            numbers[i] = value
+        return numbers
+
+    def texts(self) -> list[str | None]:
+        """Return the cells as texts, None where missing; whole numbers without a point."""
+        if not isinstance(self.cells, np.ndarray):
+            return self.cells
+        if self.kind == "boolean":
+            return [None if math.isnan(v) else "true" if v else "false" for v in self.cells.tolist()]
+        return [
+            None if math.isnan(v) else str(int(v)) if v.is_integer() else repr(v) for v in self.cells.tolist()
+        ]
+
+    def take(self, rows: NDArray[np.int64]) -> Column:
+        """Return the column with these rows alone."""
+        cells = self.cells[rows] if isinstance(self.cells, np.ndarray) else [self.cells[i] for i in rows]
+        return replace(self, cells=cells, places=[self.places[i] for i in rows])
+
+    def refuse(self, row: int, what: str) -> NoReturn:
+        """Raise InvalidInputError about the cell of a row."""
+        raise InvalidInputError(f"{self.unit} {self.places[row]}: {self.name!r} {what}")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table.
+
+    Attributes:
+        name: the file's name without folder and suffixes.
+        columns: by name.
+        rows: number of rows.
+        sha256: of the file's bytes.
+        input_shape: shape of one row of ``x`` in a NumPy archive; else empty.
+    """
+
+    name: str
+    columns: dict[str, Column]
+    rows: int
+    sha256: str
+    input_shape: tuple[int, ...] = ()
+
+    def column(self, name: str) -> Column:
+        """Return a column.
+
+        Raises:
+            InvalidInputError: there is none of that name; the message lists those that are there.
+        """
+        if name not in self.columns:
+            known = ", ".join(list(self.columns)[:10]) + (", ..." if len(self.columns) > 10 else "")
+            raise InvalidInputError(f"{self.name} has no column {name[:64]!r}; there are: {known}")
+        return self.columns[name]
+
+    def take(self, rows: NDArray[np.int64]) -> Table:
+        """Return the table with these rows alone."""
+        columns = {name: column.take(rows) for name, column in self.columns.items()}
+        return replace(self, columns=columns, rows=len(rows))
+
+    def matrix(self, features: Sequence[Feature]) -> NDArray[np.float64]:
+        """Return raw rows as a model takes them: (rows, features).
+
+        A number, 1 or 0 for a boolean, the index of a category; rounded to float32; NaN where it is missing (or no
+        known category) and the feature has a fill.
+
+        Raises:
+            InvalidInputError: a column is not there, or a value is missing where there is no fill, has the wrong
+                type, or does not fit float32; the message names its line.
+        """
+        matrix = np.empty((self.rows, len(features)))
+        for i, feature in enumerate(features):
+            column = self.column(feature.name)
+            if feature.kind == "categorical":
+                index = {category: float(n) for n, category in enumerate(feature.categories)}
+                values = np.array(
+                    [index.get(t, math.nan) if t is not None else math.nan for t in column.texts()]
+                )
+            else:
+                with np.errstate(over="ignore"):
+                    values = column.numbers(feature.kind).astype(np.float32).astype(np.float64)
+                if np.isinf(values).any():
+                    column.refuse(int(np.argmax(np.isinf(values))), "is not finite or does not fit float32")
+            missing = np.isnan(values)
+            if feature.fill is None and missing.any():
+                row = int(np.argmax(missing))
+                text = column.texts()[row]
+                column.refuse(
+                    row,
+                    "is missing, and there is no substitute for it"
+                    if text is None
+                    else f"is {text[:40]!r}, which is none of its categories",
+                )
+            matrix[:, i] = values
+        return matrix
+
+
+def read_table(source: str | Path) -> Table:
+    """Read a table.
+
+    Args:
+        source: a file ``.csv``, ``.tsv`` (both also with ``.gz``), ``.parquet`` or ``.npz`` (arrays ``x`` (rows, ...)
+            and, optionally, ``y`` (rows,)), or the name of a bundled table.
+
+    Raises:
+        NotFoundError: there is no such file and no such bundled table.
+        FileFormatError: the file is damaged or malformed; the message names the line.
+        InvalidInputError: not a kind of file that can be read.
+        OSError: the file cannot be read.
+    """
+    path = Path(source)
+    bundled = {file.name.split(".")[0]: file for file in BUNDLED.values()}
+    if not path.exists() and str(source) in bundled:
+        path = bundled[str(source)]
+    if not path.exists():
+        raise NotFoundError(f"{source}: no such file, and no bundled table; those are: {', '.join(bundled)}")
+    if not path.is_file():
+        raise InvalidInputError(
+            f"{source}: not a regular file; expected .csv[.gz], .tsv[.gz], .parquet or .npz"
+        )
+    suffix = path.suffix if path.suffix != ".gz" else Path(path.stem).suffix
+    readers = {".csv": _read_text, ".tsv": _read_text, ".parquet": _read_parquet, ".npz": _read_npz}
+    if suffix.lower() not in readers:
+        raise InvalidInputError(f"{source}: expected .csv[.gz], .tsv[.gz], .parquet or .npz")
+    return readers[suffix.lower()](str(source), path.read_bytes())
+
+
+def read_csv(name: str, data: bytes) -> Table:
+    """Read the bytes of a CSV file (UTF-8, a header, separated by comma, semicolon or tab).
+
+    Raises:
+        FileFormatError: malformed; the message names the line.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise FileFormatError(f"{name}: line {line} is not UTF-8; save the file as UTF-8") from None
+    first = text[: text.find("\n")] if "\n" in text else text
+    separator = max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        header = [title.strip() for title in next(reader, [])]
+        _check_header(name, header)
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise FileFormatError(
+                    f"{name}: line {reader.line_num} has {len(row)} values, but the header names {len(header)} "
+                    f"columns; put values that hold {separator!r} into double quotes"
+                )
+            rows.append(row)
+            lines.append(reader.line_num)
+    except csv.Error as error:
+        raise FileFormatError(
+            f"{name}: line {reader.line_num}: {error}; see RFC 4180 for how CSV is written"
+        ) from None
+    if not rows:
+        raise FileFormatError(f"{name}: there is a header, but no row")
+    columns = {}
+    for title, cells in zip(header, zip(*rows, strict=True), strict=True):
+        stripped = [cell.strip() for cell in cells]
+        values = [None if cell in MISSING else cell for cell in stripped]
+        columns[title] = Column(title, values, _kind(values), "line", lines)
+    return Table(_stem(name), columns, len(rows), hashlib.sha256(data).hexdigest())
+
+
+def _check_header(name: str, header: list[str]) -> None:
+    if not header:
+        raise FileFormatError(f"{name}: the file is empty; its first line must name the columns")
+    for number, title in enumerate(header, 1):
+        if not title or len(title) > 256:
+            raise FileFormatError(f"{name}: line 1: column {number} needs a name of 1 to 256 characters")
+        if title in header[: number - 1]:
+            raise FileFormatError(f"{name}: line 1 names the column {title!r} twice")
+
+
+def _read_text(name: str, data: bytes) -> Table:
+    if name.endswith(".gz"):
+        try:
+            unpacked = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise FileFormatError(f"{name}: damaged gzip file: {error}") from None
+        return read_csv(name, unpacked)
+    return read_csv(name, data)
+
+
+def _read_npz(name: str, data: bytes) -> Table:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in ("x", "y") if key in archive}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise FileFormatError(f"{name}: not an archive of plain arrays: {str(error)[:200]}") from None
+    if "x" not in arrays:
+        raise FileFormatError(f"{name}: expected arrays x (rows, ...) and y (rows,), found no x")
+    x, y = arrays["x"], arrays.get("y")
+    if x.ndim < 2 or 0 in x.shape or x.dtype.kind not in "biuf":
+        raise FileFormatError(f"{name}: x must be numbers (rows, ...), found {x.dtype} {x.shape}")
+    if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "biufU"):
+        raise FileFormatError(f"{name}: y must be numbers or texts ({len(x)},), found {y.dtype} {y.shape}")
+    flat = x.reshape(len(x), -1)
+    parts = {f"x{i}": flat[:, i] for i in range(flat.shape[1])}
+    if y is not None:
+        parts["y"] = y
+    columns = {title: _array_column(title, part) for title, part in parts.items()}
+    return Table(_stem(name), columns, len(x), hashlib.sha256(data).hexdigest(), x.shape[1:])
+
+
+def _read_parquet(name: str, data: bytes) -> Table:
+    try:
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise InvalidInputError(
+            f"{name}: Parquet needs pyarrow; install it with: pip install 'mariana-serve[parquet]'"
+        ) from None
+    try:
+        table = parquet.read_table(io.BytesIO(data))
+    except (ValueError, OSError) as error:  # pyarrow's errors derive from these
+        raise FileFormatError(f"{name}: not a Parquet file, or a damaged one: {str(error)[:200]}") from None
+    _check_header(name, table.column_names)
+    if not table.num_rows:
+        raise FileFormatError(f"{name}: there are columns, but no row")
+    columns = {}
+    for title, chunks in zip(table.column_names, table.columns, strict=True):
+        cells = chunks.to_pylist()
+        found = {type(cell) for cell in cells} - {type(None)}
+        if found <= {str}:
+            texts = [None if cell in MISSING else cell for cell in cells]
+            columns[title] = Column(title, texts, "categorical", "row", range(table.num_rows))
+        elif found <= {int, float} or found == {bool}:
+            numbers = np.array([math.nan if cell is None else float(cell) for cell in cells])
+            kind: Kind = "boolean" if bool in found else "numeric"
+            columns[title] = Column(title, numbers, kind, "row", range(table.num_rows))
+        else:
+            raise FileFormatError(
+                f"{name}: column {title!r} is of type {chunks.type}; numbers, booleans and strings can be read"
+            )
+    return Table(_stem(name), columns, table.num_rows, hashlib.sha256(data).hexdigest())
+
+
+def _array_column(name: str, array: NDArray[np.generic]) -> Column:
+    places = range(len(array))
+    if array.dtype.kind == "U":
+        texts = [None if text in MISSING else str(text) for text in array.tolist()]
+        return Column(name, texts, "categorical", "row", places)
+    kind: Kind = "boolean" if array.dtype.kind == "b" else "numeric"
+    return Column(name, array.astype(np.float64), kind, "row", places)
+
+
+def _kind(cells: list[str | None]) -> Kind:
+    known = {cell for cell in cells if cell is not None}
+    if all(read_number(cell) is not None for cell in known):
+        return "numeric"
+    return "boolean" if known <= _BOOLEANS.keys() else "categorical"
+
+
+def read_number(text: str) -> float | None:
+    """Return the finite number that a text spells; Python's underscores and infinities are none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and "_" not in text else None
+
+
+def _stem(name: str) -> str:
+    return Path(name).name.split(".")[0]

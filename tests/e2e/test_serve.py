@@ -1,0 +1,95 @@
+"""`mariana serve` as a real process: it says where it is, answers, and ends with 0 when told to."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+@contextmanager
+def serving(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mariana", "serve", "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("Console: http://"), line + process.stderr.read()
+        yield process, line.split()[1]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _get(url: str, body: bytes | None = None) -> tuple[dict[str, str], dict]:
+    with urllib.request.urlopen(urllib.request.Request(url, body), timeout=20) as answer:
+        return {name.lower(): value for name, value in answer.headers.items()}, json.load(answer)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_and_stops(tiny_store: Path, number: signal.Signals) -> None:
+    with serving("--store", str(tiny_store)) as (process, url):
+        headers, document = _get(f"{url}v1/models/tiny/predict", b'{"instances": [[1, 2, 3, 4]]}')
+        assert document["model"] == "tiny"
+        assert "server" not in headers
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_several_workers(tiny_store: Path) -> None:
+    with serving("--workers", "2", MARIANA_STORE=str(tiny_store)) as (process, url):
+        assert _get(f"{url}v1/indexes")[1]["indexes"][0]["name"] == "towns"
+        process.terminate()
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+
+
+def test_a_missing_store_gets_a_hint(tmp_path: Path) -> None:
+    with serving("--store", str(tmp_path / "none")) as (process, url):
+        assert _get(f"{url}v1/models")[1] == {"models": []}
+        process.terminate()
+        assert "mariana demo" in process.communicate(timeout=20)[1]
+
+
+def test_a_broken_request_line_harms_nobody(tiny_store: Path) -> None:
+    with serving("--store", str(tiny_store)) as (_, url):
+        host, port = url.removeprefix("http://").strip("/").split(":")
+        for raw in (
+            b"\x16\x03\x01\x02\x00",
+            b"GET / HTTP/9.9\r\n\r\n",
+            b"POST /v1 HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        ):
+            with socket.create_connection((host, int(port)), timeout=20) as connection:
+                connection.sendall(raw)
+                assert b" 500 " not in connection.recv(4096)
+        assert _get(f"{url}v2/health/live")[1] == {"live": True}
+
+
+@pytest.mark.parametrize("case", ["taken", "foreign"])
+def test_an_address_that_cannot_be_had(case: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        arguments = ["--port", port] if case == "taken" else ["--host", "192.0.2.1", "--port", "0"]
+        done = subprocess.run(
+            [sys.executable, "-m", "mariana", "serve", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("mariana: cannot listen on ")
+    assert len(done.stderr.splitlines()) == 1

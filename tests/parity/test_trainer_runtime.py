@@ -1,0 +1,92 @@
+"""What the trainer predicts, the C core predicts: networks, tables and their raw rows."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mariana
+from mariana.cli.train import Recipe, learn, network, prepare, publish
+from mariana.datasets import IRIS_LABELS, load_digits, load_iris
+from mariana.store import Store
+from mariana.tables import read_csv
+from mariana.trainer import Activation, Dense, Sequential, digits
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu", "tanh", "sigmoid"])
+def test_networks(tmp_path: Path, activation: str) -> None:
+    x, y = load_iris()
+    net = Sequential(
+        [Dense(17, activation), Dense(5, use_bias=False), Activation(activation), Dense(3, "softmax")], seed=0
+    )
+    net.compile("adam", "sparse_categorical_crossentropy")
+    net.fit(x, y, epochs=3, verbose=0)
+    model = mariana.load_model(net.export(tmp_path, "iris", labels=IRIS_LABELS))
+    np.testing.assert_allclose(model.predict(x), net.predict(x), atol=2e-6)
+    assert model.decode(model.predict(x[:1]))[0].label in IRIS_LABELS
+
+
+TABLE = b"""size,colour,sold,town,price
+10.5,red,true,Hue,100
+NA,blue,false,Saigon,250
+7,,true,Hue,90
+30,red,,Saigon,400
+12,green,false,Hue,150
+8,blue,true,Saigon,110
+"""
+
+
+@pytest.mark.parametrize(("target", "task"), [("price", "regression"), ("town", "auto"), ("colour", "auto")])
+def test_a_table_with_everything_in_it(tmp_path: Path, target: str, task: str) -> None:
+    table = read_csv("houses.csv", TABLE)
+    recipe = Recipe(epochs=40, validation=0, test=0)
+    prepared = prepare(table, target, task, recipe)
+    net = network(prepared, recipe)
+    learn(net, prepared, recipe, verbose=0)
+    model = mariana.load_model(publish(net, prepared, {}, Store(tmp_path), "houses"))
+    assert model.info.targets == (target,)
+    outputs = net.predict(prepared.inputs("train"))
+    if prepared.scaling is not None:
+        outputs = outputs * prepared.scaling.scale[0] + prepared.scaling.shift[0]
+    raw = prepared.raw[prepared.splits["train"]]
+    np.testing.assert_allclose(model.predict(raw), outputs, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(prepared.table.matrix(model.info.features), prepared.raw)
+    records = [
+        {"size": 10.5, "colour": "red", "sold": True, "town": "Hue", "price": 100.0},
+        {"size": None, "colour": "blue", "sold": False, "town": "Saigon", "price": 250.0},
+        {"size": 7, "sold": True, "town": "Hue", "price": 90.0},
+        {"size": 30.0, "colour": "red", "town": "Saigon", "price": 400.0},
+        {"size": 12.0, "colour": "green", "sold": False, "town": "Hue", "price": 150.0},
+        {"size": 8.0, "colour": "blue", "sold": True, "town": "Saigon", "price": 110.0},
+    ]
+    kept = [{k: v for k, v in r.items() if k != target} for r in records if target in r]
+    np.testing.assert_array_equal(model.encode(kept), prepared.raw.astype(np.float32))
+
+
+def test_the_digits_recipe(tmp_path: Path) -> None:
+    """One seed of three (the bar is the mean of three); the same network serves raw pixels from 0 to 16."""
+    net, scores = digits.train(seed=0)
+    assert scores["test"]["accuracy"] >= 0.97
+    x, y = load_digits()
+    held = digits.split()
+    assert len(held.x) + len(held.x_test) == len(x)
+    path = net.export(tmp_path, "digits", features=digits.FEATURES, labels=range(10), input_shape=(8, 8))
+    model = mariana.load_model(path)
+    np.testing.assert_allclose(model.predict(held.x_test), net.predict(held.x_test / 16), atol=1e-5)
+    assert np.mean(model.predict(x).argmax(axis=1) == y) > 0.98
+
+
+@pytest.mark.slow
+def test_the_digits_bar_over_three_seeds() -> None:
+    assert np.mean([digits.train(seed)[1]["test"]["accuracy"] for seed in range(3)]) >= 0.97
+
+
+def test_varied_digits_stay_digits() -> None:
+    x, _ = load_digits()
+    varied = digits.vary(x, np.random.default_rng(0))
+    assert (varied.dtype, varied.shape) == (np.float32, x.shape)
+    assert varied.min() == 0
+    assert varied.max() == 16
+    assert varied.mean() == pytest.approx(x.mean(), rel=0.1)
+    correlation = [np.corrcoef(a, b)[0, 1] for a, b in zip(x, varied, strict=True)]
+    assert np.median(correlation) > 0.7
