@@ -6,8 +6,8 @@
  *     <input id="city" name="city">
  *   </mariana-autocomplete>
  *
- * The label, the input and the list live in one tree (no shadow root), so labels, forms, autofill and screen readers
- * work as ever, and without JavaScript a plain input remains. Behaviour: WAI-ARIA APG combobox, list autocomplete
+ * Label, input and list live in one tree (no shadow root): labels, forms, autofill and screen readers work as ever,
+ * and without JavaScript a plain input remains. Behaviour: WAI-ARIA APG combobox, list autocomplete
  * with manual selection. Attributes, events and custom properties: see README.md. No dependency, no build step.
  */
 
@@ -17,6 +17,10 @@ const LONGEST_WAIT = 10_000; // ms; a server that asks us to wait longer is show
 const LOADING_AFTER = 200; // ms; below, a flash of "Loading" would only disturb
 const ANNOUNCE_AFTER = 500; // ms; lets a screen reader finish echoing the key first
 const CACHED = 64; // answers, forgotten when the input loses the focus
+
+// Android's keyboards hold even Latin words in a composition: there only scripts that need an input method wait.
+const ANDROID = /Android/.test(globalThis.navigator?.userAgent ?? "");
+const INPUT_METHOD = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Hangul}\p{sc=Bopomofo}]/u;
 
 // :where() keeps the weight at zero: any rule of the page wins. System colours follow the page's color-scheme.
 const CSS = `
@@ -37,7 +41,7 @@ const CSS = `
   background: var(--mariana-active, color-mix(in srgb, CanvasText 14%, Canvas));
 }
 :where(.mariana-option mark) { color: inherit; background: none; font-weight: var(--mariana-mark-weight, 700) }
-:where(.mariana-message) { color: var(--mariana-muted, GrayText) }
+:where(.mariana-message) { color: var(--mariana-muted, color-mix(in srgb, CanvasText 70%, Canvas)) }
 :where(mariana-autocomplete[data-state=error] .mariana-message) { color: var(--mariana-error, inherit) }
 :where(.mariana-list) { transition: opacity .1s }
 :where(.mariana-list[aria-busy=true]) { opacity: .6 }
@@ -109,6 +113,8 @@ function div(className, attributes) {
 }
 
 export class MarianaAutocomplete extends (globalThis.HTMLElement ?? class {}) {
+  static observedAttributes = ["src", "limit"];
+
   /** What the element says; replace entries to translate it. */
   messages = {
     loading: "Loading suggestions…",
@@ -134,7 +140,7 @@ export class MarianaAutocomplete extends (globalThis.HTMLElement ?? class {}) {
   #cache = new Map(); // URL -> completions, least recently used first
   #debounced;
   #announced;
-  #accepting = false;
+  #written = null; // the text as we wrote it: nothing to ask
 
   get src() { return this.getAttribute("src") ?? ""; }
   set src(value) { this.setAttribute("src", value); }
@@ -169,13 +175,18 @@ export class MarianaAutocomplete extends (globalThis.HTMLElement ?? class {}) {
     this.#setup.signal.addEventListener("abort", () => observer.disconnect());
   }
 
+  attributeChangedCallback() {
+    this.close(); // the rows are of another question
+  }
+
   disconnectedCallback() {
     this.close();
+    for (const name of ["role", "aria-autocomplete", "aria-expanded", "aria-controls"]) this.#input?.removeAttribute(name);
     clearTimeout(this.#announced);
     this.#setup?.abort();
     this.#panel?.remove();
     this.#status?.remove();
-    this.#panel = null;
+    this.#panel = this.#input = null;
   }
 
   #attach(input) {
@@ -202,8 +213,8 @@ export class MarianaAutocomplete extends (globalThis.HTMLElement ?? class {}) {
 
     const signal = this.#setup.signal;
     const on = (target, type, listener) => target.addEventListener(type, listener, { signal });
-    on(input, "input", (event) => event.isComposing || this.#accepting || this.#ask());
-    on(input, "compositionend", () => this.#ask());
+    on(input, "input", (event) => this.#typed(event));
+    on(input, "compositionend", (event) => this.#typed(event));
     on(input, "keydown", (event) => this.#key(event));
     on(this, "focusout", (event) => {
       if (event.relatedTarget !== input) this.close(), this.#cache.clear();
@@ -236,6 +247,13 @@ export class MarianaAutocomplete extends (globalThis.HTMLElement ?? class {}) {
     return url.href;
   }
 
+  #typed(event) {
+    if (event.isComposing && !(ANDROID && !INPUT_METHOD.test(event.data ?? ""))) return;
+    if (this.#input.value === this.#written) return;
+    this.#written = null;
+    this.#ask();
+  }
+
   /** Asks for what the input holds. `first`: make the first row active as soon as it is there. */
   #ask(first = false) {
     const query = this.#input.value;
@@ -244,9 +262,9 @@ export class MarianaAutocomplete extends (globalThis.HTMLElement ?? class {}) {
     if (url === this.#asked) return; // Safari: compositionend, then input once more
     this.#stop();
     this.#asked = url;
+    this.#activate(-1);
     const known = this.#cache.get(url);
     if (known) return this.#answer(url, known, first);
-    this.#activate(-1);
     if (this.debounce) this.#debounced = setTimeout(() => this.#fetch(url, first), this.debounce);
     else this.#fetch(url, first);
   }
@@ -273,8 +291,9 @@ export class MarianaAutocomplete extends (globalThis.HTMLElement ?? class {}) {
     this.#cache.delete(url);
     this.#cache.set(url, rows);
     if (this.#cache.size > CACHED) this.#cache.delete(this.#cache.keys().next().value);
+    const { text } = this.#rows[this.#active] ?? {}; // chosen while this was under way
     this.#show(rows.length ? "list" : "empty", rows);
-    if (first && rows.length) this.#activate(0);
+    this.#activate(first && rows.length ? 0 : rows.findIndex((row) => row.text === text));
   }
 
   /** The one place that shows a state: idle, loading (old rows may stay), list, empty or error. */
@@ -327,11 +346,10 @@ export class MarianaAutocomplete extends (globalThis.HTMLElement ?? class {}) {
 
   /** Sets the text as a person would: frameworks that listen to `input` and `change` see it. */
   #write(text) {
-    this.#accepting = true;
+    this.#written = text;
     this.#input.value = text;
     this.#input.dispatchEvent(new InputEvent("input", { bubbles: true, inputType: "insertReplacementText", data: text }));
     this.#input.dispatchEvent(new Event("change", { bubbles: true }));
-    this.#accepting = false;
   }
 
   #key(event) {
