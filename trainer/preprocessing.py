@@ -191,15 +191,18 @@ def _stray(column: Column) -> str:
 def target_scaling(y: NDArray[np.float64]) -> TargetScaling:
     """Return the scaling with which a network learns ``(y - mean) / standard deviation``."""
     shift, scale = _standardisation(y)
-    return TargetScaling(shift=(shift,), scale=(1 / scale,))
+    return TargetScaling(shift=(shift,), scale=(1 / scale if scale else 1.0,))
 
 
 def _standardisation(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return mean and 1 / standard deviation; a constant keeps its scale, so that it becomes 0."""
+    """Return mean and 1 / standard deviation.
+
+    A constant gets the scale 0: nothing was learned about its other values, so none of them may change a prediction.
+    """
     with np.errstate(over="ignore"):
         mean, deviation = float(np.mean(values)), float(np.std(values))
-    constant = deviation <= 1e-6 * abs(mean) or not 1e-30 < deviation < 1e30  # float32 tells no more apart
-    return mean, 1.0 if constant else 1 / deviation
+    constant = deviation <= 1e-6 * abs(mean) or not 1e-30 < deviation < 1e37  # float32 tells no more apart
+    return mean, 0.0 if constant else 1 / deviation
 
 
 def _few_whole(numbers: NDArray[np.float64]) -> bool:
