@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any, TypedDict
 
 from fastapi import FastAPI
-from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -37,10 +36,12 @@ def create_app(settings: Settings | None = None) -> Application:
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[_Lifespan]:
         state = load_state(settings)
-        predictions, schemas = predict.make_router(state, settings)
-        for part in (predictions, complete.router, models.router, health.router, pages.make_router()):
+        predictions = predict.PredictRoute(state, settings)
+        app.router.routes.insert(0, predictions)  # first, so that a prediction waits for no other look-up
+        for part in (complete.router, models.router, health.router, pages.make_router()):
             app.include_router(part)
-        app.schemas = schemas | error_schemas()
+        app.paths = predictions.paths
+        app.schemas = predictions.schemas | error_schemas()
         try:
             yield {"served": state}
         finally:
@@ -69,13 +70,15 @@ def create_app(settings: Settings | None = None) -> Application:
 
 
 class Application(FastAPI):
-    """FastAPI, with schemas that no signature tells: those of the loaded models, and of the errors."""
+    """FastAPI, with what no signature tells in its OpenAPI document: the loaded models, and the errors."""
 
+    paths: dict[str, Any]
     schemas: dict[str, Any]
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
         document = super().openapi()
+        document["paths"].update(self.paths)
         document["components"]["schemas"].update(self.schemas)
         return document
 
@@ -94,7 +97,7 @@ class NoSniff:
 
         async def send_with_header(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
             await send(message)
 
         await self.app(scope, receive, send_with_header)

@@ -197,8 +197,12 @@ def target_scaling(y: NDArray[np.float64]) -> TargetScaling:
 
 
 def _standardisation(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return mean and 1 / standard deviation; a constant keeps its scale, so that it becomes 0."""
-    return float(_rounded(np.mean(values))), 1 / (_deviation(values) or 1.0)
+    """Return mean and 1 / standard deviation.
+
+    A constant gets the scale 0: nothing was learned about its other values, so none of them may change a prediction.
+    """
+    deviation = _deviation(values)
+    return float(_rounded(np.mean(values))), 1 / deviation if deviation else 0.0
 
 
 def _deviation(values: NDArray[np.float64]) -> float:

@@ -19,6 +19,7 @@ from mariana.cli.options import settings as settings_of
 from mariana.cli.options import store_option
 from mariana.errors import InvalidInputError, MarianaError
 from mariana.server import create_app
+from mariana.server.protocol import Protocol
 from mariana.settings import Settings
 
 
@@ -55,7 +56,7 @@ def serve(store: Path | None, host: str | None, port: int | None, workers: int |
         partial(create_app, settings),
         factory=True,
         loop="auto",
-        http="httptools",
+        http=Protocol,
         ws="none",
         workers=settings.workers,
         log_config=_logging(settings),

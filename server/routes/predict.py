@@ -1,16 +1,18 @@
-"""Prediction: one route a model and version, with a schema of its own."""
+"""Prediction: each model and version has a path and a schema of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import Request, Response
+from pydantic import BaseModel
 from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
 
-from mariana.errors import NotFoundError
 from mariana.model import Model
 from mariana.settings import Settings
 
@@ -27,62 +29,49 @@ from ..schemas import (
 )
 from ..state import State
 
-_PROBLEMS = problems(400, 404, 413, 415, 422)
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class RawRoute(APIRoute):
-    """A route that hands its endpoint the request as it is.
+class PredictRoute(BaseRoute):
+    """All paths of predictions, found by one look-up: FastAPI's own way there costs more than the prediction.
 
-    FastAPI's own handler would solve parameters and parse the body, which costs several times the prediction; here
-    the body is the endpoint's business and ``openapi_extra`` describes it.
+    What FastAPI would read off signatures for the OpenAPI document is in ``paths`` and ``schemas``.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the endpoint itself."""
-        return cast(Callable[[Request], Coroutine[Any, Any, Response]], self.endpoint)
+    def __init__(self, state: State, settings: Settings) -> None:
+        self.paths: dict[str, Any] = {}
+        self.schemas = component(ClassificationAnswer) | component(RegressionAnswer)
+        self._endpoints: dict[str, Endpoint] = {}
+        for name, served in state.models.items():
+            for version, model in sorted(served.versions.items(), reverse=True):
+                endpoint = _endpoint(name, version, model, settings)
+                operation = _operation(name, version, model, self.schemas)
+                if version == served.version:
+                    self._add(f"/v1/models/{name}/predict", endpoint, operation, f"predict_{name}")
+                path = f"/v1/models/{name}/versions/{version}/predict"
+                self._add(path, endpoint, operation, f"predict_{name}_{version}")
+
+    def _add(self, path: str, endpoint: Endpoint, operation: dict[str, Any], operation_id: str) -> None:
+        self._endpoints[path] = endpoint
+        self.paths[path] = {"post": operation | {"operationId": operation_id}}
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Return whether a connection is for this route, and the endpoint that serves it."""
+        if scope["type"] == "http":
+            endpoint = self._endpoints.get(scope["path"].removeprefix(scope.get("root_path", "")))
+            if endpoint is not None:
+                return Match.FULL, {"endpoint": endpoint}
+        return Match.NONE, {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["method"] != "POST":
+            raise HTTPException(405, headers={"Allow": "POST"})
+        response = await scope["endpoint"](Request(scope, receive))
+        await response(scope, receive, send)
 
 
-def make_router(state: State, settings: Settings) -> tuple[APIRouter, dict[str, Any]]:
-    """Return the prediction routes of all models, and the OpenAPI schemas that they refer to."""
-    router = APIRouter(route_class=RawRoute)
-    schemas: dict[str, Any] = {}
-    for name, served in state.models.items():
-        for version, model in sorted(served.versions.items(), reverse=True):
-            endpoint = _endpoint(name, version, model, settings)
-            extra = _describe(name, version, model, schemas)
-            routes = [(f"/v1/models/{name}/versions/{version}/predict", f"predict_{name}_{version}")]
-            if version == served.version:
-                routes.insert(0, (f"/v1/models/{name}/predict", f"predict_{name}"))
-            for path, operation_id in routes:
-                router.add_api_route(
-                    path,
-                    endpoint,
-                    methods=["POST"],
-                    tags=["predict"],
-                    operation_id=operation_id,
-                    summary=f"Predict with {name}, version {version}",
-                    responses={
-                        200: {
-                            "model": ClassificationAnswer if model.info.labels else RegressionAnswer,
-                            "description": "One prediction a row",
-                        },
-                        **_PROBLEMS,
-                    },
-                    openapi_extra=extra,
-                )
-    for path in ("/v1/models/{name}/predict", "/v1/models/{name}/versions/{version}/predict"):
-        router.add_api_route(path, _unknown, methods=["POST"], include_in_schema=False)
-    return router, schemas
-
-
-async def _unknown(request: Request) -> Response:
-    del request  # its body may be anything: it is not read
-    raise NotFoundError("no such model")
-
-
-def _endpoint(
-    name: str, version: int, model: Model, settings: Settings
-) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+def _endpoint(name: str, version: int, model: Model, settings: Settings) -> Endpoint:
     """Return the endpoint of a model: body in, body out, on the event loop, for it takes microseconds."""
     read = RowReader(model, settings).read
     predict = model.predict
@@ -98,15 +87,23 @@ def _endpoint(
     return endpoint
 
 
-def _describe(name: str, version: int, model: Model, schemas: dict[str, Any]) -> dict[str, Any]:
+def _operation(name: str, version: int, model: Model, schemas: dict[str, Any]) -> dict[str, Any]:
+    """Return the OpenAPI operation of a model, without its id; the schemas that it refers to join ``schemas``."""
     forms = []
     for form in request_schema(name, version, model):
         if form is not None:
             schemas.update(component(form))
-            forms.append({"$ref": REF.format(model=form.__name__)})
+            forms.append(_reference(form))
     row_bytes = 4 * model.columns
     binary = {"type": "string", "format": "binary"}
+    answer = ClassificationAnswer if model.info.labels else RegressionAnswer
+    responses = {
+        200: {"description": "One prediction a row", "content": {JSON: {"schema": _reference(answer)}}},
+        **problems(400, 404, 413, 415, 422),
+    }
     return {
+        "tags": ["predict"],
+        "summary": f"Predict with {name}, version {version}",
         "requestBody": {
             "required": True,
             "content": {
@@ -116,5 +113,10 @@ def _describe(name: str, version: int, model: Model, schemas: dict[str, Any]) ->
                 },
                 NPY: {"schema": {**binary, "description": f"an array of shape (rows, {model.columns})"}},
             },
-        }
+        },
+        "responses": {str(status): response for status, response in responses.items()},
     }
+
+
+def _reference(form: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": REF.format(model=form.__name__)}

@@ -118,6 +118,10 @@ def test_the_digits_recipe(tmp_path: Path) -> None:
     model = mariana.load_model(path)
     np.testing.assert_allclose(model.predict(held.x_test), net.predict(held.x_test / 16), atol=1e-5)
     assert np.mean(model.predict(x).argmax(axis=1) == y) > 0.98
+    varied = digits.vary(
+        held.x_test, np.random.default_rng(1)
+    )  # drawn by other hands, they are still these digits
+    assert np.mean(model.predict(varied).argmax(axis=1) == held.y_test) > 0.85
 
 
 @pytest.mark.slow
@@ -125,12 +129,10 @@ def test_the_digits_bar_over_three_seeds() -> None:
     assert np.mean([digits.train(seed)[1]["test"]["accuracy"] for seed in range(3)]) >= 0.97
 
 
-def test_varied_digits_stay_digits() -> None:
+def test_varied_digits_keep_their_range_and_ink() -> None:
     x, _ = load_digits()
     varied = digits.vary(x, np.random.default_rng(0))
     assert (varied.dtype, varied.shape) == (np.float32, x.shape)
     assert varied.min() == 0
     assert varied.max() == 16
     assert varied.mean() == pytest.approx(x.mean(), rel=0.1)
-    correlation = [np.corrcoef(a, b)[0, 1] for a, b in zip(x, varied, strict=True)]
-    assert np.median(correlation) > 0.7

@@ -227,7 +227,7 @@ def test_columns_of_every_kind() -> None:
     by_name = {f.name: f for f in features}
     assert (by_name["n"].fill, by_name["n"].shift) == (2.0, 2.0)
     assert by_name["n"].scale == pytest.approx(1 / np.std([1, 2, 3]))
-    assert (by_name["constant"].shift, by_name["constant"].scale) == (5, 1)
+    assert (by_name["constant"].shift, by_name["constant"].scale) == (5, 0)
     assert by_name["b"].kind == "boolean"
     assert by_name["b"].fill is True
     assert (by_name["c"].categories, by_name["c"].fill) == (("x", "y"), "x")

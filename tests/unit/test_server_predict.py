@@ -73,6 +73,13 @@ def test_one_row_may_come_as_a_flat_array(client: TestClient) -> None:
     assert len(answer.json()["predictions"]) == 1
 
 
+def test_a_proxy_may_serve_it_under_a_prefix(tiny_store: Path) -> None:
+    with TestClient(create_app(Settings(store=tiny_store)), root_path="/models-of-ours") as client:
+        for prefix in ("", "/models-of-ours"):
+            answer = client.post(f"{prefix}/v1/models/tiny/predict", json={"instances": ROWS})
+            assert answer.status_code == 200
+
+
 def test_versions_answer_for_themselves(client: TestClient) -> None:
     body = {"instances": ROWS}
     answers = [client.post(f"/v1/models/tiny/versions/{v}/predict", json=body).json() for v in (1, 2)]
