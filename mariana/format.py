@@ -229,7 +229,7 @@ class ModelMetadata(_Part):
 
     def _check_classification(self) -> None:
         last = self.layers[-1]
-        if len(set(self.labels)) != len(self.labels):
+        if len({str(label) for label in self.labels}) != len(self.labels):  # in a table 1 and "1" are one
             raise ValueError("two classes have the same label")
         if last.activation == "softmax" and last.units >= 2 and len(self.labels) == last.units:
             return

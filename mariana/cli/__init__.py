@@ -8,6 +8,7 @@ import sys
 import click
 
 from mariana import __version__
+from mariana.cli.options import printable
 from mariana.errors import MarianaError
 
 _COMMANDS = {
@@ -68,4 +69,4 @@ def main() -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))

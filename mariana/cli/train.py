@@ -12,7 +12,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from mariana.cli.options import json_option, settings, store_option
+from mariana.cli.options import json_option, printable, settings, store_option
 from mariana.errors import InvalidInputError
 from mariana.format import BooleanFeature, CategoricalFeature, Feature, TargetScaling
 from mariana.store import Store, check_name
@@ -303,7 +303,7 @@ def _described(prepared: Prepared) -> str:
         f"{counts['train']:,} rows to learn, {counts['validation']:,} to validate, {counts['test']:,} to test",
         *(f"left out: {column} ({reason})" for column, reason in prepared.left_out),
     ]
-    return "\n".join([*lines, ""])
+    return "\n".join([*map(printable, lines), ""])
 
 
 def _score_table(metrics: dict[str, dict[str, float]]) -> str:

@@ -67,6 +67,14 @@ def test_same_seed_same_file(tmp_path: Path) -> None:
     assert contents[0] == contents[1] != contents[2]
 
 
+def test_names_from_a_file_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('"a\x1b[31m\nb",y\n1,2.5\n2,3.5\n3,4.5\n', encoding="utf-8")
+    out = run("train", tmp_path / "t.csv", "--target", "y", "--epochs", 1, "--store", tmp_path).stdout
+    out += run("inspect", "t", "--store", tmp_path).stdout
+    assert r"a\x1b[31m\nb: numeric" in out
+    assert "\x1b" not in out
+
+
 def test_options_reach_the_network(tmp_path: Path) -> None:
     options = ["--layers", "7,5", "--activation", "tanh", "--optimizer", "sgd", "--learning-rate", "0.05"]
     rest = ["--batch-size", 16, "--epochs", 3, "--validation", 0, "--test", 0, "--early-stopping", 0]
