@@ -288,7 +288,7 @@ def _check_fuzzy(fuzzy: object) -> None:
     if fuzzy == "auto" or (type(fuzzy) is int and fuzzy == 0):
         return
     if type(fuzzy) is int and fuzzy in (1, 2):
-        raise InvalidInputError("typo tolerance is not in this version: fuzzy must be 'auto' or 0")
+        raise OutOfRangeError("typo tolerance is not in this version: fuzzy must be 'auto' or 0")
     raise InvalidInputError("fuzzy must be 'auto', 0, 1 or 2")
 
 
