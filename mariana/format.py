@@ -30,6 +30,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticSerializationError
 
 from mariana.errors import FileFormatError
 
@@ -262,12 +263,15 @@ def to_bytes(metadata: ModelMetadata, tensors: dict[str, NDArray[np.float32]]) -
         tensors: float32 arrays of the shapes that ``metadata.tensor_shapes()`` says.
 
     Raises:
-        FileFormatError: the metadata is not consistent, or the tensors do not fit it or are not finite.
+        FileFormatError: the metadata is not consistent or no Unicode, or the tensors do not fit it or are not finite.
     """
     arrays = {name: np.ascontiguousarray(tensors[name], dtype="<f4") for name in sorted(tensors)}
     _check_tensors("model", metadata, arrays)
     checksums = {name: _sha256(array) for name, array in arrays.items()}
-    document = metadata.model_copy(update={"tensors": checksums}).model_dump_json()
+    try:
+        document = metadata.model_copy(update={"tensors": checksums}).model_dump_json()
+    except PydanticSerializationError:
+        raise FileFormatError("model: a name, label or category holds half of a surrogate pair") from None
     _parse_metadata("model", document)  # model_copy and model_construct check nothing
     return safetensors.numpy.save(arrays, metadata={METADATA_KEY: document})
 

@@ -289,7 +289,7 @@ class Model:
     def _refuse_unknown(self, row: int) -> None:
         known = ", ".join(list(self._readers)[:10]) + (", ..." if len(self._readers) > 10 else "")
         raise InvalidInputError(
-            f"row {row} names something that is no feature of this model; there are: {known}",
+            f"row {row}: a name is no feature of this model; there are: {known}",
             pointer=f"/{row}",
         )
 

@@ -61,6 +61,8 @@ def main() -> None:
         cli(standalone_mode=True)
     except MarianaError as error:
         sys.exit(f"mariana: {_one_line(error)}")
+    except MemoryError as error:
+        sys.exit(f"mariana: not enough memory: {_one_line(error)}")
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

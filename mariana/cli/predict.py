@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import sys
@@ -45,7 +46,7 @@ def predict(model: str, data: str, store: Path | None, as_json: bool) -> None:
         source = _file(data).read_bytes()
     if source is None:
         outputs = loaded.predict(read_table(data).matrix(loaded.info.features))
-    elif source.lstrip()[:1] in (b"{", b"["):
+    elif source.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"["):
         outputs = loaded.predict(_json_rows(loaded, "standard input" if data == "-" else data, source))
     else:
         outputs = loaded.predict(read_csv("standard input", source).matrix(loaded.info.features))

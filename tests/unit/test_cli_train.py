@@ -126,7 +126,7 @@ def test_predict_csv_and_json(store: Path) -> None:
     header = "petal_width,sepal_length,sepal_width,petal_length,note\n"
     from_csv = run("predict", "iris", "-", "--store", store, "--json", text=header + "0.2,5.1,3.5,1.4,x\n")
     record = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
-    for text in (json.dumps(record), "\n[5.1, 3.5, 1.4, 0.2]\n"):
+    for text in (json.dumps(record), "\ufeff" + json.dumps(record), "\n[5.1, 3.5, 1.4, 0.2]\n"):
         assert run("predict", "iris", "-", "--store", store, "--json", text=text).stdout == from_csv.stdout
     answer = json.loads(from_csv.stdout)
     assert answer["label"] == "setosa"
