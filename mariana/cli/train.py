@@ -73,7 +73,7 @@ class Prepared:
 
     def inputs(self, split: str) -> NDArray[np.float32]:
         """Return what the network sees of a split."""
-        return encode(self.features, self.raw[self.splits[split]]).astype(np.float32)
+        return encode(self.features, self.raw[self.splits[split]], np.float32)
 
     def targets(self, split: str) -> NDArray[Any]:
         """Return what the network learns of a split: class indices, or standardised numbers."""
