@@ -8,7 +8,7 @@ import sys
 import click
 
 from mariana import __version__
-from mariana.cli.options import printable
+from mariana.cli.text import printable
 from mariana.errors import MarianaError
 
 _COMMANDS = {

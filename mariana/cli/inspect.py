@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from mariana.autocomplete import open_index
-from mariana.cli.options import json_option, printable, settings, store_option
+from mariana.cli.options import json_option, settings, store_option
+from mariana.cli.text import printable
 from mariana.errors import InvalidInputError, NotFoundError
 from mariana.format import DenseLayer, Feature, ModelMetadata
 from mariana.model import Model, load_model

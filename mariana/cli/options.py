@@ -25,8 +25,3 @@ json_option: Decorator = click.option(
 def settings(**options: Any) -> Settings:
     """Return the settings with the options that were given on the command line; they win."""
     return load_settings(**{name: value for name, value in options.items() if value is not None})
-
-
-def printable(text: str) -> str:
-    """Return a text on one line and without control characters: files name columns, and terminals obey escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

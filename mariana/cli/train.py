@@ -12,7 +12,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from mariana.cli.options import json_option, printable, settings, store_option
+from mariana.cli.options import json_option, settings, store_option
+from mariana.cli.text import printable
 from mariana.errors import InvalidInputError
 from mariana.format import BooleanFeature, CategoricalFeature, Feature, TargetScaling
 from mariana.store import Store, check_name
