@@ -6,6 +6,7 @@ files in test_format.py and test_autocomplete.py.
 
 import gzip
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -146,3 +147,26 @@ def test_a_read_only_store_is_named(folder: Path) -> None:
     assert done.returncode == 1
     assert "store" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_interrupted_training_publishes_nothing(folder: Path) -> None:
+    # a shell starts jobs in the background with interrupts ignored, and children inherit that
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from mariana.cli import main; main()"
+    )
+    arguments = ["train", "digits", "--target", "y", "--epochs", "10000", "--early-stopping", "0"]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("epoch 1/") for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert stderr.split() == ["Aborted!"]
+    assert not (folder / "store").exists()
