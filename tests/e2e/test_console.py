@@ -355,6 +355,21 @@ def test_a_server_that_is_gone(site: Site) -> None:
     expect(page.locator("#health")).to_have_attribute("data-state", "lost")
 
 
+def test_a_server_that_goes_and_comes_back(site: Site) -> None:
+    site.indexes = []
+    page = site.open()
+    expect(page.locator("#city-notice")).to_be_visible()
+    site.down = site.failing = True
+    page.get_by_role("button", name="Draw a 3").click()
+    expect(page.locator("#health")).to_have_attribute("data-state", "lost")
+    expect(page.locator("#draw-notice")).to_contain_text("the server does not answer")
+    site.down, site.indexes = False, INDEXES
+    page.get_by_role("button", name="Draw a 3").click()
+    expect(page.locator("#health")).to_have_attribute("data-state", "ready")
+    expect(page.locator("#draw-notice")).to_be_hidden()
+    expect(page.locator("#city-notice")).to_be_hidden()
+
+
 @pytest.mark.parametrize("path", ["/", "/docs"])
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_nothing_overflows_sideways(site: Site, path: str, width: int) -> None:
