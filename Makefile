@@ -45,6 +45,7 @@ check: $(VENV)/check c-check ## format, lint, types, layers, containers, C under
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	cd clients/python && ../../$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $$(find csrc -name '*.[ch]' -not -path '*/build/*')
 	$(BIN)/hadolint Dockerfile

@@ -43,12 +43,8 @@ def run() -> str:
             body = ('{"instances":[' + str([round(v, 4) for v in values]).replace(" ", "") + "]}").encode()
             request = _post("/v1/models/net/predict", body)
             name = f"predict, {columns} floats as JSON ({len(body) / 1000:.1f} kB)"
-            rows += _measure(
-                name,
-                store,
-                dict.fromkeys(("ours", "naive twin", "empty uvicorn"), request),
-                bar=0.5 if columns == 784 else None,
-            )
+            contestants = dict.fromkeys(("ours", "naive twin", "empty uvicorn"), request)
+            rows += _measure(name, store, contestants, bar=0.5 if columns == 784 else None)
             if columns == 784:
                 octets = _post(
                     "/v1/models/net/predict", np.array(values, "<f4").tobytes(), "application/octet-stream"

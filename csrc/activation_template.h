@@ -4,9 +4,8 @@
  * Errors against float64, held by tests/test_dense.c over all of float32:
  *   sigmoid  3 ulp; below -88, where it is under 1e-38, an absolute 1e-38
  *   tanh     2 ulp
- *   softmax  6 + units / 16 ulp, and 1 ulp for each unit that a logit is below the highest (their difference is
- *            rounded before exp sees it); under 1e-38 an absolute 1e-38
- * NaN gives NaN.
+ *   softmax  6 + units / 16 ulp, and 1 ulp for each unit that a logit is below the highest (their difference
+ * is rounded before exp sees it); under 1e-38 an absolute 1e-38 NaN gives NaN.
  */
 
 /* e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln(2) / 2. ln 2 is split in two, the first part with 15 bits

@@ -68,10 +68,10 @@ static TARGET void NAME(dense)(const mrn_dense *layer, const float *x, size_t x_
             for (size_t s = 0, n; s < strips; s += n) {
                 for (n = strips - s; !NAME(tiles)[r - 1][n - 1]; n--) /* ends: there is a tile for 1 strip */
                     ;
-                NAME(tiles)
-                [r - 1][n - 1](weight + s *MRN_STRIP, strips *MRN_STRIP, layer->bias + (first + s) *MRN_STRIP,
-                               x + row *x_stride, x_stride, layer->inputs, floor,
-                               y + row *width + (first + s) *MRN_STRIP, width);
+                NAME(tile_function) *const tile = NAME(tiles)[r - 1][n - 1];
+                const size_t unit = (first + s) * MRN_STRIP;
+                tile(weight + s * MRN_STRIP, strips * MRN_STRIP, layer->bias + unit, x + row * x_stride,
+                     x_stride, layer->inputs, floor, y + row * width + unit, width);
             }
         }
         weight += strips * MRN_STRIP * layer->inputs;

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from mariana._binding import trie
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError, OutOfRangeError
-from mariana.store import store_errors, write_whole
+from mariana.store import make_folder, store_errors, write_whole
 
 Fuzzy = Literal["auto", 0, 1, 2]
 Entry = tuple[str, float] | Mapping[str, Any]
@@ -288,7 +288,7 @@ def _check_fuzzy(fuzzy: object) -> None:
     if fuzzy == "auto" or (type(fuzzy) is int and fuzzy == 0):
         return
     if type(fuzzy) is int and fuzzy in (1, 2):
-        raise InvalidInputError("typo tolerance is not in this version: fuzzy must be 'auto' or 0")
+        raise OutOfRangeError("typo tolerance is not in this version: fuzzy must be 'auto' or 0")
     raise InvalidInputError("fuzzy must be 'auto', 0, 1 or 2")
 
 
@@ -366,7 +366,7 @@ def _map(path: Path) -> mmap.mmap:
 
 def _publish(folder: Path, file: Any) -> None:
     with store_errors(f"publish the index {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two publishers at once get two numbers; the later one stays

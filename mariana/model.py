@@ -24,7 +24,7 @@ _FLOAT32 = np.dtype(np.float32)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MISSING = float("nan")
 _GOLDEN_ABSOLUTE, _GOLDEN_RELATIVE = 1e-4, 1e-3
-"""How far golden outputs may be off: instruction sets and libraries round differently."""
+"""How far golden outputs may be off, in units of the target scale: instruction sets and libraries round differently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,7 +411,9 @@ def _check_golden(path: Path, model: Model) -> None:
         [[_MISSING if value is None else value for value in row] for row in golden.inputs], np.float32
     )
     found, promised = model.predict(x), np.array(golden.outputs, np.float32)
-    wrong = ~np.isclose(found, promised, rtol=_GOLDEN_RELATIVE, atol=_GOLDEN_ABSOLUTE)
+    target = model.info.target_scaling
+    unit = 1.0 if target is None else np.abs(target.scale)
+    wrong = ~(np.abs(found - promised) <= _GOLDEN_ABSOLUTE * unit + _GOLDEN_RELATIVE * np.abs(promised))
     if wrong.any():
         row, output = np.argwhere(wrong)[0].tolist()
         raise FileFormatError(

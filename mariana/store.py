@@ -64,7 +64,7 @@ def write_whole(path: Path, data: bytes) -> None:
         StoreError: the disk is full, read-only, or the folder cannot be made.
     """
     with store_errors(f"write {path}"):
-        _make_folder(path.parent)
+        make_folder(path.parent)
         temporary = _temporary(path.parent)
         try:
             with temporary.open("xb") as file:
@@ -78,7 +78,7 @@ def write_whole(path: Path, data: bytes) -> None:
         fsync_directory(path.parent)
 
 
-def _make_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
     """Make a folder and those above it, durably."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ class Store:
         """
         folder = self.path / "models" / check_name(name)
         with store_errors(f"publish model {name!r} in {self.path}"):
-            _make_folder(folder)
+            make_folder(folder)
             temporary = _temporary(folder)
             try:
                 write_whole(temporary / MODEL_FILE, data)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mariana.errors import InvalidInputError
 from mariana.format import BooleanFeature, CategoricalFeature, Feature, NumericFeature, TargetScaling
@@ -23,7 +23,7 @@ Task = Literal["classification", "regression"]
 
 
 def encode(features: Sequence[Feature], raw: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Fill, scale and one-hot encode raw rows.
+    """Fill, scale and one-hot encode raw rows as a loaded model does: every number is rounded to float32 first.
 
     Args:
         features: one a column.
@@ -36,7 +36,7 @@ def encode(features: Sequence[Feature], raw: NDArray[np.float64]) -> NDArray[np.
         InvalidInputError: a value is missing where the feature has no fill, or is no index of a category.
     """
     parts = []
-    for feature, column in zip(features, raw.T, strict=True):
+    for feature, column in zip(features, _rounded(raw).T, strict=True):
         missing = np.isnan(column)
         if missing.any():
             if feature.fill is None:
@@ -59,7 +59,8 @@ def encode(features: Sequence[Feature], raw: NDArray[np.float64]) -> NDArray[np.
                 )
             parts.append(np.equal(index[:, None], np.arange(len(feature.categories))).astype(np.float64))
         else:
-            parts.append(((column - feature.shift) * feature.scale)[:, None])
+            shift, scale = _rounded(feature.shift), _rounded(feature.scale)
+            parts.append(((column - shift) * scale)[:, None])
     return np.concatenate(parts, axis=1)
 
 
@@ -87,6 +88,7 @@ def infer_target(column: Column, task: Literal["auto", "classification", "regres
     Raises:
         InvalidInputError: fewer than two classes, or texts where numbers are wanted.
     """
+    guessed = task == "auto"
     if task == "auto":
         task = (
             "regression"
@@ -96,27 +98,27 @@ def infer_target(column: Column, task: Literal["auto", "classification", "regres
     if task == "regression":
         if column.kind != "numeric":
             raise InvalidInputError(
-                f"column {column.name!r} does not hold numbers alone, so it cannot be the target of a regression"
+                f"column {column.name!r} cannot be the target of a regression{_example(column)}"
             )
         y = column.numbers("numeric")
-        if not np.isfinite(y.astype(np.float32)).all() or not np.ptp(y):
+        if np.abs(y).max() > 1e37 or not _deviation(y):
             raise InvalidInputError(
-                f"column {column.name!r} must hold at least two different numbers within the range of float32"
+                f"column {column.name!r} must hold at least two numbers that float32 tells apart, none above 1e37"
             )
         return Target("regression", y)
     texts = [text for text in column.texts() if text is not None]
     known = set(texts)
+    if len(known) > MAX_CLASSES or (guessed and _too_many(known, texts, MAX_CLASSES)):
+        raise InvalidInputError(
+            f"column {column.name!r} holds {len(known)} different values in {len(texts)} rows{_example(column)}: that is "
+            f"no set of classes; --task says what it is (regression, or classification: at most {MAX_CLASSES} classes)"
+        )
     labels: list[int | str] = sorted(known)
     if all(_is_whole(text) for text in known):
         labels = sorted(int(text) for text in known)
     if len(labels) < 2:
         raise InvalidInputError(
             f"column {column.name!r} holds only {', '.join(known)[:60]!r}: a classifier needs at least two classes"
-        )
-    if len(labels) > MAX_CLASSES:
-        raise InvalidInputError(
-            f"column {column.name!r} holds {len(labels)} different values: that is no set of classes "
-            f"(at most {MAX_CLASSES}); for numbers use --task regression"
         )
     index = {str(label): i for i, label in enumerate(labels)}
     return Target("classification", np.array([index[text] for text in texts], np.int64), tuple(labels))
@@ -145,10 +147,9 @@ def infer_features(
             texts = column.texts()
             counts = Counter(text for text in (texts[i] for i in learn) if text is not None)
             known = {text for text in texts if text is not None}
-            if len(known) > MAX_CATEGORIES or (len(known) > 20 and len(known) > len(texts) / 2):
-                left_out.append(
-                    (column.name, f"{len(known)} different texts are no categories{_stray(column)}")
-                )
+            if _too_many(known, texts, MAX_CATEGORIES):
+                reason = f"{len(known)} different texts are no categories{_example(column)}"
+                left_out.append((column.name, reason))
             elif not counts:
                 left_out.append((column.name, "no value in the rows to learn from"))
             else:
@@ -177,29 +178,44 @@ def infer_features(
     return features, left_out
 
 
-def _stray(column: Column) -> str:
-    """Say which cell keeps a column from being one of numbers, if most of its cells are numbers."""
-    cells = column.texts()
-    others = [i for i, cell in enumerate(cells) if cell is not None and read_number(cell) is None]
-    if len(others) > len(cells) / 2:
-        return ""
-    return (
-        f"; {column.unit} {column.places[others[0]]} holds {str(cells[others[0]])[:40]!r}, which is no number"
-    )
+def _too_many(known: set[str], texts: Sequence[str | None], most: int) -> bool:
+    """Whether so many different texts are no categories, but names, numbers or prose."""
+    return len(known) > most or (len(known) > 20 and len(known) > len(texts) / 2)
+
+
+def _example(column: Column) -> str:
+    """Name a cell that is no number: it tells what is wrong where numbers were meant, such as a decimal comma."""
+    for place, text in zip(column.places, column.texts(), strict=True):
+        if text is not None and read_number(text) is None:
+            return f"; {column.unit} {place} holds {text[:40]!r}, which is no number"
+    return ""
 
 
 def target_scaling(y: NDArray[np.float64]) -> TargetScaling:
     """Return the scaling with which a network learns ``(y - mean) / standard deviation``."""
-    shift, scale = _standardisation(y)
-    return TargetScaling(shift=(shift,), scale=(1 / scale,))
+    return TargetScaling(shift=(float(_rounded(np.mean(y))),), scale=(_deviation(y) or 1.0,))
 
 
 def _standardisation(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return mean and 1 / standard deviation; a constant keeps its scale, so that it becomes 0."""
+    """Return mean and 1 / standard deviation.
+
+    A constant gets the scale 0: nothing was learned about its other values, so none of them may change a prediction.
+    """
+    deviation = _deviation(values)
+    return float(_rounded(np.mean(values))), 1 / deviation if deviation else 0.0
+
+
+def _deviation(values: NDArray[np.float64]) -> float:
+    """Return the standard deviation; 0 where float32 tells the values, or 1 / standard deviation, not from 0."""
+    rounded = _rounded(values)
+    deviation = float(np.std(rounded)) if np.ptp(rounded) else 0.0
+    return deviation if 1e-37 < deviation < 1e37 else 0.0
+
+
+def _rounded(values: ArrayLike) -> NDArray[np.float64]:
+    """Return the nearest float32 numbers: what a loaded model works with."""
     with np.errstate(over="ignore"):
-        mean, deviation = float(np.mean(values)), float(np.std(values))
-    constant = deviation <= 1e-6 * abs(mean) or not 1e-30 < deviation < 1e30  # float32 tells no more apart
-    return mean, 1.0 if constant else 1 / deviation
+        return np.asarray(values, np.float32).astype(np.float64)
 
 
 def _few_whole(numbers: NDArray[np.float64]) -> bool:

@@ -14,11 +14,8 @@
 #define LANES 16
 #define STRIP_VECTORS 1
 #define TILE_ROWS 6
-#define TILES(T)                                                                                             \
-    T(1, 1)                                                                                                  \
-    T(1, 2)                                                                                                  \
-    T(1, 3) T(1, 4) T(2, 1) T(2, 2) T(2, 3) T(2, 4) T(3, 1) T(3, 2) T(3, 3) T(3, 4) T(4, 1) T(4, 2) T(4, 3)  \
-        T(4, 4) T(5, 1) T(5, 2) T(5, 3) T(5, 4) T(6, 1) T(6, 2) T(6, 3) T(6, 4)
+#define TILES_OF(T, R) T(R, 1) T(R, 2) T(R, 3) T(R, 4)
+#define TILES(T) TILES_OF(T, 1) TILES_OF(T, 2) TILES_OF(T, 3) TILES_OF(T, 4) TILES_OF(T, 5) TILES_OF(T, 6)
 
 typedef __m512 vec;
 

@@ -32,7 +32,7 @@ def inspect(thing: str, store: Path | None, as_json: bool) -> None:
     an index in the store.
 
     \b
-    Examples:
+    Example:
       mariana inspect digits
       mariana inspect store/models/digits/1/model.safetensors --json
     """

@@ -111,4 +111,6 @@ def test_every_command_teaches() -> None:
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None
-        assert "Example:" in (command.help or ""), f"mariana {name} --help has no example"
+        assert re.search(r"^\s*Examples?:", command.help or "", re.MULTILINE), (
+            f"mariana {name} --help has no example"
+        )

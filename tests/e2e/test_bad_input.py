@@ -116,6 +116,9 @@ def test_command_line(folder: Path, arguments: str) -> None:
     lines = done.stderr.strip().splitlines()
     if done.returncode == 1:
         assert len(lines) == 1, done.stderr
+        assert lines[0].startswith("mariana: "), lines[0]
+    else:
+        assert lines[0].startswith("Usage: "), lines[0]
     assert 10 < len(lines[-1]) < 1000
     assert not list(folder.glob("store/*/*/[0-9]*")), "nothing was published"
     assert not list(folder.glob("store/**/.tmp-*")), "nothing was left behind"

@@ -222,7 +222,7 @@ def test_columns_of_every_kind() -> None:
     by_name = {f.name: f for f in features}
     assert (by_name["n"].fill, by_name["n"].shift) == (2.0, 2.0)
     assert by_name["n"].scale == pytest.approx(1 / np.std([1, 2, 3]))
-    assert (by_name["constant"].shift, by_name["constant"].scale) == (5, 1)
+    assert (by_name["constant"].shift, by_name["constant"].scale) == (5, 0)
     assert by_name["b"].kind == "boolean"
     assert by_name["b"].fill is True
     assert (by_name["c"].categories, by_name["c"].fill) == (("x", "y"), "x")
@@ -234,8 +234,14 @@ def test_columns_of_every_kind() -> None:
     ]
     many = read_csv("t.csv", ("t\n" + "\n".join(f"text {i}" for i in range(50)) + "\n").encode())
     assert infer_features(many.columns.values(), np.arange(50))[1] == [
-        ("t", "50 different texts are no categories")
+        ("t", "50 different texts are no categories; line 2 holds 'text 0', which is no number")
     ]
+
+
+def test_numbers_with_a_decimal_comma_are_no_classes() -> None:
+    with pytest.raises(InvalidInputError, match=r"40 different values in 40 rows; line 2 holds '0,5'"):
+        _target(*(f'"{i},5"' for i in range(40)))
+    assert len(_target(*(f"name {i}" for i in range(40)), task="classification").labels) == 40
 
 
 def test_tables_of_every_kind(tmp_path: Path) -> None:
