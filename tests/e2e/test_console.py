@@ -27,7 +27,7 @@ pytestmark = pytest.mark.browser
 STATIC = Path(__file__).parents[2] / "server/static"
 ORIGIN = "http://mariana.test"
 CSP = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'"
 )
