@@ -30,6 +30,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticSerializationError
 
 from mariana.errors import FileFormatError
 
@@ -229,7 +230,7 @@ class ModelMetadata(_Part):
 
     def _check_classification(self) -> None:
         last = self.layers[-1]
-        if len(set(self.labels)) != len(self.labels):
+        if len({str(label) for label in self.labels}) != len(self.labels):  # in a table 1 and "1" are one
             raise ValueError("two classes have the same label")
         if last.activation == "softmax" and last.units >= 2 and len(self.labels) == last.units:
             return
@@ -262,12 +263,15 @@ def to_bytes(metadata: ModelMetadata, tensors: dict[str, NDArray[np.float32]]) -
         tensors: float32 arrays of the shapes that ``metadata.tensor_shapes()`` says.
 
     Raises:
-        FileFormatError: the metadata is not consistent, or the tensors do not fit it or are not finite.
+        FileFormatError: the metadata is not consistent or no Unicode, or the tensors do not fit it or are not finite.
     """
     arrays = {name: np.ascontiguousarray(tensors[name], dtype="<f4") for name in sorted(tensors)}
     _check_tensors("model", metadata, arrays)
     checksums = {name: _sha256(array) for name, array in arrays.items()}
-    document = metadata.model_copy(update={"tensors": checksums}).model_dump_json()
+    try:
+        document = metadata.model_copy(update={"tensors": checksums}).model_dump_json()
+    except PydanticSerializationError:
+        raise FileFormatError("model: a name, label or category holds half of a surrogate pair") from None
     _parse_metadata("model", document)  # model_copy and model_construct check nothing
     return safetensors.numpy.save(arrays, metadata={METADATA_KEY: document})
 

@@ -138,8 +138,8 @@ class Model:
                 float32 is taken as it is, everything else is copied first.
 
         Returns:
-            (batch, outputs) float32: probabilities for classification, else values. A row that
-            misses a value for which the model has no substitute gives NaN.
+            (batch, outputs) float32: probabilities for classification, else values. A missing number
+            for which the model has no substitute gives NaN; an index of no category is like none of them.
 
         Raises:
             InvalidInputError: ``x`` has another shape, or is no array of real numbers.
@@ -289,7 +289,7 @@ class Model:
     def _refuse_unknown(self, row: int) -> None:
         known = ", ".join(list(self._readers)[:10]) + (", ..." if len(self._readers) > 10 else "")
         raise InvalidInputError(
-            f"row {row} names something that is no feature of this model; there are: {known}",
+            f"row {row}: a name is no feature of this model; there are: {known}",
             pointer=f"/{row}",
         )
 

@@ -52,12 +52,21 @@ class Column:
         """Return the cells as numbers (booleans as 1 and 0), NaN where missing.
 
         Raises:
-            InvalidInputError: a cell is no number or boolean; the message names its line.
+            InvalidInputError: a cell is no number or boolean, or does not fit float32; the message names its line.
         """
-        if isinstance(self.cells, np.ndarray):
-            return self.cells
-        numbers = np.empty(len(self.cells))
-        for i, cell in enumerate(self.cells):
+        numbers = self.cells if isinstance(self.cells, np.ndarray) else self._read(self.cells, kind)
+        with np.errstate(over="ignore"):
+            wrong = np.isinf(numbers.astype(np.float32))
+        if wrong.any():
+            self.refuse(int(np.argmax(wrong)), "is not finite or does not fit float32")
+        return numbers
+
+    def _read(self, cells: list[str | None], kind: Kind) -> NDArray[np.float64]:
+        if kind == self.kind:  # then all cells are known to be right
+            read = float if kind == "numeric" else _BOOLEANS.__getitem__
+            return np.array([math.nan if cell is None else read(cell) for cell in cells])
+        numbers = np.empty(len(cells))
+        for i, cell in enumerate(cells):
             value = (
                 math.nan if cell is None else read_number(cell) if kind == "numeric" else _BOOLEANS.get(cell)
             )
@@ -140,10 +149,7 @@ class Table:
                     [index.get(t, math.nan) if t is not None else math.nan for t in column.texts()]
                 )
             else:
-                with np.errstate(over="ignore"):
-                    values = column.numbers(feature.kind).astype(np.float32).astype(np.float64)
-                if np.isinf(values).any():
-                    column.refuse(int(np.argmax(np.isinf(values))), "is not finite or does not fit float32")
+                values = column.numbers(feature.kind).astype(np.float32)
             missing = np.isnan(values)
             if feature.fill is None and missing.any():
                 row = int(np.argmax(missing))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mariana.errors import InvalidInputError
 from mariana.format import BooleanFeature, CategoricalFeature, Feature, NumericFeature, TargetScaling
@@ -22,21 +22,27 @@ MAX_CLASSES = 10_000
 Task = Literal["classification", "regression"]
 
 
-def encode(features: Sequence[Feature], raw: NDArray[np.float64]) -> NDArray[np.float64]:
+def encode(
+    features: Sequence[Feature], raw: NDArray[np.float64], dtype: DTypeLike = np.float64
+) -> NDArray[Any]:
     """Fill, scale and one-hot encode raw rows as a loaded model does: every number is rounded to float32 first.
 
     Args:
         features: one a column.
         raw: (rows, features): a number, 0 or 1, or the index of a category; NaN is missing.
+        dtype: of the result; all is computed in float64.
 
     Returns:
-        (rows, encoded columns) float64.
+        (rows, encoded columns) of that dtype.
 
     Raises:
         InvalidInputError: a value is missing where the feature has no fill, or is no index of a category.
     """
-    parts = []
-    for feature, column in zip(features, _rounded(raw).T, strict=True):
+    widths = [len(f.categories) if f.kind == "categorical" else 1 for f in features]
+    encoded = np.zeros((len(raw), sum(widths)), dtype)
+    rows, end = np.arange(len(raw)), 0
+    for feature, width, column in zip(features, widths, _rounded(raw).T, strict=True):
+        start, end = end, end + width
         missing = np.isnan(column)
         if missing.any():
             if feature.fill is None:
@@ -57,11 +63,11 @@ def encode(features: Sequence[Feature], raw: NDArray[np.float64]) -> NDArray[np.
                 raise InvalidInputError(
                     f"feature {feature.name!r} holds a number that is no index of its {len(feature.categories)} categories"
                 )
-            parts.append(np.equal(index[:, None], np.arange(len(feature.categories))).astype(np.float64))
+            encoded[rows, start + index] = 1
         else:
             shift, scale = _rounded(feature.shift), _rounded(feature.scale)
-            parts.append(((column - shift) * scale)[:, None])
-    return np.concatenate(parts, axis=1)
+            encoded[:, start] = (column - shift) * scale
+    return encoded
 
 
 @dataclass(frozen=True, slots=True)

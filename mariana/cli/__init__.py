@@ -8,6 +8,7 @@ import sys
 import click
 
 from mariana import __version__
+from mariana.cli.text import printable
 from mariana.errors import MarianaError
 
 _COMMANDS = {
@@ -60,6 +61,8 @@ def main() -> None:
         cli(standalone_mode=True)
     except MarianaError as error:
         sys.exit(f"mariana: {_one_line(error)}")
+    except MemoryError as error:
+        sys.exit(f"mariana: not enough memory: {_one_line(error)}")
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
@@ -68,4 +71,4 @@ def main() -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))

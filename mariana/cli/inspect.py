@@ -12,6 +12,7 @@ import click
 
 from mariana.autocomplete import open_index
 from mariana.cli.options import json_option, settings, store_option
+from mariana.cli.text import printable
 from mariana.errors import InvalidInputError, NotFoundError
 from mariana.format import DenseLayer, Feature, ModelMetadata
 from mariana.model import Model, load_model
@@ -46,7 +47,7 @@ def inspect(thing: str, store: Path | None, as_json: bool) -> None:
         model = load_model(path)
         facts = _model_facts(path, model)
         lines = _model_lines(facts, model.info)
-    click.echo(json.dumps(facts) if as_json else "\n".join(lines))
+    click.echo(json.dumps(facts) if as_json else "\n".join(map(printable, lines)))
 
 
 def _find(thing: str, store: Store) -> tuple[str, Path]:

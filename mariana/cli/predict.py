@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import sys
@@ -45,7 +46,7 @@ def predict(model: str, data: str, store: Path | None, as_json: bool) -> None:
         source = _file(data).read_bytes()
     if source is None:
         outputs = loaded.predict(read_table(data).matrix(loaded.info.features))
-    elif source.lstrip()[:1] in (b"{", b"["):
+    elif source.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"["):
         outputs = loaded.predict(_json_rows(loaded, "standard input" if data == "-" else data, source))
     else:
         outputs = loaded.predict(read_csv("standard input", source).matrix(loaded.info.features))
@@ -61,7 +62,8 @@ def predict(model: str, data: str, store: Path | None, as_json: bool) -> None:
 def evaluate(model: str, data: str, target: str | None, store: Path | None, as_json: bool) -> None:
     r"""Compare the predictions of a model with the truth in a table.
 
-    Prints accuracy and log-loss for classes; mean absolute error, root mean squared error and R² for numbers.
+    Prints accuracy and log-loss for classes; mean absolute error, root mean squared error and R² for numbers. Rows
+    without the truth are left out.
 
     \b
     Example:
@@ -74,6 +76,12 @@ def evaluate(model: str, data: str, target: str | None, store: Path | None, as_j
         if len(loaded.info.targets) != 1:
             raise InvalidInputError("the model does not say what it predicts; name the column with --target")
         (target,) = loaded.info.targets
+    known = np.array([text is not None for text in table.column(target).texts()])
+    if not known.any():
+        raise InvalidInputError(f"column {target!r} of {table.name} has no value to compare with")
+    missing = table.rows - int(known.sum())
+    if missing:
+        table = table.take(np.flatnonzero(known))
     y = _truth(loaded, table, target)
     outputs = loaded.predict(table.matrix(loaded.info.features))
     if loaded.info.task == "classification":
@@ -81,11 +89,21 @@ def evaluate(model: str, data: str, target: str | None, store: Path | None, as_j
     else:
         found = regression_scores(outputs[:, 0], y)
     if as_json:
-        click.echo(json.dumps({"model": model, "data": table.name, "rows": table.rows, "metrics": found}))
+        click.echo(
+            json.dumps(
+                {
+                    "model": model,
+                    "data": table.name,
+                    "rows": table.rows,
+                    "left_out": missing,
+                    "metrics": found,
+                }
+            )
+        )
         return
-    click.echo(f"{table.rows:,} rows")
+    click.echo(f"{table.rows:,} rows" + (f"; left out: {missing:,} without {target}" if missing else ""))
     for name, value in found.items():
-        click.echo(f"{name:10} {value:.4f}")
+        click.echo(f"{name:10} {value:#.5g}")
 
 
 def open_model(model: str, store: Path | None) -> Model:
@@ -100,14 +118,12 @@ def open_model(model: str, store: Path | None) -> Model:
 def _truth(model: Model, table: Table, target: str) -> NDArray[Any]:
     """Return the target of each row: class indices, or numbers."""
     column = table.column(target)
-    texts = column.texts()
-    if None in texts:
-        column.refuse(texts.index(None), "is missing: there is nothing to compare with")
     if model.info.task == "regression":
         if model.outputs != 1:
             raise InvalidInputError(f"the model predicts {model.outputs} numbers; evaluate compares one")
         return column.numbers("numeric")
     index = {str(label): i for i, label in enumerate(model.info.labels)}
+    texts = column.texts()
     for row, text in enumerate(texts):
         if text not in index:
             column.refuse(row, f"is {str(text)[:40]!r}, which is no label of the model")

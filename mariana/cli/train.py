@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mariana.cli.options import json_option, settings, store_option
+from mariana.cli.text import printable
 from mariana.errors import InvalidInputError
 from mariana.format import BooleanFeature, CategoricalFeature, Feature, TargetScaling
 from mariana.store import Store, check_name
@@ -47,7 +48,7 @@ class Recipe:
     """How to learn a table."""
 
     layers: tuple[int, ...] = (128, 64)
-    activation: str = "relu"
+    activation: str = "tanh"  # better than relu on tables of some thousand rows: docs/trainer.md
     optimizer: str = "adam"
     learning_rate: float | None = None
     batch_size: int = 32
@@ -73,7 +74,7 @@ class Prepared:
 
     def inputs(self, split: str) -> NDArray[np.float32]:
         """Return what the network sees of a split."""
-        return encode(self.features, self.raw[self.splits[split]]).astype(np.float32)
+        return encode(self.features, self.raw[self.splits[split]], np.float32)
 
     def targets(self, split: str) -> NDArray[Any]:
         """Return what the network learns of a split: class indices, or standardised numbers."""
@@ -95,7 +96,7 @@ class Prepared:
 @click.option(
     "--activation",
     type=click.Choice([name for name in ACTIVATIONS if name != "softmax"]),
-    default="relu",
+    default="tanh",
     show_default=True,
     help="Of the hidden layers.",
 )
@@ -221,8 +222,7 @@ def prepare(
 
 def network(prepared: Prepared, recipe: Recipe) -> Sequential:
     """Return a network for the table, built and compiled."""
-    initializer = "he_normal" if recipe.activation == "relu" else "glorot_uniform"
-    hidden = [Dense(units, recipe.activation, kernel_initializer=initializer) for units in recipe.layers]
+    hidden = [Dense(units, recipe.activation) for units in recipe.layers]
     if prepared.target.task == "regression":
         last, loss = Dense(1), "mean_squared_error"
     elif len(prepared.target.labels) == 2:
@@ -303,14 +303,14 @@ def _described(prepared: Prepared) -> str:
         f"{counts['train']:,} rows to learn, {counts['validation']:,} to validate, {counts['test']:,} to test",
         *(f"left out: {column} ({reason})" for column, reason in prepared.left_out),
     ]
-    return "\n".join([*lines, ""])
+    return "\n".join([*map(printable, lines), ""])
 
 
 def _score_table(metrics: dict[str, dict[str, float]]) -> str:
     names = list(next(iter(metrics.values())))
     lines = ["", f"{'':12}" + "".join(f"{name:>12}" for name in names)]
     for split, found in metrics.items():
-        lines.append(f"{split:12}" + "".join(f"{found[name]:12.4f}" for name in names))
+        lines.append(f"{split:12}" + "".join(f" {found[name]:#11.5g}" for name in names))
     return "\n".join([*lines, ""])
 
 

@@ -24,6 +24,7 @@ def folder(tmp_path: Path) -> Path:
         "empty.csv": "",
         "header.csv": "a,b,y\n",
         "one_class.csv": "a,b,y\n" + "1,2,u\n" * 12,
+        "too_large.csv": CSV + "1e39,2,u\n",
         "ragged.csv": CSV + "1,2,3,4,5\n",
         "twice.csv": "a,a,y\n1,2,u\n3,4,v\n",
         "binary.csv": bytes(range(256)) * 8,
@@ -39,6 +40,8 @@ def folder(tmp_path: Path) -> Path:
         data = content.encode() if isinstance(content, str) else content
         (tmp_path / name).write_bytes(data)
     np.savez(tmp_path / "wrong_names.npz", a=np.zeros(3), b=np.zeros(3))
+    np.savez(tmp_path / "infinite.npz", x=np.array([[1.0], [np.inf], [2.0]]), y=np.arange(3))
+    np.savez(tmp_path / "surrogate.npz", x=np.arange(4.0)[:, None], y=np.array(["a\ud800", "b"] * 2))
     np.savez(tmp_path / "pickled.npz", x=np.array([{}], dtype=object), y=np.zeros(1))
     (tmp_path / "folder.csv").mkdir()
     os.mkfifo(tmp_path / "fifo.csv")
@@ -75,9 +78,13 @@ def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "train pickled.npz --target y",
         "train folder.csv --target y",
         "train fifo.csv --target y",
+        "train infinite.npz --target y",
+        "train surrogate.npz --target y",
+        "train too_large.csv --target y",
         "train good.csv --target y --name Not/A/Name",
         "train good.csv --target y --layers 0",
         "train good.csv --target y --layers x",
+        "train good.csv --target y --layers 999999,999999",
         "train good.csv --target y --activation magic",
         "train good.csv --target y --optimizer magic",
         "train good.csv --target y --learning-rate -1",

@@ -1,12 +1,16 @@
-"""Optimizers against naive twins; losses and metrics against scikit-learn."""
+"""Optimizers against naive twins; losses, metrics and the defaults of train against scikit-learn."""
 
 import math
 
 import numpy as np
 import pytest
 from sklearn import metrics as judge
+from sklearn.datasets import make_friedman1
+from sklearn.ensemble import HistGradientBoostingRegressor
 
+from mariana.cli.train import Recipe, learn, network, prepare, scores
 from mariana.errors import InvalidInputError
+from mariana.tables import read_csv
 from mariana.trainer import (
     SGD,
     Adam,
@@ -160,3 +164,17 @@ def test_losses_called_on_predictions_refuse_nonsense() -> None:
     with pytest.raises(InvalidInputError, match="rows"):
         MeanSquaredError()([1.0, 2.0], [[1.0]])
     assert math.isfinite(CategoricalCrossentropy()([[1, 0]], [[0.0, 1.0]]))
+
+
+def test_the_defaults_of_train_are_as_good_as_scikit_learns() -> None:
+    x, y = make_friedman1(1500, 10, noise=1.0, random_state=0)
+    recipe = Recipe(test=0.25)
+    cells = np.column_stack([x, y]).tolist()
+    lines = [",".join(f"c{i}" for i in range(10)) + ",y", *(",".join(map(repr, row)) for row in cells)]
+    prepared = prepare(read_csv("friedman.csv", "\n".join(lines).encode()), "y", "auto", recipe)
+    net = network(prepared, recipe)
+    learn(net, prepared, recipe, verbose=0)
+    test = prepared.splits["test"]
+    rest = np.concatenate([prepared.splits["train"], prepared.splits["validation"]])
+    peer = HistGradientBoostingRegressor(random_state=0).fit(x[rest], y[rest])
+    assert scores(net, prepared, "test")["r2"] > peer.score(x[test], y[test]) - 0.02

@@ -67,6 +67,14 @@ def test_same_seed_same_file(tmp_path: Path) -> None:
     assert contents[0] == contents[1] != contents[2]
 
 
+def test_names_from_a_file_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('"a\x1b[31m\nb",y\n1,2.5\n2,3.5\n3,4.5\n', encoding="utf-8")
+    out = run("train", tmp_path / "t.csv", "--target", "y", "--epochs", 1, "--store", tmp_path).stdout
+    out += run("inspect", "t", "--store", tmp_path).stdout
+    assert r"a\x1b[31m\nb: numeric" in out
+    assert "\x1b" not in out
+
+
 def test_options_reach_the_network(tmp_path: Path) -> None:
     options = ["--layers", "7,5", "--activation", "tanh", "--optimizer", "sgd", "--learning-rate", "0.05"]
     rest = ["--batch-size", 16, "--epochs", 3, "--validation", 0, "--test", 0, "--early-stopping", 0]
@@ -118,7 +126,7 @@ def test_predict_csv_and_json(store: Path) -> None:
     header = "petal_width,sepal_length,sepal_width,petal_length,note\n"
     from_csv = run("predict", "iris", "-", "--store", store, "--json", text=header + "0.2,5.1,3.5,1.4,x\n")
     record = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
-    for text in (json.dumps(record), "\n[5.1, 3.5, 1.4, 0.2]\n"):
+    for text in (json.dumps(record), "\ufeff" + json.dumps(record), "\n[5.1, 3.5, 1.4, 0.2]\n"):
         assert run("predict", "iris", "-", "--store", store, "--json", text=text).stdout == from_csv.stdout
     answer = json.loads(from_csv.stdout)
     assert answer["label"] == "setosa"
@@ -164,6 +172,11 @@ def test_evaluate(store: Path, tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text(data.replace("virginica", "rose"), encoding="utf-8")
     with pytest.raises(InvalidInputError, match=r"line \d+: 'species' is 'rose', which is no label"):
         run("evaluate", "iris", tmp_path / "other.csv", "--store", store)
+    (tmp_path / "holes.csv").write_text(data.replace("virginica", "NA"), encoding="utf-8")
+    assert (
+        "100 rows; left out: 50 without species"
+        in run("evaluate", "iris", tmp_path / "holes.csv", "--store", store).stdout
+    )
     with pytest.raises(InvalidInputError, match="no column 'nothing'"):
         run("evaluate", "iris", "iris", "--store", store, "--target", "nothing")
     with pytest.raises(NotFoundError, match="there are: iris"):

@@ -100,6 +100,7 @@ def test_logits_become_probabilities(tmp_path: Path, loss, units: int, y, activa
         ([Dense(4, "softmax"), Dense(3, "softmax")], {}, "'dense'.*softmax"),
         ([Dense(3, "softmax")], {"labels": ["a", "b"]}, "3 softmax units and 2 labels"),
         ([Dense(3, "softmax")], {"labels": ["a", "b", "b"]}, "same label"),
+        ([Dense(3, "softmax")], {"labels": [1, 2, "1"]}, "same label"),
         ([Dense(3, "softmax")], {"labels": [1.5, 2, 3]}, "labels"),
         ([Dense(3, "softmax")], {"input_shape": (3,)}, "input_shape"),
         ([Dense(3, "softmax")], {"name": "A/b"}, "name"),
