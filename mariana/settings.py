@@ -55,4 +55,5 @@ def load_settings(**options: Any) -> Settings:
         first = error.errors(include_url=False, include_input=False)[0]
         name = str(first["loc"][0])
         where = f"option {name}" if name in options else f"{PREFIX}{name.upper()}"
-        raise InvalidInputError(f"{where}: {first['msg']}; see mariana config") from None
+        meaning = Settings.model_fields[name].description
+        raise InvalidInputError(f"{where}: {first['msg']}; it means: {meaning}") from None

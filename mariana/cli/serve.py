@@ -15,6 +15,7 @@ import click
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from mariana._binding import choose_isa
 from mariana.cli.options import settings as settings_of
 from mariana.cli.options import store_option
 from mariana.errors import InvalidInputError, MarianaError
@@ -47,6 +48,7 @@ def serve(store: Path | None, host: str | None, port: int | None, workers: int |
       mariana serve --store models --host 0.0.0.0 --port 9000 --workers 2
     """
     settings = settings_of(store=store, host=host, port=port, workers=workers)
+    choose_isa(settings.isa)  # a name that is none ends it here, not at each model
     listener = _listen(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)  # uvicorn raises the signal again when it has shut down

@@ -3,6 +3,8 @@
 import "./mariana-autocomplete.js";
 import { reduce, samples } from "./digits.js";
 
+const LOST = "the server does not answer";
+
 const $ = (id) => document.getElementById(id);
 
 /** An element with properties, data and children; text only, so the page stays clean under Trusted Types. */
@@ -12,10 +14,18 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** JSON from this server; rejects with the problem's own words. */
+/** JSON from this server; rejects with the problem's own words. The head of the page tells whether the server answers. */
 async function call(path, body, signal) {
   const options = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  const response = await fetch(path, { ...options, signal });
+  const response = await fetch(path, { ...options, signal }).catch((error) => {
+    if (signal?.aborted) throw error; // superseded
+    health("lost", LOST);
+    throw new Error(LOST);
+  });
+  if ($("health").dataset.state === "lost") {
+    health("wait", "connecting");
+    look(); // it is back, perhaps with other models
+  }
   const answer = await response.json().catch(() => ({}));
   if (response.ok) return answer;
   const problem = answer.errors?.[0];
@@ -214,6 +224,8 @@ cities.addEventListener("mariana-select", ({ detail: { text, score, payload } })
   }
 });
 
+cities.addEventListener("mariana-error", look); // tells whether it is the server
+
 const cityTime = stopwatch($("city-latency"));
 new PerformanceObserver((list) => {
   for (const { name, duration, responseEnd, transferSize } of list.getEntries()) {
@@ -348,7 +360,8 @@ async function look() {
     table($("indexes"), indexes.map(indexRow), "No index is loaded. Build one:", "mariana index terms.txt --name terms");
     if (!serving.some(({ name }) => name === "digits")) notice($("draw-notice"), "No model named digits is loaded. This trains one:", "mariana demo");
     const found = opened.some(({ name }) => name === "cities");
-    if (!found) notice($("city-notice"), "No index named cities is loaded. This builds one:", "mariana demo");
+    if (found) notice($("city-notice"), "");
+    else notice($("city-notice"), "No index named cities is loaded. This builds one:", "mariana demo");
     $("city").disabled = !found;
     formModels = serving.filter(({ features }) => features.length <= MOST_FIELDS);
     $("try").hidden = !formModels.length;
@@ -358,7 +371,7 @@ async function look() {
       showForm();
     }
   } catch (error) {
-    health("lost", `server does not answer: ${error.message}`);
+    health("lost", error.message);
   }
 }
 

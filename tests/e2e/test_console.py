@@ -27,7 +27,7 @@ pytestmark = pytest.mark.browser
 STATIC = Path(__file__).parents[2] / "server/static"
 ORIGIN = "http://mariana.test"
 CSP = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'"
 )
@@ -353,6 +353,21 @@ def test_a_server_that_is_gone(site: Site) -> None:
     site.down = site.failing = True
     page = site.open()
     expect(page.locator("#health")).to_have_attribute("data-state", "lost")
+
+
+def test_a_server_that_goes_and_comes_back(site: Site) -> None:
+    site.indexes = []
+    page = site.open()
+    expect(page.locator("#city-notice")).to_be_visible()
+    site.down = site.failing = True
+    page.get_by_role("button", name="Draw a 3").click()
+    expect(page.locator("#health")).to_have_attribute("data-state", "lost")
+    expect(page.locator("#draw-notice")).to_contain_text("the server does not answer")
+    site.down, site.indexes = False, INDEXES
+    page.get_by_role("button", name="Draw a 3").click()
+    expect(page.locator("#health")).to_have_attribute("data-state", "ready")
+    expect(page.locator("#draw-notice")).to_be_hidden()
+    expect(page.locator("#city-notice")).to_be_hidden()
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])

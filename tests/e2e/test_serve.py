@@ -97,3 +97,16 @@ def test_an_address_that_cannot_be_had(case: str) -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("mariana: cannot listen on ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_instruction_set_that_is_none_ends_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mariana", "serve", "--port", "0"],
+        env={**os.environ, "MARIANA_ISA": "sse9"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("mariana: unknown instruction set 'sse9'; known here: generic")

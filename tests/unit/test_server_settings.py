@@ -33,6 +33,7 @@ def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value:
     with pytest.raises(InvalidInputError, match=f"^{PREFIX}{name}: ") as caught:
         load_settings()
     assert "\n" not in str(caught.value)
+    assert Settings.model_fields[name.lower()].description in str(caught.value)
 
 
 def test_config_tells_where_each_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
