@@ -8,7 +8,7 @@ from __future__ import annotations
 from .callbacks import Callback, EarlyStopping, History
 from .gradcheck import gradcheck
 from .initializers import GlorotNormal, GlorotUniform, HeNormal, HeUniform, Ones, Zeros
-from .layers import Activation, Dense, Input
+from .layers import Activation, BatchNormalization, Dense, Dropout, Input
 from .losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -22,10 +22,12 @@ __all__ = [
     "SGD",
     "Activation",
     "Adam",
+    "BatchNormalization",
     "BinaryCrossentropy",
     "Callback",
     "CategoricalCrossentropy",
     "Dense",
+    "Dropout",
     "EarlyStopping",
     "GlorotNormal",
     "GlorotUniform",

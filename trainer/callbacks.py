@@ -113,7 +113,8 @@ class EarlyStopping(Callback):
         self.stopped_epoch = self.best_epoch = self._wait = 0
         self._best = -math.inf
         self._best_logs: Logs = {}
-        self._best_weights = np.empty_like(self.model.parameters) if self.restore_best_weights else None
+        self._weights = (self.model.parameters, self.model.state) if self.restore_best_weights else ()
+        self._best_weights = [np.empty_like(weights) for weights in self._weights]
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Compare with the best epoch."""
@@ -125,8 +126,8 @@ class EarlyStopping(Callback):
         value = self._sign * logs[self.monitor]
         if value - self.min_delta > self._best:
             self._best, self.best_epoch, self._best_logs, self._wait = value, epoch, dict(logs), 0
-            if self._best_weights is not None:
-                np.copyto(self._best_weights, self.model.parameters)
+            for best, now in zip(self._best_weights, self._weights, strict=True):
+                np.copyto(best, now)
             return
         self._wait += 1
         if self._wait >= self.patience and epoch > 0:
@@ -135,8 +136,9 @@ class EarlyStopping(Callback):
 
     def on_train_end(self) -> None:
         """Give the best weights back."""
-        if self._best_weights is not None and self._best_logs:
-            np.copyto(self.model.parameters, self._best_weights)
+        if self._weights and self._best_logs:
+            for best, now in zip(self._best_weights, self._weights, strict=True):
+                np.copyto(now, best)
             self.model.logs = dict(self._best_logs)
 
 

@@ -14,8 +14,10 @@ from mariana.trainer import (
     SGD,
     Activation,
     Adam,
+    BatchNormalization,
     Callback,
     Dense,
+    Dropout,
     EarlyStopping,
     HeNormal,
     Input,
@@ -78,6 +80,10 @@ def test_a_step_allocates_no_arrays_after_the_first() -> None:
             net = Sequential([Dense(128, activation), Dense(64, activation), Dense(10, "softmax")], seed=0)
             net.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
             net.fit(x, y, batch_size=128, callbacks=[Watch()], verbose=0)
+        regular = [Dense(128, "relu"), BatchNormalization(), Dropout(0.3), Dense(10, "softmax")]
+        net = Sequential(regular, seed=0)
+        net.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+        net.fit(x, y, batch_size=128, callbacks=[Watch()], verbose=0)
     finally:
         np.setbufsize(usual)
     # the smallest array of a batch of 128 that could be made anew, the 10 outputs, takes 5,120 bytes
