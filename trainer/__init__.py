@@ -15,13 +15,16 @@ from .losses import (
     MeanSquaredError,
     SparseCategoricalCrossentropy,
 )
-from .optimizers import SGD, Adam
+from .optimizers import SGD, Adagrad, Adam, Adamax, AdamW, Nadam, RMSprop
 from .sequential import Sequential, set_random_seed
 
 __all__ = [
     "SGD",
     "Activation",
+    "Adagrad",
     "Adam",
+    "AdamW",
+    "Adamax",
     "BatchNormalization",
     "BinaryCrossentropy",
     "Callback",
@@ -36,7 +39,9 @@ __all__ = [
     "History",
     "Input",
     "MeanSquaredError",
+    "Nadam",
     "Ones",
+    "RMSprop",
     "Sequential",
     "SparseCategoricalCrossentropy",
     "Zeros",

@@ -204,7 +204,7 @@ class Sequential:
             layer.attach(*views)
             layer.initialize(self._weights_rng)
         if self.optimizer is not None:
-            self.optimizer.build(self.parameters)
+            self.optimizer.build(self.parameters, self._sizes())
 
     def compile(
         self, optimizer: str | Optimizer, loss: str | Loss, metrics: Iterable[str | Metric] = ()
@@ -225,7 +225,7 @@ class Sequential:
         self.loss = chosen
         self._metrics = tuple(metrics)
         if self.built:
-            self.optimizer.build(self.parameters)
+            self.optimizer.build(self.parameters, self._sizes())
 
     def fit(
         self,
@@ -584,6 +584,10 @@ class Sequential:
                 f"loss {loss.name} needs {wanted} as the last activation, found {found}"
                 + (" (from_logits=True)" if wanted == "linear" else "")
             )
+
+    def _sizes(self) -> list[int]:
+        """Return the sizes of the weight arrays in the flat vector of parameters, in its order."""
+        return [view.size for layer in self.layers for view in layer.parameters.values()]
 
     def _views(self) -> list[Array]:
         if not self.built:

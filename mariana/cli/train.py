@@ -17,7 +17,7 @@ from mariana.errors import InvalidInputError
 from mariana.format import BooleanFeature, CategoricalFeature, Feature, TargetScaling
 from mariana.store import Store, check_name
 from mariana.tables import Table, read_table
-from mariana.trainer import SGD, Adam, BatchNormalization, Dense, Dropout, EarlyStopping, Sequential
+from mariana.trainer import BatchNormalization, Dense, Dropout, EarlyStopping, Sequential
 from mariana.trainer.activations import ACTIVATIONS
 from mariana.trainer.data import stratified_split
 from mariana.trainer.layers import Layer
@@ -300,8 +300,7 @@ def publish(
 
 
 def _optimizer(recipe: Recipe) -> Optimizer:
-    known: dict[str, type[SGD | Adam]] = {"sgd": SGD, "adam": Adam}
-    cls = known[recipe.optimizer]
+    cls = OPTIMIZERS[recipe.optimizer]
     return cls() if recipe.learning_rate is None else cls(recipe.learning_rate)
 
 
