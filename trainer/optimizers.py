@@ -17,6 +17,7 @@ from mariana.errors import InvalidInputError
 from . import checks
 from .buffers import Array
 from .registry import get as _get
+from .schedules import Schedule
 
 
 class Common(TypedDict, total=False):
@@ -39,14 +40,17 @@ class Optimizer:
     """Makes the loss smaller, step by step.
 
     Args:
-        learning_rate: length of a step; positive.
+        learning_rate: length of a step; positive, or a schedule.
         common: see ``Common``; at most one of the three ways to clip.
     """
 
     name = ""
 
-    def __init__(self, learning_rate: float = 0.001, **common: Unpack[Common]) -> None:
-        self.learning_rate = checks.number("learning_rate", learning_rate, 0, above=True)
+    def __init__(self, learning_rate: float | Schedule = 0.001, **common: Unpack[Common]) -> None:
+        self.iterations = 0
+        self._schedule = learning_rate if isinstance(learning_rate, Schedule) else None
+        if not isinstance(learning_rate, Schedule):
+            self.learning_rate = learning_rate
         unknown = set(common) - set(Common.__annotations__)
         if unknown:
             raise InvalidInputError(
@@ -61,12 +65,25 @@ class Optimizer:
         clips = [name for name in self._common if "clip" in name]
         if len(clips) > 1:
             raise InvalidInputError(f"{' and '.join(clips)} exclude each other: choose one")
-        self.iterations = 0
         self._parts: list[slice] = []
 
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step; it can be set unless a schedule gives it."""
+        return self._rate if self._schedule is None else self._schedule(self.iterations)
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        if self._schedule is not None:
+            raise InvalidInputError(
+                f"the learning rate follows a {type(self._schedule).__name__}: give the optimizer a number to set it"
+            )
+        self._rate = checks.number("learning_rate", value, 0, above=True)
+
     def config(self) -> dict[str, Any]:
-        """Return the arguments that make the same optimizer."""
-        return {"name": self.name, "learning_rate": self.learning_rate} | self._common
+        """Return the arguments that make the same optimizer; a schedule is its own config."""
+        rate = self._rate if self._schedule is None else self._schedule.config()
+        return {"name": self.name, "learning_rate": rate} | self._common
 
     def build(self, parameters: Array, sizes: Iterable[int] = ()) -> None:
         """Forget all steps and make the state for a flat vector of parameters.
@@ -126,7 +143,7 @@ class SGD(Optimizer):
     Then ``p += v``, or with Nesterov's look-ahead ``p += momentum * v - learning_rate * g``.
 
     Args:
-        learning_rate: length of a step; positive.
+        learning_rate: length of a step; positive, or a schedule.
         momentum: share of the last step that is kept; 0 to below 1.
         nesterov: whether to look ahead; needs momentum.
     """
@@ -135,7 +152,7 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float = 0.01,
+        learning_rate: float | Schedule = 0.01,
         momentum: float = 0.0,
         nesterov: bool = False,
         **common: Unpack[Common],
@@ -178,7 +195,7 @@ class RMSprop(Optimizer):
     of the running mean of ``g``; with momentum the steps add up: ``u = momentum u + step``, ``p -= u``.
 
     Args:
-        learning_rate: length of a step; positive.
+        learning_rate: length of a step; positive, or a schedule.
         rho: memory of the running means; 0 to below 1.
         momentum: share of the last step that is kept; 0 to below 1.
         epsilon: keeps the division tame; positive.
@@ -189,7 +206,7 @@ class RMSprop(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float = 0.001,
+        learning_rate: float | Schedule = 0.001,
         rho: float = 0.9,
         momentum: float = 0.0,
         epsilon: float = 1e-7,
@@ -246,7 +263,7 @@ class Adagrad(Optimizer):
     ``a += g²``, ``p -= learning_rate * g / sqrt(a + epsilon)``: for sparse inputs; its steps only become shorter.
 
     Args:
-        learning_rate: length of a step; positive.
+        learning_rate: length of a step; positive, or a schedule.
         initial_accumulator_value: the sum at the beginning; 0 or more.
         epsilon: keeps the division tame; positive.
     """
@@ -255,7 +272,7 @@ class Adagrad(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float = 0.001,
+        learning_rate: float | Schedule = 0.001,
         initial_accumulator_value: float = 0.1,
         epsilon: float = 1e-7,
         **common: Unpack[Common],
@@ -289,7 +306,7 @@ class _Adaptive(Optimizer):
     """What the kin of Adam share: running means of the gradient and of its size.
 
     Args:
-        learning_rate: length of a step; positive.
+        learning_rate: length of a step; positive, or a schedule.
         beta_1: memory of the mean of the gradient; 0 to below 1.
         beta_2: memory of its size; 0 to below 1.
         epsilon: keeps the division tame; positive.
@@ -297,7 +314,7 @@ class _Adaptive(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float = 0.001,
+        learning_rate: float | Schedule = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
@@ -326,7 +343,7 @@ class Adam(_Adaptive):
     ``p -= learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t) * m / (sqrt(v) + epsilon)``.
 
     Args:
-        learning_rate: length of a step; positive.
+        learning_rate: length of a step; positive, or a schedule.
         beta_1: memory of the mean of the gradient; 0 to below 1.
         beta_2: memory of the mean of its square; 0 to below 1.
         epsilon: keeps the division tame; positive.
@@ -337,7 +354,7 @@ class Adam(_Adaptive):
 
     def __init__(
         self,
-        learning_rate: float = 0.001,
+        learning_rate: float | Schedule = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
@@ -377,7 +394,7 @@ class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019): ``p -= learning_rate * weight_decay * p`` first.
 
     Args:
-        learning_rate: length of a step; positive.
+        learning_rate: length of a step; positive, or a schedule.
         weight_decay: how strongly the parameters shrink, biases too; 0 or more.
         beta_1: memory of the mean of the gradient; 0 to below 1.
         beta_2: memory of the mean of its square; 0 to below 1.
@@ -389,7 +406,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        learning_rate: float = 0.001,
+        learning_rate: float | Schedule = 0.001,
         weight_decay: float = 0.004,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
