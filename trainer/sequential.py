@@ -346,25 +346,20 @@ class Sequential:
         return result
 
     def summary(self, print_fn: Callable[[str], object] = print) -> None:
-        """Print a table of the layers: output shape, parameters, bytes.
+        """Print a table of the layers: output shape, parameters, bytes; ``?`` is not known before there is an input.
 
         Args:
             print_fn: takes each line.
         """
-        if not self.built:
+        if self.input_shape or not self.layers:
             self.build()
         table = [("layer", "output shape", "activation", "params", "bytes")]
         for layer in self.layers:
-            count = layer.count
-            table.append(
-                (
-                    f"{layer.name} ({type(layer).__name__})",
-                    f"(None, {layer.units})",
-                    layer.activation.name,
-                    f"{count:,}",
-                    f"{count * self.dtype.itemsize:,}",
-                )
+            size = (
+                (f"{layer.count:,}", f"{layer.count * self.dtype.itemsize:,}") if self.built else ("?", "?")
             )
+            name = f"{layer.name or layer.kind} ({type(layer).__name__})"
+            table.append((name, f"(None, {layer.units or '?'})", layer.activation.name, *size))
         widths = [max(len(row[i]) for row in table) for i in range(5)]
         for number, row in enumerate(table):
             cells = [
@@ -374,6 +369,9 @@ class Sequential:
             print_fn("  ".join(cells))
             if not number:
                 print_fn("  ".join("-" * w for w in widths))
+        if not self.built:
+            print_fn("total: ? parameters; the network is built when it first sees data")
+            return
         count = self.parameters.size + self.state.size
         kept = f", {self.state.size:,} of them not learned" if self.state.size else ""
         print_fn(
