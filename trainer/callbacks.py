@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from mariana.errors import InvalidInputError
+
+from . import checks
 
 if TYPE_CHECKING:
     from .sequential import Sequential
@@ -73,7 +75,34 @@ class History(Callback):
             self.history.setdefault(name, []).append(value)
 
 
-class EarlyStopping(Callback):
+class _Monitoring(Callback):
+    """Watches a logged number; greater is better for the value that it returns."""
+
+    def __init__(
+        self, monitor: str, min_delta: float, patience: int, mode: Literal["auto", "min", "max"]
+    ) -> None:
+        name = type(self).__name__
+        if mode not in ("auto", "min", "max"):
+            raise InvalidInputError(f"{name}(mode={mode!r}): use auto, min or max")
+        if not patience >= 0 or not 0 <= min_delta < math.inf:
+            raise InvalidInputError(
+                f"{name}: patience ({patience}) and min_delta ({min_delta}) must be 0 or more"
+            )
+        self.monitor = monitor
+        self.min_delta = min_delta
+        self.patience = patience
+        self._sign = 1 if mode == "max" or (mode == "auto" and "acc" in monitor) else -1
+
+    def _value(self, logs: Logs) -> float:
+        if self.monitor not in logs:
+            raise InvalidInputError(
+                f"{type(self).__name__} monitors {self.monitor!r}, which is not measured; there are: {', '.join(logs)}. "
+                "Names with val_ need validation_split or validation_data"
+            )
+        return self._sign * logs[self.monitor]
+
+
+class EarlyStopping(_Monitoring):
     """Stops when a logged number has not improved for some epochs.
 
     Args:
@@ -96,37 +125,24 @@ class EarlyStopping(Callback):
         mode: Literal["auto", "min", "max"] = "auto",
         restore_best_weights: bool = False,
     ) -> None:
-        if mode not in ("auto", "min", "max"):
-            raise InvalidInputError(f"EarlyStopping(mode={mode!r}): use auto, min or max")
-        if not patience >= 0 or not 0 <= min_delta < math.inf:
-            raise InvalidInputError(
-                f"EarlyStopping: patience ({patience}) and min_delta ({min_delta}) must be 0 or more"
-            )
-        self.monitor = monitor
-        self.min_delta = min_delta
-        self.patience = patience
+        super().__init__(monitor, min_delta, patience, mode)
         self.restore_best_weights = restore_best_weights
-        self._sign = 1 if mode == "max" or (mode == "auto" and "acc" in monitor) else -1
 
     def on_train_begin(self) -> None:
         """Forget the last training."""
         self.stopped_epoch = self.best_epoch = self._wait = 0
         self._best = -math.inf
         self._best_logs: Logs = {}
-        self._best_weights = np.empty_like(self.model.parameters) if self.restore_best_weights else None
+        self._weights = (self.model.parameters, self.model.state) if self.restore_best_weights else ()
+        self._best_weights = [np.empty_like(weights) for weights in self._weights]
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Compare with the best epoch."""
-        if self.monitor not in logs:
-            raise InvalidInputError(
-                f"EarlyStopping monitors {self.monitor!r}, which is not measured; there are: {', '.join(logs)}. "
-                "Names with val_ need validation_split or validation_data"
-            )
-        value = self._sign * logs[self.monitor]
+        value = self._value(logs)
         if value - self.min_delta > self._best:
             self._best, self.best_epoch, self._best_logs, self._wait = value, epoch, dict(logs), 0
-            if self._best_weights is not None:
-                np.copyto(self._best_weights, self.model.parameters)
+            for best, now in zip(self._best_weights, self._weights, strict=True):
+                np.copyto(best, now)
             return
         self._wait += 1
         if self._wait >= self.patience and epoch > 0:
@@ -135,9 +151,82 @@ class EarlyStopping(Callback):
 
     def on_train_end(self) -> None:
         """Give the best weights back."""
-        if self._best_weights is not None and self._best_logs:
-            np.copyto(self.model.parameters, self._best_weights)
+        if self._weights and self._best_logs:
+            for best, now in zip(self._best_weights, self._weights, strict=True):
+                np.copyto(now, best)
             self.model.logs = dict(self._best_logs)
+
+
+class ReduceLROnPlateau(_Monitoring):
+    """Lowers the learning rate when a logged number has not improved for some epochs.
+
+    Args:
+        monitor: the name in the logs.
+        factor: what the rate is multiplied by; above 0 and below 1.
+        patience: epochs without improvement before it is lowered.
+        mode: whether smaller or greater is better; ``auto``: greater for an accuracy.
+        min_delta: a smaller change is no improvement.
+        cooldown: epochs after a fall in which it does not wait yet.
+        min_lr: the lowest rate.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        *,
+        mode: Literal["auto", "min", "max"] = "auto",
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+    ) -> None:
+        super().__init__(monitor, min_delta, patience, mode)
+        self.factor = checks.number("factor", factor, 0, 1, above=True)
+        self.cooldown = checks.whole_number("cooldown", cooldown, 0)
+        self.min_lr = checks.number("min_lr", min_lr, 0)
+
+    def on_train_begin(self) -> None:
+        """Forget the last training."""
+        self._best = -math.inf
+        self._wait = self._cooling = 0
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Compare with the best epoch."""
+        del epoch
+        value = self._value(logs)
+        if self._cooling:
+            self._cooling -= 1
+            self._wait = 0
+        if value - self.min_delta > self._best:
+            self._best, self._wait = value, 0
+        elif not self._cooling:
+            self._wait += 1
+            optimizer = self.model.optimizer
+            if (
+                self._wait >= self.patience
+                and optimizer is not None
+                and optimizer.learning_rate > self.min_lr
+            ):
+                optimizer.learning_rate = max(optimizer.learning_rate * self.factor, self.min_lr)
+                self._cooling, self._wait = self.cooldown, 0
+
+
+class LearningRateScheduler(Callback):
+    """Sets the learning rate before each epoch.
+
+    Args:
+        schedule: takes the epoch, from 0, and the rate so far; returns the rate of the epoch, positive.
+    """
+
+    def __init__(self, schedule: Callable[[int, float], float]) -> None:
+        self.schedule = schedule
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        """Set the rate."""
+        optimizer = self.model.optimizer
+        if optimizer is not None:
+            optimizer.learning_rate = self.schedule(epoch, optimizer.learning_rate)
 
 
 class ProgressBar(Callback):

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from mariana.datasets import load_digits
 from mariana.format import NumericFeature
 
-from .callbacks import Callback
+from .callbacks import LearningRateScheduler
 from .data import stratified_split
 from .layers import Dense
-from .optimizers import Adam, Optimizer
+from .optimizers import Adam
 from .scores import classification_scores
 from .sequential import Sequential
 
@@ -94,17 +94,6 @@ def _bilinear(
     return sampled
 
 
-class _Anneal(Callback):
-    """Lets the learning rate fall linearly to 0, so that the last epochs settle."""
-
-    def __init__(self, optimizer: Optimizer) -> None:
-        self.optimizer = optimizer
-
-    def on_epoch_begin(self, epoch: int) -> None:
-        """Set the rate of the epoch."""
-        self.optimizer.learning_rate = LEARNING_RATE * (1 - epoch / EPOCHS)
-
-
 def train(seed: int = 0) -> tuple[Sequential, dict[str, dict[str, float]]]:
     """Train the network; nothing is chosen by the held-out digits.
 
@@ -123,9 +112,10 @@ def train(seed: int = 0) -> tuple[Sequential, dict[str, dict[str, float]]]:
         ],
         seed=seed,
     )
-    optimizer = Adam(LEARNING_RATE)
-    net.compile(optimizer, "sparse_categorical_crossentropy")
-    net.fit(x, y, batch_size=BATCH_SIZE, epochs=EPOCHS, callbacks=[_Anneal(optimizer)], verbose=0)
+    net.compile(Adam(LEARNING_RATE), "sparse_categorical_crossentropy")
+    # the rate falls linearly to 0, so that the last epochs settle
+    anneal = LearningRateScheduler(lambda epoch, _: LEARNING_RATE * (1 - epoch / EPOCHS))
+    net.fit(x, y, batch_size=BATCH_SIZE, epochs=EPOCHS, callbacks=[anneal], verbose=0)
     return net, {
         "train": classification_scores(net.predict(data.x / np.float32(INK)), data.y),
         "test": classification_scores(net.predict(data.x_test / np.float32(INK)), data.y_test),

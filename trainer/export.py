@@ -26,7 +26,7 @@ from mariana.format import (
 )
 from mariana.store import Store, check_name
 
-from .layers import Activation, Dense
+from .folding import folded
 from .losses import BinaryCrossentropy, CategoricalCrossentropy
 from .preprocessing import encode
 
@@ -53,7 +53,7 @@ def publish(
     """Publish a network as the next version of a model and return the path of its file.
 
     Args:
-        net: a trained network of Dense and Activation layers.
+        net: a trained network; activations and batch normalisations are merged into the Dense layers beside them.
         store: the store or its folder.
         name: of the model.
         features: how raw columns become what the network saw; None: numbers ``x0``, ``x1``, ... as they are.
@@ -72,7 +72,7 @@ def publish(
     check_name(name)
     if not net.built:
         raise InvalidInputError("the network is not built yet: fit it, or begin it with Input(shape=...)")
-    layers, tensors = _layers(net)
+    layers, tensors = folded(net.layers)
     task = _task(net, layers)
     if features is None:
         features = [NumericFeature(name=f"x{i}") for i in range(layers[0].inputs)]
@@ -103,47 +103,6 @@ def publish(
     return (store if isinstance(store, Store) else Store(store)).publish_model(
         name, to_bytes(metadata, tensors)
     )
-
-
-def _layers(net: Sequential) -> tuple[list[DenseLayer], dict[str, NDArray[np.float32]]]:
-    """Merge each Activation into the Dense before it; return the layers and their tensors."""
-    layers: list[DenseLayer] = []
-    tensors: dict[str, NDArray[np.float32]] = {}
-    for layer in net.layers:
-        if isinstance(layer, Dense):
-            layers.append(
-                DenseLayer(
-                    name=layer.name,
-                    inputs=layer.inputs,
-                    units=layer.units,
-                    activation=layer.activation.name,
-                    use_bias=layer.use_bias,
-                )
-            )
-            tensors[f"{layer.name}.weight"] = layer.kernel.astype(np.float32)
-            if layer.bias is not None:
-                tensors[f"{layer.name}.bias"] = layer.bias.astype(np.float32)
-        elif not isinstance(layer, Activation):
-            raise InvalidInputError(f"layer {layer.name!r} ({type(layer).__name__}) cannot be exported")
-        elif layer.activation.name == "linear":
-            continue
-        elif not layers or layers[-1].activation != "linear":
-            before = (
-                f"{layers[-1].name!r} has the activation {layers[-1].activation} already"
-                if layers
-                else "there is none"
-            )
-            raise InvalidInputError(
-                f"layer {layer.name!r} cannot be exported: it must follow a Dense without activation, but {before}"
-            )
-        else:
-            layers[-1] = layers[-1].model_copy(update={"activation": layer.activation.name})
-    for merged in layers[:-1]:
-        if merged.activation == "softmax":
-            raise InvalidInputError(
-                f"layer {merged.name!r} cannot be exported: only the last layer can be softmax"
-            )
-    return layers, tensors
 
 
 def _task(net: Sequential, layers: list[DenseLayer]) -> Literal["classification", "regression"]:

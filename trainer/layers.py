@@ -14,7 +14,7 @@ from mariana.errors import InvalidInputError
 
 from . import activations, checks, initializers
 from .activations import ActivationFunction
-from .buffers import Array
+from .buffers import Array, Buffers
 from .initializers import Initializer
 
 
@@ -47,6 +47,8 @@ class Layer:
         units: columns of what goes out, (batch, units).
         activation: applied to the transform.
         parameters: views into the network's parameters, by name; ``parameter_gradients`` likewise.
+        state: views into what the network keeps without learning it, by name.
+        rng: draws what is random in a step of training; None: nothing is.
     """
 
     kind = ""
@@ -56,29 +58,43 @@ class Layer:
     activation: ActivationFunction
     parameters: dict[str, Array]
     parameter_gradients: dict[str, Array]
+    state: dict[str, Array]
+    rng: np.random.Generator | None = None
 
     @property
     def count(self) -> int:
-        """Number of weights and biases."""
-        return sum(view.size for view in self.parameters.values())
+        """Number of parameters, and of numbers that are kept but not learned."""
+        return sum(view.size for view in (*self.parameters.values(), *self.state.values()))
 
     def build(self, inputs: int) -> dict[str, tuple[int, ...]]:
         """Fix the number of input columns; return the shape of each parameter."""
         raise NotImplementedError
 
-    def attach(self, parameters: dict[str, Array], gradients: dict[str, Array]) -> None:
-        """Take the views of this layer's parameters and their gradients, by the names that ``build`` gave."""
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each array that is kept but not learned by the optimizer."""
+        return {}
+
+    def attach(
+        self, parameters: dict[str, Array], gradients: dict[str, Array], state: dict[str, Array]
+    ) -> None:
+        """Take the views of this layer's parameters, their gradients and its state, by their names."""
         self.parameters = parameters
         self.parameter_gradients = gradients
+        self.state = state
 
     def initialize(self, rng: np.random.Generator) -> None:
-        """Fill the parameters with initial values."""
+        """Fill the parameters and the state with initial values."""
 
     def transform(self, x: Array, y: Array) -> None:
         """Compute from x, (batch, inputs), what goes into the activation: y, (batch, units)."""
         raise NotImplementedError
 
-    def gradients(self, x: Array, dy: Array, dx: Array | None) -> None:
+    def learning_transform(self, x: Array, y: Array, buffers: Buffers) -> None:
+        """Do the same in a step of training, and keep in ``buffers`` what ``gradients`` needs."""
+        del buffers
+        self.transform(x, y)
+
+    def gradients(self, x: Array, dy: Array, dx: Array | None, buffers: Buffers) -> None:
         """Compute the gradients of the parameters and, unless None, of x, from dy: (batch, units)."""
         raise NotImplementedError
 
@@ -124,9 +140,11 @@ class Dense(Layer):
             shapes["bias"] = (self.units,)
         return shapes
 
-    def attach(self, parameters: dict[str, Array], gradients: dict[str, Array]) -> None:
+    def attach(
+        self, parameters: dict[str, Array], gradients: dict[str, Array], state: dict[str, Array]
+    ) -> None:
         """Take the views of kernel and bias."""
-        super().attach(parameters, gradients)
+        super().attach(parameters, gradients, state)
         self.kernel, self.bias = parameters["kernel"], parameters.get("bias")
         self._kernel_gradient, self._bias_gradient = gradients["kernel"], gradients.get("bias")
 
@@ -142,8 +160,9 @@ class Dense(Layer):
         if self.bias is not None:
             np.add(y, self.bias, out=y)
 
-    def gradients(self, x: Array, dy: Array, dx: Array | None) -> None:
+    def gradients(self, x: Array, dy: Array, dx: Array | None, buffers: Buffers) -> None:
         """``dkernel = x.T @ dy``, ``dbias = sum of dy over the rows``, ``dx = dy @ kernel.T``."""
+        del buffers
         np.matmul(x.T, dy, out=self._kernel_gradient)
         if self._bias_gradient is not None:
             np.sum(dy, axis=0, out=self._bias_gradient)
@@ -172,8 +191,180 @@ class Activation(Layer):
         """Copy x to y."""
         np.copyto(y, x)
 
-    def gradients(self, x: Array, dy: Array, dx: Array | None) -> None:
+    def gradients(self, x: Array, dy: Array, dx: Array | None, buffers: Buffers) -> None:
         """Copy dy to dx."""
-        del x
+        del x, buffers
         if dx is not None:
             np.copyto(dx, dy)
+
+
+class Dropout(Layer):
+    """Sets each input to 0 with probability ``rate`` while training, and scales the others by ``1 / (1 - rate)``.
+
+    So no unit can rely on another one (Srivastava et al., 2014). Predictions are not touched; the model file has none.
+
+    Args:
+        rate: share of the inputs that is dropped; 0 to below 1.
+        seed: of what is dropped; None: drawn from the network's seed.
+    """
+
+    kind = "dropout"
+
+    def __init__(self, rate: float, seed: int | None = None) -> None:
+        self.rate = checks.number("rate", rate, 0, 1)
+        self.seed = None if seed is None else checks.whole_number("seed", seed, 0)
+        self.activation = activations.get(None)
+
+    def build(self, inputs: int) -> dict[str, tuple[int, ...]]:
+        """Fix the number of columns."""
+        self.inputs = self.units = inputs
+        return {}
+
+    def initialize(self, rng: np.random.Generator) -> None:
+        """Seed what will be dropped."""
+        self.rng = np.random.default_rng(rng.integers(1 << 62) if self.seed is None else self.seed)
+
+    def transform(self, x: Array, y: Array) -> None:
+        """Copy x to y."""
+        np.copyto(y, x)
+
+    def learning_transform(self, x: Array, y: Array, buffers: Buffers) -> None:
+        """``y = keep * x / (1 - rate)``, with a new random ``keep`` of zeros and ones."""
+        keep = buffers.get("keep", self.units, dtype=np.bool_)
+        # y holds the random numbers first, so that they need no array of their own
+        self.rng.random(out=y, dtype=y.dtype.type)  # type: ignore[union-attr]  # initialize has made it
+        np.greater_equal(y, self.rate, out=keep)
+        np.multiply(x, keep, out=y)
+        np.multiply(y, 1 / (1 - self.rate), out=y)
+
+    def gradients(self, x: Array, dy: Array, dx: Array | None, buffers: Buffers) -> None:
+        """``dx = keep * dy / (1 - rate)``."""
+        del x
+        if dx is not None:
+            np.multiply(dy, buffers.get("keep", self.units, dtype=np.bool_), out=dx)
+            np.multiply(dx, 1 / (1 - self.rate), out=dx)
+
+
+class BatchNormalization(Layer):
+    """``gamma * (x - mean) / sqrt(variance + epsilon) + beta``, column by column (Ioffe and Szegedy, 2015).
+
+    While training, mean and (biased) variance are those of the batch, and moving ones follow them:
+    ``moving = momentum * moving + (1 - momentum) * batch``. Predictions use the moving ones. With few steps of
+    training they lag behind: then lower the momentum, for example to 0.9. The model file has no such layer: it is
+    folded into the Dense beside it.
+
+    Args:
+        momentum: memory of the moving mean and variance; 0 to below 1.
+        epsilon: added to the variance; positive.
+        center: whether ``beta`` is added.
+        scale: whether it is multiplied by ``gamma``.
+    """
+
+    kind = "batch_normalization"
+
+    def __init__(
+        self, *, momentum: float = 0.99, epsilon: float = 1e-3, center: bool = True, scale: bool = True
+    ) -> None:
+        self.momentum = checks.number("momentum", momentum, 0, 1)
+        self.epsilon = checks.number("epsilon", epsilon, 0, above=True)
+        self.center = center
+        self.scale = scale
+        self.activation = activations.get(None)
+
+    def build(self, inputs: int) -> dict[str, tuple[int, ...]]:
+        """Fix the number of columns; return the shapes of gamma and beta."""
+        self.inputs = self.units = inputs
+        wanted = (("gamma", self.scale), ("beta", self.center))
+        return {name: (inputs,) for name, there in wanted if there}
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the moving mean and variance."""
+        return {"moving_mean": (self.units,), "moving_variance": (self.units,)}
+
+    def attach(
+        self, parameters: dict[str, Array], gradients: dict[str, Array], state: dict[str, Array]
+    ) -> None:
+        """Take the views, and make the few numbers a column that a step needs."""
+        super().attach(parameters, gradients, state)
+        self.gamma, self.beta = parameters.get("gamma"), parameters.get("beta")
+        self.moving_mean, self.moving_variance = state["moving_mean"], state["moving_variance"]
+        self._mean, self._variance, self._factor = (np.empty_like(self.moving_mean) for _ in range(3))
+
+    def initialize(self, rng: np.random.Generator) -> None:
+        """Begin with the identity."""
+        del rng
+        for array, value in (
+            (self.gamma, 1),
+            (self.beta, 0),
+            (self.moving_mean, 0),
+            (self.moving_variance, 1),
+        ):
+            if array is not None:
+                array[...] = value
+
+    def transform(self, x: Array, y: Array) -> None:
+        """Normalise with the moving mean and variance."""
+        np.subtract(x, self.moving_mean, out=y)
+        self._divide(y, self.moving_variance)
+        self._affine(y, y)
+
+    def learning_transform(self, x: Array, y: Array, buffers: Buffers) -> None:
+        """Normalise with the mean and variance of the batch, and let the moving ones follow."""
+        normalized = buffers.get("normalized", self.units)
+        np.sum(x, axis=0, out=self._mean)
+        np.divide(self._mean, len(x), out=self._mean)
+        np.subtract(x, self._mean, out=normalized)
+        np.multiply(normalized, normalized, out=y)
+        np.sum(y, axis=0, out=self._variance)
+        np.divide(self._variance, len(x), out=self._variance)
+        for moving, batch in ((self.moving_mean, self._mean), (self.moving_variance, self._variance)):
+            np.subtract(batch, moving, out=self._factor)
+            np.multiply(self._factor, 1 - self.momentum, out=self._factor)
+            np.add(moving, self._factor, out=moving)
+        self._divide(normalized, self._variance)
+        self._affine(normalized, y)
+
+    def gradients(self, x: Array, dy: Array, dx: Array | None, buffers: Buffers) -> None:
+        """``dx = gamma / sqrt(variance + epsilon) * (dy - mean(dy) - normalized * mean(dy * normalized))``."""
+        del x
+        normalized, product = buffers.get("normalized", self.units), buffers.get("product", self.units)
+        dgamma, dbeta = self._mean, self._variance  # the step is over: their numbers are not needed any more
+        np.multiply(dy, normalized, out=product)
+        np.sum(product, axis=0, out=dgamma)
+        np.sum(dy, axis=0, out=dbeta)
+        for name, gradient in (("gamma", dgamma), ("beta", dbeta)):
+            if name in self.parameter_gradients:
+                np.copyto(self.parameter_gradients[name], gradient)
+        if dx is None:
+            return
+        np.divide(dgamma, len(dy), out=dgamma)
+        np.divide(dbeta, len(dy), out=dbeta)
+        np.multiply(normalized, dgamma, out=product)
+        np.subtract(dy, dbeta, out=dx)
+        np.subtract(dx, product, out=dx)
+        np.multiply(dx, self._factor, out=dx)
+        if self.gamma is not None:
+            np.multiply(dx, self.gamma, out=dx)
+
+    def affine(self) -> tuple[Array, Array]:
+        """Return the (units,) float64 factors and summands that a prediction multiplies by and adds."""
+        factor = 1 / np.sqrt(self.moving_variance.astype(np.float64) + self.epsilon)
+        if self.gamma is not None:
+            factor *= self.gamma
+        summand = -self.moving_mean * factor
+        return factor, summand if self.beta is None else summand + self.beta
+
+    def _divide(self, centred: Array, variance: Array) -> None:
+        """Divide by the standard deviation; its reciprocal stays in ``_factor``."""
+        np.add(variance, self.epsilon, out=self._factor)
+        np.sqrt(self._factor, out=self._factor)
+        np.reciprocal(self._factor, out=self._factor)
+        np.multiply(centred, self._factor, out=centred)
+
+    def _affine(self, normalized: Array, y: Array) -> None:
+        if self.gamma is None:
+            np.copyto(y, normalized)
+        else:
+            np.multiply(normalized, self.gamma, out=y)
+        if self.beta is not None:
+            np.add(y, self.beta, out=y)

@@ -6,8 +6,9 @@ Formulas and defaults are those of Keras 3.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable
+from itertools import accumulate, pairwise
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -16,33 +17,124 @@ from mariana.errors import InvalidInputError
 from . import checks
 from .buffers import Array
 from .registry import get as _get
+from .schedules import Schedule
+
+
+class Common(TypedDict, total=False):
+    """The arguments that all optimizers share; None or absent: not done.
+
+    Attributes:
+        weight_decay: each step first shrinks the parameters by ``learning_rate * weight_decay`` of themselves.
+        clipnorm: the longest gradient of a single weight array; a longer one is shortened.
+        clipvalue: the largest number of a gradient; larger ones are cut to it.
+        global_clipnorm: the longest gradient of the whole network; a longer one is shortened.
+    """
+
+    weight_decay: float | None
+    clipnorm: float | None
+    clipvalue: float | None
+    global_clipnorm: float | None
 
 
 class Optimizer:
     """Makes the loss smaller, step by step.
 
     Args:
-        learning_rate: length of a step; positive.
+        learning_rate: length of a step; positive, or a schedule.
+        common: see ``Common``; at most one of the three ways to clip.
     """
 
     name = ""
 
-    def __init__(self, learning_rate: float) -> None:
-        self.learning_rate = checks.number("learning_rate", learning_rate, 0, above=True)
+    def __init__(self, learning_rate: float | Schedule = 0.001, **common: Unpack[Common]) -> None:
         self.iterations = 0
+        self._schedule = learning_rate if isinstance(learning_rate, Schedule) else None
+        if not isinstance(learning_rate, Schedule):
+            self.learning_rate = learning_rate
+        unknown = set(common) - set(Common.__annotations__)
+        if unknown:
+            raise InvalidInputError(
+                f"{type(self).__name__} has no argument {min(unknown)!r}; all optimizers have "
+                + ", ".join(Common.__annotations__)
+            )
+        self._common: dict[str, float] = {
+            name: checks.number(name, value, 0, above=name != "weight_decay")
+            for name, value in common.items()
+            if value is not None
+        }
+        clips = [name for name in self._common if "clip" in name]
+        if len(clips) > 1:
+            raise InvalidInputError(f"{' and '.join(clips)} exclude each other: choose one")
+        self._parts: list[slice] = []
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step; it can be set unless a schedule gives it."""
+        return self._rate if self._schedule is None else self._schedule(self.iterations)
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        if self._schedule is not None:
+            raise InvalidInputError(
+                f"the learning rate follows a {type(self._schedule).__name__}: give the optimizer a number to set it"
+            )
+        self._rate = checks.number("learning_rate", value, 0, above=True)
 
     def config(self) -> dict[str, Any]:
-        """Return the arguments that make the same optimizer."""
-        return {"name": self.name, "learning_rate": self.learning_rate}
+        """Return the arguments that make the same optimizer; a schedule is its own config."""
+        rate = self._rate if self._schedule is None else self._schedule.config()
+        return {"name": self.name, "learning_rate": rate} | self._common
 
-    def build(self, parameters: Array) -> None:
-        """Forget all steps and make the state for a flat vector of parameters."""
-        del parameters
+    def build(self, parameters: Array, sizes: Iterable[int] = ()) -> None:
+        """Forget all steps and make the state for a flat vector of parameters.
+
+        Args:
+            parameters: the flat vector.
+            sizes: numbers of parameters of the weight arrays in it, for ``clipnorm``; empty: it is one.
+        """
         self.iterations = 0
+        ends = list(accumulate(sizes)) or [parameters.size]
+        self._parts = [slice(start, end) for start, end in pairwise([0, *ends])]
+        self.allocate(parameters)
 
     def update(self, parameters: Array, gradients: Array) -> None:
         """Do one step in place; both are flat vectors of the same length; the gradients are used up."""
+        rate = self.learning_rate
+        self.iterations += 1
+        self._clip(gradients)
+        if "weight_decay" in self._common:
+            np.multiply(parameters, 1 - rate * self._common["weight_decay"], out=parameters)
+        self.step(parameters, gradients, rate)
+
+    def allocate(self, parameters: Array) -> None:
+        """Make the state that ``step`` needs, for a flat vector of parameters."""
+
+    def step(self, parameters: Array, gradients: Array, rate: float) -> None:
+        """Do step number ``iterations`` (from 1) with that learning rate; the gradients are used up."""
         raise NotImplementedError
+
+    def _clip(self, gradients: Array) -> None:
+        if (value := self._common.get("clipvalue")) is not None:
+            np.clip(gradients, -value, value, out=gradients)
+        if (longest := self._common.get("clipnorm")) is not None:
+            for part in self._parts:
+                _shorten(gradients[part], longest)
+        if (longest := self._common.get("global_clipnorm")) is not None:
+            _shorten(gradients, longest)
+
+
+def _shorten(gradient: Array, longest: float) -> None:
+    """Scale a gradient to that Euclidean norm if it is longer; summed in float64, so that it cannot overflow."""
+    norm = math.sqrt(np.einsum("i,i", gradient, gradient, dtype=np.float64))
+    if norm > longest:
+        np.multiply(gradient, longest / norm, out=gradient)
+
+
+def _follow(average: Array, value: Array, share: float, out: Array) -> None:
+    """Move an average by a share of the way to a value; ``out`` is scratch, and may be ``value``."""
+    np.subtract(value, average, out=out)
+    np.multiply(out, share, out=out)
+    np.add(average, out, out=average)
 
 
 class SGD(Optimizer):
@@ -51,15 +143,21 @@ class SGD(Optimizer):
     Then ``p += v``, or with Nesterov's look-ahead ``p += momentum * v - learning_rate * g``.
 
     Args:
-        learning_rate: length of a step; positive.
+        learning_rate: length of a step; positive, or a schedule.
         momentum: share of the last step that is kept; 0 to below 1.
         nesterov: whether to look ahead; needs momentum.
     """
 
     name = "sgd"
 
-    def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False) -> None:
-        super().__init__(learning_rate)
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(learning_rate, **common)
         self.momentum = checks.number("momentum", momentum, 0, 1)
         self.nesterov = nesterov
         if nesterov and not momentum:
@@ -69,15 +167,13 @@ class SGD(Optimizer):
         """Return the arguments that make the same optimizer."""
         return super().config() | {"momentum": self.momentum, "nesterov": self.nesterov}
 
-    def build(self, parameters: Array) -> None:
+    def allocate(self, parameters: Array) -> None:
         """Make the velocity, if there is momentum."""
-        super().build(parameters)
         self._velocity = np.zeros_like(parameters) if self.momentum else None
 
-    def update(self, parameters: Array, gradients: Array) -> None:
+    def step(self, parameters: Array, gradients: Array, rate: float) -> None:
         """Do one step."""
-        self.iterations += 1
-        np.multiply(gradients, self.learning_rate, out=gradients)
+        np.multiply(gradients, rate, out=gradients)
         if self._velocity is None:
             np.subtract(parameters, gradients, out=parameters)
             return
@@ -92,29 +188,139 @@ class SGD(Optimizer):
             np.add(parameters, velocity, out=parameters)
 
 
-class Adam(Optimizer):
-    """Adam (Kingma and Ba, 2015): steps scaled by running means of the gradient and of its square.
+class RMSprop(Optimizer):
+    """RMSprop (Hinton, 2012): the gradient divided by the root of a running mean of its square.
 
-    ``m += (g - m) (1 - beta_1)``, ``v += (g² - v) (1 - beta_2)``,
-    ``p -= learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t) * m / (sqrt(v) + epsilon)``.
+    ``v = rho v + (1 - rho) g²``, ``p -= learning_rate * g / sqrt(v + epsilon)``; centred, ``v`` is taken less the square
+    of the running mean of ``g``; with momentum the steps add up: ``u = momentum u + step``, ``p -= u``.
 
     Args:
-        learning_rate: length of a step; positive.
-        beta_1: memory of the mean of the gradient; 0 to below 1.
-        beta_2: memory of the mean of its square; 0 to below 1.
+        learning_rate: length of a step; positive, or a schedule.
+        rho: memory of the running means; 0 to below 1.
+        momentum: share of the last step that is kept; 0 to below 1.
         epsilon: keeps the division tame; positive.
+        centered: whether to divide by the deviation from the mean gradient.
     """
 
-    name = "adam"
+    name = "rmsprop"
 
     def __init__(
         self,
-        learning_rate: float = 0.001,
+        learning_rate: float | Schedule = 0.001,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        epsilon: float = 1e-7,
+        centered: bool = False,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(learning_rate, **common)
+        self.rho = checks.number("rho", rho, 0, 1)
+        self.momentum = checks.number("momentum", momentum, 0, 1)
+        self.epsilon = checks.number("epsilon", epsilon, 0, above=True)
+        self.centered = centered
+
+    def config(self) -> dict[str, Any]:
+        """Return the arguments that make the same optimizer."""
+        return super().config() | {
+            "rho": self.rho,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "centered": self.centered,
+        }
+
+    def allocate(self, parameters: Array) -> None:
+        """Make the running means, and the velocity if there is momentum."""
+        self._square = np.zeros_like(parameters)
+        self._mean = np.zeros_like(parameters) if self.centered else None
+        self._velocity = np.zeros_like(parameters) if self.momentum else None
+        self._scratch = np.empty_like(parameters)
+
+    def step(self, parameters: Array, gradients: Array, rate: float) -> None:
+        """Do one step."""
+        scratch = self._scratch
+        np.multiply(gradients, gradients, out=scratch)
+        _follow(self._square, scratch, 1 - self.rho, scratch)
+        if self._mean is None:
+            np.add(self._square, self.epsilon, out=scratch)
+        else:
+            _follow(self._mean, gradients, 1 - self.rho, scratch)
+            np.multiply(self._mean, self._mean, out=scratch)
+            np.subtract(self._square, scratch, out=scratch)
+            np.add(scratch, self.epsilon, out=scratch)
+        np.sqrt(scratch, out=scratch)
+        np.divide(gradients, scratch, out=gradients)
+        np.multiply(gradients, rate, out=gradients)
+        if self._velocity is not None:
+            np.multiply(self._velocity, self.momentum, out=self._velocity)
+            np.add(self._velocity, gradients, out=self._velocity)
+            np.copyto(gradients, self._velocity)
+        np.subtract(parameters, gradients, out=parameters)
+
+
+class Adagrad(Optimizer):
+    """Adagrad (Duchi et al., 2011): the gradient divided by the root of the sum of all its squares.
+
+    ``a += g²``, ``p -= learning_rate * g / sqrt(a + epsilon)``: for sparse inputs; its steps only become shorter.
+
+    Args:
+        learning_rate: length of a step; positive, or a schedule.
+        initial_accumulator_value: the sum at the beginning; 0 or more.
+        epsilon: keeps the division tame; positive.
+    """
+
+    name = "adagrad"
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.001,
+        initial_accumulator_value: float = 0.1,
+        epsilon: float = 1e-7,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(learning_rate, **common)
+        self.initial = checks.number("initial_accumulator_value", initial_accumulator_value, 0)
+        self.epsilon = checks.number("epsilon", epsilon, 0, above=True)
+
+    def config(self) -> dict[str, Any]:
+        """Return the arguments that make the same optimizer."""
+        return super().config() | {"initial_accumulator_value": self.initial, "epsilon": self.epsilon}
+
+    def allocate(self, parameters: Array) -> None:
+        """Make the sum of squares."""
+        self._sum = np.full_like(parameters, self.initial)
+        self._scratch = np.empty_like(parameters)
+
+    def step(self, parameters: Array, gradients: Array, rate: float) -> None:
+        """Do one step."""
+        scratch = self._scratch
+        np.multiply(gradients, gradients, out=scratch)
+        np.add(self._sum, scratch, out=self._sum)
+        np.add(self._sum, self.epsilon, out=scratch)
+        np.sqrt(scratch, out=scratch)
+        np.divide(gradients, scratch, out=gradients)
+        np.multiply(gradients, rate, out=gradients)
+        np.subtract(parameters, gradients, out=parameters)
+
+
+class _Adaptive(Optimizer):
+    """What the kin of Adam share: running means of the gradient and of its size.
+
+    Args:
+        learning_rate: length of a step; positive, or a schedule.
+        beta_1: memory of the mean of the gradient; 0 to below 1.
+        beta_2: memory of its size; 0 to below 1.
+        epsilon: keeps the division tame; positive.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
+        **common: Unpack[Common],
     ) -> None:
-        super().__init__(learning_rate)
+        super().__init__(learning_rate, **common)
         self.beta_1 = checks.number("beta_1", beta_1, 0, 1)
         self.beta_2 = checks.number("beta_2", beta_2, 0, 1)
         self.epsilon = checks.number("epsilon", epsilon, 0, above=True)
@@ -123,34 +329,163 @@ class Adam(Optimizer):
         """Return the arguments that make the same optimizer."""
         return super().config() | {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
 
-    def build(self, parameters: Array) -> None:
+    def allocate(self, parameters: Array) -> None:
         """Make both running means."""
-        super().build(parameters)
         self._mean = np.zeros_like(parameters)
         self._square = np.zeros_like(parameters)
         self._scratch = np.empty_like(parameters)
 
-    def update(self, parameters: Array, gradients: Array) -> None:
+
+class Adam(_Adaptive):
+    """Adam (Kingma and Ba, 2015): steps scaled by running means of the gradient and of its square.
+
+    ``m += (g - m) (1 - beta_1)``, ``v += (g² - v) (1 - beta_2)``,
+    ``p -= learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t) * m / (sqrt(v) + epsilon)``.
+
+    Args:
+        learning_rate: length of a step; positive, or a schedule.
+        beta_1: memory of the mean of the gradient; 0 to below 1.
+        beta_2: memory of the mean of its square; 0 to below 1.
+        epsilon: keeps the division tame; positive.
+        amsgrad: whether to divide by the largest ``v`` so far (Reddi et al., 2018).
+    """
+
+    name = "adam"
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, **common)
+        self.amsgrad = amsgrad
+
+    def config(self) -> dict[str, Any]:
+        """Return the arguments that make the same optimizer."""
+        return super().config() | {"amsgrad": self.amsgrad}
+
+    def allocate(self, parameters: Array) -> None:
+        """Make both running means, and their maximum if it is wanted."""
+        super().allocate(parameters)
+        self._largest = np.zeros_like(parameters) if self.amsgrad else None
+
+    def step(self, parameters: Array, gradients: Array, rate: float) -> None:
         """Do one step."""
-        self.iterations += 1
-        t = self.iterations
-        rate = self.learning_rate * math.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
-        mean, square, scratch = self._mean, self._square, self._scratch
-        np.subtract(gradients, mean, out=scratch)
-        np.multiply(scratch, 1 - self.beta_1, out=scratch)
-        np.add(mean, scratch, out=mean)
+        t, scratch, square = self.iterations, self._scratch, self._square
+        rate *= math.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
+        _follow(self._mean, gradients, 1 - self.beta_1, scratch)
         np.multiply(gradients, gradients, out=gradients)
-        np.subtract(gradients, square, out=gradients)
-        np.multiply(gradients, 1 - self.beta_2, out=gradients)
-        np.add(square, gradients, out=square)
+        _follow(square, gradients, 1 - self.beta_2, gradients)
+        if self._largest is not None:
+            np.maximum(self._largest, square, out=self._largest)
+            square = self._largest
         np.sqrt(square, out=scratch)
         np.add(scratch, self.epsilon, out=scratch)
-        np.divide(mean, scratch, out=scratch)
+        np.divide(self._mean, scratch, out=scratch)
         np.multiply(scratch, rate, out=scratch)
         np.subtract(parameters, scratch, out=parameters)
 
 
-OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {"sgd": SGD, "adam": Adam}
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019): ``p -= learning_rate * weight_decay * p`` first.
+
+    Args:
+        learning_rate: length of a step; positive, or a schedule.
+        weight_decay: how strongly the parameters shrink, biases too; 0 or more.
+        beta_1: memory of the mean of the gradient; 0 to below 1.
+        beta_2: memory of the mean of its square; 0 to below 1.
+        epsilon: keeps the division tame; positive.
+        amsgrad: whether to divide by the largest ``v`` so far.
+    """
+
+    name = "adamw"
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.001,
+        weight_decay: float = 0.004,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        *,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+    ) -> None:
+        super().__init__(
+            learning_rate,
+            beta_1,
+            beta_2,
+            epsilon,
+            amsgrad,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+        )
+
+
+class Adamax(_Adaptive):
+    """Adam with the largest gradient in place of its mean square (Kingma and Ba, 2015, section 7.1).
+
+    ``m += (g - m) (1 - beta_1)``, ``u = max(beta_2 u, |g|)``, ``p -= learning_rate / (1 - beta_1^t) * m / (u + epsilon)``.
+    """
+
+    name = "adamax"
+
+    def step(self, parameters: Array, gradients: Array, rate: float) -> None:
+        """Do one step."""
+        scratch, largest = self._scratch, self._square
+        _follow(self._mean, gradients, 1 - self.beta_1, scratch)
+        np.abs(gradients, out=gradients)
+        np.multiply(largest, self.beta_2, out=largest)
+        np.maximum(largest, gradients, out=largest)
+        np.add(largest, self.epsilon, out=scratch)
+        np.divide(self._mean, scratch, out=scratch)
+        np.multiply(scratch, rate / (1 - self.beta_1**self.iterations), out=scratch)
+        np.subtract(parameters, scratch, out=parameters)
+
+
+class Nadam(_Adaptive):
+    """Adam with Nesterov's look-ahead (Dozat, 2016), whose first memory grows: ``b_t = beta_1 (1 - 0.96^t / 2)``.
+
+    ``p -= learning_rate * (b_{t+1} m / (1 - b_1 ... b_{t+1}) + (1 - b_t) g / (1 - b_1 ... b_t)) / (sqrt(v') + epsilon)``
+    with ``m`` and ``v`` of Adam and ``v' = v / (1 - beta_2^t)``.
+    """
+
+    name = "nadam"
+
+    def allocate(self, parameters: Array) -> None:
+        """Make both running means."""
+        super().allocate(parameters)
+        self._product = 1.0
+
+    def step(self, parameters: Array, gradients: Array, rate: float) -> None:
+        """Do one step."""
+        t, scratch = self.iterations, self._scratch
+        now, following = (self.beta_1 * (1 - 0.5 * 0.96**s) for s in (t, t + 1))
+        self._product *= now
+        _follow(self._mean, gradients, 1 - self.beta_1, scratch)
+        np.multiply(gradients, gradients, out=scratch)
+        _follow(self._square, scratch, 1 - self.beta_2, scratch)
+        np.multiply(gradients, rate * (1 - now) / (1 - self._product), out=gradients)
+        np.multiply(self._mean, rate * following / (1 - self._product * following), out=scratch)
+        np.add(gradients, scratch, out=gradients)
+        np.divide(self._square, 1 - self.beta_2**t, out=scratch)
+        np.sqrt(scratch, out=scratch)
+        np.add(scratch, self.epsilon, out=scratch)
+        np.divide(gradients, scratch, out=gradients)
+        np.subtract(parameters, gradients, out=parameters)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    cls.name: cls for cls in (SGD, Adam, AdamW, RMSprop, Adagrad, Adamax, Nadam)
+}
 """The optimizers by name."""
 
 

@@ -1,7 +1,8 @@
 """A network: layers one after the other, and the loop that teaches it.
 
 All parameters are views into one flat vector and all gradients into another, so that the optimizer, a copy of the
-weights, or a gradient check is one operation on one array. All arrays of a step are made once per batch size.
+weights, or a gradient check is one operation on one array; what layers keep without learning it (the moving statistics
+of a batch normalisation) are views into a third. All arrays of a step are made once per batch size.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class Sequential:
     Attributes:
         parameters: all weights and biases, one flat vector; empty until built.
         gradients: of the loss with respect to them, from the last step; the optimizer uses it up.
+        state: what the layers keep without learning it, one flat vector.
         logs: loss and metrics of the last epoch, or of the epoch whose weights were restored.
         stop_training: set it in a callback to stop after the epoch.
 
@@ -129,6 +131,7 @@ class Sequential:
         self.input_shape: tuple[int, ...] = ()
         self.parameters: Array = np.empty(0, self.dtype)
         self.gradients: Array = np.empty(0, self.dtype)
+        self.state: Array = np.empty(0, self.dtype)
         self.stop_training = False
         self.logs: dict[str, float] = {}
         self.loss: Loss | None = None
@@ -184,30 +187,24 @@ class Sequential:
             self._check_loss(self.loss)
         counts: dict[str, int] = {}
         columns = Input(shape).columns
-        shapes = []
+        parameters, states = [], []
         for layer in self.layers:
             number = counts.get(layer.kind, 0)
             counts[layer.kind] = number + 1
             layer.name = f"{layer.kind}_{number}" if number else layer.kind
-            shapes.append(layer.build(columns))
+            parameters.append(layer.build(columns))
+            states.append(layer.state_shapes())
             columns = layer.units
-        size = sum(int(np.prod(s)) for part in shapes for s in part.values())
-        if not size:
+        if not any(parameters):
             raise InvalidInputError("the network has no parameters: add a Dense layer")
-        self.parameters = np.zeros(size, self.dtype)
-        self.gradients = np.zeros(size, self.dtype)
-        start = 0
-        for layer, part in zip(self.layers, shapes, strict=True):
-            views: tuple[dict[str, Array], dict[str, Array]] = ({}, {})
-            for name, parameter_shape in part.items():
-                end = start + int(np.prod(parameter_shape))
-                views[0][name] = self.parameters[start:end].reshape(parameter_shape)
-                views[1][name] = self.gradients[start:end].reshape(parameter_shape)
-                start = end
+        self.parameters, weights = _carved(parameters, self.dtype)
+        self.gradients, gradients = _carved(parameters, self.dtype)
+        self.state, kept = _carved(states, self.dtype)
+        for layer, *views in zip(self.layers, weights, gradients, kept, strict=True):
             layer.attach(*views)
             layer.initialize(self._weights_rng)
         if self.optimizer is not None:
-            self.optimizer.build(self.parameters)
+            self.optimizer.build(self.parameters, self._sizes())
 
     def compile(
         self, optimizer: str | Optimizer, loss: str | Loss, metrics: Iterable[str | Metric] = ()
@@ -228,7 +225,7 @@ class Sequential:
         self.loss = chosen
         self._metrics = tuple(metrics)
         if self.built:
-            self.optimizer.build(self.parameters)
+            self.optimizer.build(self.parameters, self._sizes())
 
     def fit(
         self,
@@ -349,25 +346,20 @@ class Sequential:
         return result
 
     def summary(self, print_fn: Callable[[str], object] = print) -> None:
-        """Print a table of the layers: output shape, parameters, bytes.
+        """Print a table of the layers: output shape, parameters, bytes; ``?`` is not known before there is an input.
 
         Args:
             print_fn: takes each line.
         """
-        if not self.built:
+        if self.input_shape or not self.layers:
             self.build()
         table = [("layer", "output shape", "activation", "params", "bytes")]
         for layer in self.layers:
-            count = layer.count
-            table.append(
-                (
-                    f"{layer.name} ({type(layer).__name__})",
-                    f"(None, {layer.units})",
-                    layer.activation.name,
-                    f"{count:,}",
-                    f"{count * self.dtype.itemsize:,}",
-                )
+            size = (
+                (f"{layer.count:,}", f"{layer.count * self.dtype.itemsize:,}") if self.built else ("?", "?")
             )
+            name = f"{layer.name or layer.kind} ({type(layer).__name__})"
+            table.append((name, f"(None, {layer.units or '?'})", layer.activation.name, *size))
         widths = [max(len(row[i]) for row in table) for i in range(5)]
         for number, row in enumerate(table):
             cells = [
@@ -377,17 +369,22 @@ class Sequential:
             print_fn("  ".join(cells))
             if not number:
                 print_fn("  ".join("-" * w for w in widths))
+        if not self.built:
+            print_fn("total: ? parameters; the network is built when it first sees data")
+            return
+        count = self.parameters.size + self.state.size
+        kept = f", {self.state.size:,} of them not learned" if self.state.size else ""
         print_fn(
-            f"total: {self.parameters.size:,} parameters, {self.parameters.nbytes:,} bytes ({self.dtype}), "
+            f"total: {count:,} parameters{kept}, {count * self.dtype.itemsize:,} bytes ({self.dtype}), "
             f"input {self.input_shape}"
         )
 
     def get_weights(self) -> list[Array]:
-        """Return copies of all kernels and biases, layer by layer."""
+        """Return copies of all weights, layer by layer; after those that are learned, those that are only kept."""
         return [view.copy() for view in self._views()]
 
     def set_weights(self, weights: Sequence[ArrayLike]) -> None:
-        """Set all kernels and biases, in the order of ``get_weights``.
+        """Set all weights, in the order of ``get_weights``.
 
         Raises:
             InvalidInputError: their number or shapes are not those of the network.
@@ -431,22 +428,35 @@ class Sequential:
         )
 
     def loss_and_gradients(self, x: ArrayLike, y: ArrayLike) -> float:
-        """Return the loss of one batch and leave its gradients in ``gradients``; nothing is learned."""
+        """Return the loss of one step of training and leave its gradients in ``gradients``; nothing is learned.
+
+        What a step keeps or draws is put back, so that the next call sees the same moving statistics and drops the
+        same inputs.
+        """
         loss, _ = self._compiled()
         flat, targets = self._samples(x, y)
         workspace = self._workspace(len(flat))
+        state = self.state.copy()
+        generators = [layer.rng.bit_generator for layer in self.layers if layer.rng is not None]
+        drawn = [generator.state for generator in generators]
         try:
             return self._forward_backward(flat, targets, loss, workspace)
         finally:
             self._workspaces.clear()
+            np.copyto(self.state, state)
+            for generator, before in zip(generators, drawn, strict=True):
+                generator.state = before
 
     # What one step consists of.
 
-    def _forward(self, x: Array, workspace: _Workspace, activated: int) -> Array:
+    def _forward(self, x: Array, workspace: _Workspace, activated: int, *, learning: bool = False) -> Array:
         """Run all layers; the first ``activated`` of them with their activation."""
         for number, layer in enumerate(self.layers):
             y = workspace.outputs[number]
-            layer.transform(x, y)
+            if learning:
+                layer.learning_transform(x, y, workspace.layers[number])
+            else:
+                layer.transform(x, y)
             if number < activated:
                 layer.activation.forward(y, workspace.layers[number])
             x = y
@@ -458,7 +468,7 @@ class Sequential:
 
     def _forward_backward(self, x: Array, targets: Array, loss: Loss, workspace: _Workspace) -> float:
         activated = self._activated(loss)
-        outputs = self._forward(x, workspace, activated)
+        outputs = self._forward(x, workspace, activated, learning=True)
         last = len(self.layers) - 1
         dy = workspace.layers[last].get("gradient", self.layers[last].units)
         value = loss.step(outputs, targets, dy, workspace.batch)
@@ -468,10 +478,10 @@ class Sequential:
                 layer.activation.backward(workspace.outputs[number], dy, workspace.layers[number])
             if number:
                 dx = workspace.layers[number - 1].get("gradient", layer.inputs)
-                layer.gradients(workspace.outputs[number - 1], dy, dx)
+                layer.gradients(workspace.outputs[number - 1], dy, dx, workspace.layers[number])
                 dy = dx
             else:
-                layer.gradients(x, dy, None)
+                layer.gradients(x, dy, None, workspace.layers[number])
         return value
 
     def _epoch(
@@ -497,7 +507,7 @@ class Sequential:
                 logs["loss"] = totals["loss"] / part.stop
                 for callback in run.callbacks:
                     callback.on_train_batch_end(step, logs)
-        if not np.isfinite(self.parameters).all():
+        if not (np.isfinite(self.parameters).all() and np.isfinite(self.state).all()):
             raise _diverged("a weight is no longer finite", epoch, len(slices) - 1, len(slices))
         return {name: total / len(order) for name, total in totals.items()}
 
@@ -573,10 +583,35 @@ class Sequential:
                 + (" (from_logits=True)" if wanted == "linear" else "")
             )
 
+    def _sizes(self) -> list[int]:
+        """Return the sizes of the weight arrays in the flat vector of parameters, in its order."""
+        return [view.size for layer in self.layers for view in layer.parameters.values()]
+
     def _views(self) -> list[Array]:
         if not self.built:
             self.build()
-        return [view for layer in self.layers for view in layer.parameters.values()]
+        return [
+            view
+            for layer in self.layers
+            for part in (layer.parameters, layer.state)
+            for view in part.values()
+        ]
+
+
+def _carved(
+    shapes: Sequence[Mapping[str, tuple[int, ...]]], dtype: np.dtype[Any]
+) -> tuple[Array, list[dict[str, Array]]]:
+    """Return one flat vector of zeros, and for each layer the views into it by name."""
+    flat = np.zeros(sum(math.prod(shape) for part in shapes for shape in part.values()), dtype)
+    views: list[dict[str, Array]] = []
+    start = 0
+    for part in shapes:
+        views.append({})
+        for name, shape in part.items():
+            end = start + math.prod(shape)
+            views[-1][name] = flat[start:end].reshape(shape)
+            start = end
+    return flat, views
 
 
 def _by_split(logs: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -114,9 +114,16 @@ def _model_lines(facts: dict[str, Any], info: ModelMetadata) -> Iterator[str]:
     yield from _record_lines(info)
 
 
+def _plain(value: object) -> str:
+    """Return a value of a configuration; one that has its own, such as a schedule, in brackets."""
+    if isinstance(value, dict):
+        return f"({', '.join(f'{name} {_plain(inner)}' for name, inner in value.items())})"
+    return str(value)
+
+
 def _record_lines(info: ModelMetadata) -> Iterator[str]:
     record = info.training
-    optimizer = ", ".join(f"{name} {value}" for name, value in record.optimizer.items())
+    optimizer = ", ".join(f"{name} {_plain(value)}" for name, value in record.optimizer.items())
     metrics = (
         f"{split} {name} {value:.4g}"
         for split, found in record.metrics.items()

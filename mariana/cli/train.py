@@ -18,9 +18,10 @@ from mariana.errors import InvalidInputError
 from mariana.format import BooleanFeature, CategoricalFeature, Feature, TargetScaling
 from mariana.store import Store, check_name
 from mariana.tables import Table, read_table
-from mariana.trainer import SGD, Adam, Dense, EarlyStopping, Sequential
+from mariana.trainer import BatchNormalization, Dense, Dropout, EarlyStopping, Sequential
 from mariana.trainer.activations import ACTIVATIONS
 from mariana.trainer.data import stratified_split
+from mariana.trainer.layers import Layer
 from mariana.trainer.optimizers import OPTIMIZERS, Optimizer
 from mariana.trainer.preprocessing import Target, encode, infer_features, infer_target, target_scaling
 from mariana.trainer.scores import classification_scores, regression_scores
@@ -49,6 +50,8 @@ class Recipe:
 
     layers: tuple[int, ...] = (128, 64)
     activation: str = "tanh"  # better than relu on tables of some thousand rows: docs/trainer.md
+    batch_norm: bool = False
+    dropout: float = 0.0
     optimizer: str = "adam"
     learning_rate: float | None = None
     batch_size: int = 32
@@ -99,6 +102,14 @@ class Prepared:
     default="tanh",
     show_default=True,
     help="Of the hidden layers.",
+)
+@click.option("--batch-norm", is_flag=True, help="Normalise the outputs of each hidden layer.")
+@click.option(
+    "--dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="Share of the outputs of each hidden layer that a step of training leaves out.",
 )
 @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adam", show_default=True)
 @click.option("--learning-rate", type=float, help="Length of a step.  [default: the optimizer's]")
@@ -222,7 +233,13 @@ def prepare(
 
 def network(prepared: Prepared, recipe: Recipe) -> Sequential:
     """Return a network for the table, built and compiled."""
-    hidden = [Dense(units, recipe.activation) for units in recipe.layers]
+    hidden: list[Layer] = []
+    for units in recipe.layers:
+        hidden.append(Dense(units, recipe.activation))
+        if recipe.batch_norm:
+            hidden.append(BatchNormalization())
+        if recipe.dropout:
+            hidden.append(Dropout(recipe.dropout))
     if prepared.target.task == "regression":
         last, loss = Dense(1), "mean_squared_error"
     elif len(prepared.target.labels) == 2:
@@ -283,8 +300,7 @@ def publish(
 
 
 def _optimizer(recipe: Recipe) -> Optimizer:
-    known: dict[str, type[SGD | Adam]] = {"sgd": SGD, "adam": Adam}
-    cls = known[recipe.optimizer]
+    cls = OPTIMIZERS[recipe.optimizer]
     return cls() if recipe.learning_rate is None else cls(recipe.learning_rate)
 
 

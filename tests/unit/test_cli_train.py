@@ -88,6 +88,24 @@ def test_options_reach_the_network(tmp_path: Path) -> None:
     assert (info.training.rows, info.training.epochs, info.training.batch_size) == (150, 3, 16)
 
 
+def test_dropout_and_batch_normalisation(tmp_path: Path) -> None:
+    options = ["--layers", "16,8", "--batch-norm", "--dropout", 0.1, "--epochs", 60, "--store", tmp_path]
+    out = run("train", "iris", "--target", "species", *options, "--name", "lines").stdout
+    for part in ("batch_normalization_1 (BatchNormalization)", "dropout (Dropout)", "48 of them not learned"):
+        assert part in out
+    document = json.loads(run("train", "iris", "--target", "species", *options, "--json").stdout)
+    assert document["metrics"]["test"]["accuracy"] > 0.85
+    info = read_model(document["path"]).metadata
+    assert [(la.name, la.units, la.activation) for la in info.layers] == [
+        ("dense", 16, "tanh"),
+        ("dense_1", 8, "tanh"),
+        ("dense_2", 3, "softmax"),
+    ]
+    run("predict", "iris", "iris", "--store", tmp_path)
+    bad = CliRunner().invoke(cli, ["train", "iris", "--target", "species", "--dropout", "1"])
+    assert bad.exit_code == 2
+
+
 def test_images_keep_their_shape(tmp_path: Path) -> None:
     path = json.loads(
         run("train", "digits", "--target", "y", "--store", tmp_path, "--json", "--epochs", 2).stdout

@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from mariana.trainer import (
     SGD,
     Activation,
     Adam,
+    BatchNormalization,
     Callback,
     Dense,
+    Dropout,
     EarlyStopping,
     HeNormal,
     Input,
@@ -78,6 +81,10 @@ def test_a_step_allocates_no_arrays_after_the_first() -> None:
             net = Sequential([Dense(128, activation), Dense(64, activation), Dense(10, "softmax")], seed=0)
             net.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
             net.fit(x, y, batch_size=128, callbacks=[Watch()], verbose=0)
+        regular = [Dense(128, "relu"), BatchNormalization(), Dropout(0.3), Dense(10, "softmax")]
+        net = Sequential(regular, seed=0)
+        net.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+        net.fit(x, y, batch_size=128, callbacks=[Watch()], verbose=0)
     finally:
         np.setbufsize(usual)
     # the smallest array of a batch of 128 that could be made anew, the 10 outputs, takes 5,120 bytes
@@ -151,6 +158,28 @@ def test_summary_counts(capsys: pytest.CaptureFixture[str]) -> None:
     assert "dense_2 (Dense)" in text
     assert "200,960" in text
     assert "activation (Activation)" in text
+
+
+def test_the_example_of_the_documents_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as a summary before there is data: it says what is not known yet, as Keras does."""
+    monkeypatch.chdir(tmp_path)
+    x, labels = load_digits()
+    y = np.eye(10)[labels]
+    net = Sequential(
+        [Dense(256, activation="relu"), BatchNormalization(), Dropout(0.3), Dense(10, activation="softmax")]
+    )
+    net.compile(optimizer=Adam(learning_rate=1e-3), loss="categorical_crossentropy", metrics=["accuracy"])
+    net.summary()
+    text = capsys.readouterr().out
+    assert "batch_normalization (BatchNormalization)  (None, ?)" in text
+    assert "total: ? parameters" in text
+    history = net.fit(x, y, batch_size=128, epochs=10, validation_split=0.1, callbacks=[])
+    assert history.history["val_accuracy"][-1] > 0.8
+    net.summary()
+    assert "dense (Dense)" in capsys.readouterr().out
+    assert net.export("store", name="fashion") == Path("store/models/fashion/1/model.safetensors")
 
 
 def test_weights_go_out_and_in() -> None:
@@ -281,7 +310,7 @@ def test_bad_training_input_is_told(x, y, options, complaint: str) -> None:
         lambda: Sequential([Dense(1)], dtype="float16"),
         lambda: Sequential([]).build((3,)),
         lambda: Sequential([Activation("relu")]).build((3,)),
-        lambda: Sequential([Dense(1)]).summary(),
+        lambda: Sequential([]).summary(),
         lambda: Sequential([Dense(1)]).fit(X, Y),
         lambda: Sequential([layer := Dense(1), layer]),
         lambda: Sequential([Dense(3)]).compile("adam", "categorical_crossentropy"),

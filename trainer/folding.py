@@ -1,0 +1,126 @@
+"""From the layers of a network to those of the model file, which are all Dense with an activation.
+
+An Activation is merged into the Dense before it and a BatchNormalization, which is affine once it is trained, into a
+Dense beside it; Dropout does nothing to a prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mariana.errors import InvalidInputError
+from mariana.format import DenseLayer
+
+from .layers import Activation, BatchNormalization, Dense, Dropout, Layer
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class _Affine:
+    """A Dense in the making, in float64."""
+
+    name: str
+    kernel: NDArray[np.float64]
+    bias: Vector | None
+    activation: str
+
+
+class _Folding:
+    """The Dense layers so far, and the batch normalisation that waits for the next one."""
+
+    def __init__(self) -> None:
+        self.layers: list[_Affine] = []
+        self.waiting: tuple[BatchNormalization, Vector, Vector] | None = None
+
+    def dense(self, layer: Dense) -> None:
+        """Append it; what waits is applied to its inputs: ``(x * a + c) @ k + b = x @ (a * k) + (c @ k + b)``."""
+        kernel = layer.kernel.astype(np.float64)
+        bias = None if layer.bias is None else layer.bias.astype(np.float64)
+        if self.waiting is not None:
+            _, factor, summand = self.waiting
+            bias = summand @ kernel + (0 if bias is None else bias)
+            kernel = factor[:, None] * kernel
+            self.waiting = None
+        self.layers.append(_Affine(layer.name, kernel, bias, layer.activation.name))
+
+    def batch_normalization(self, layer: BatchNormalization) -> None:
+        """Apply it to the outputs of a linear Dense, ``(x @ k + b) * a + c``; else it waits."""
+        factor, summand = layer.affine()
+        if self.layers and self.layers[-1].activation == "linear":
+            before = self.layers[-1]
+            before.kernel = before.kernel * factor
+            before.bias = summand if before.bias is None else before.bias * factor + summand
+        elif self.waiting is not None:
+            self.waiting = (layer, self.waiting[1] * factor, self.waiting[2] * factor + summand)
+        else:
+            self.waiting = (layer, factor, summand)
+
+    def activation(self, layer: Activation) -> None:
+        """Give it to the Dense before it."""
+        if layer.activation.name == "linear":
+            return
+        self.check_nothing_waits()
+        if not self.layers or self.layers[-1].activation != "linear":
+            before = (
+                f"{self.layers[-1].name!r} has the activation {self.layers[-1].activation} already"
+                if self.layers
+                else "there is none"
+            )
+            raise InvalidInputError(
+                f"layer {layer.name!r} cannot be exported: it must follow a Dense without activation, but {before}"
+            )
+        self.layers[-1].activation = layer.activation.name
+
+    def check_nothing_waits(self) -> None:
+        """Raise InvalidInputError if a batch normalisation has found no Dense."""
+        if self.waiting is not None:
+            raise InvalidInputError(
+                f"layer {self.waiting[0].name!r} cannot be exported: it must follow a Dense without activation, "
+                "or stand before a Dense"
+            )
+
+
+def folded(layers: Iterable[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray[np.float32]]]:
+    """Return the layers of the model file and their tensors.
+
+    Args:
+        layers: of a network that is built.
+
+    Raises:
+        InvalidInputError: a layer cannot be merged; the message names it.
+    """
+    folding = _Folding()
+    for layer in layers:
+        if isinstance(layer, Dense):
+            folding.dense(layer)
+        elif isinstance(layer, BatchNormalization):
+            folding.batch_normalization(layer)
+        elif isinstance(layer, Activation):
+            folding.activation(layer)
+        elif not isinstance(layer, Dropout):
+            raise InvalidInputError(f"layer {layer.name!r} ({type(layer).__name__}) cannot be exported")
+    folding.check_nothing_waits()
+    tensors: dict[str, NDArray[np.float32]] = {}
+    for merged in folding.layers:
+        if merged.activation == "softmax" and merged is not folding.layers[-1]:
+            raise InvalidInputError(
+                f"layer {merged.name!r} cannot be exported: only the last layer can be softmax"
+            )
+        tensors[f"{merged.name}.weight"] = merged.kernel.astype(np.float32)
+        if merged.bias is not None:
+            tensors[f"{merged.name}.bias"] = merged.bias.astype(np.float32)
+    return [
+        DenseLayer(
+            name=merged.name,
+            inputs=merged.kernel.shape[0],
+            units=merged.kernel.shape[1],
+            activation=merged.activation,
+            use_bias=merged.bias is not None,
+        )
+        for merged in folding.layers
+    ], tensors
