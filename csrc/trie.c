@@ -87,24 +87,6 @@ static size_t search(const mrn_index *index, const uint8_t *key, size_t key_byte
     }
 }
 
-void trie_describe(const mrn_index *index, uint32_t place, size_t key_bytes, uint32_t edits,
-                   mrn_completion *completion) {
-    const uint8_t *file = (const uint8_t *)index->file;
-    record r;
-    document d;
-    read_record(file + index->records + place, NULL, index->width, 0, &r);
-    read_document(&r, NULL, 0, &d);
-    *completion = (mrn_completion){
-        .score = d.score,
-        .text = (uint64_t)(d.text - file),
-        .text_bytes = (uint32_t)d.text_bytes,
-        .payload = (uint64_t)(d.payload - file),
-        .payload_bytes = (uint32_t)d.payload_bytes,
-        .highlight = key_bytes == 0 ? 0 : fold_span(d.text, d.text_bytes, key_bytes),
-        .edits = edits,
-    };
-}
-
 int mrn_index_complete(const mrn_index *index, const char *prefix, size_t prefix_bytes, size_t limit,
                        mrn_workspace *workspace, mrn_completion *completions, size_t *count) {
     _Static_assert(sizeof workspace->best == MRN_LIMIT_MAX * sizeof(uint32_t), "mrn.h spells the number out");
