@@ -202,10 +202,41 @@ typedef struct mrn_completion {
     uint32_t edits;          /* typing errors between the prefix and the text */
 } mrn_completion;
 
-/* What one look-up writes while it runs; need not be cleared. */
+/* Where a search that forgives typing errors stands: the distances between the characters of the key so far and
+ * the first ones of the query, those near the diagonal only. */
+typedef struct mrn_typed {
+    uint8_t row[5];    /* of the last characters on: csrc/trie_typos.c */
+    uint8_t swap[5];
+    uint8_t depth;     /* characters of the key so far */
+    uint8_t best;      /* least distance of the whole query so far */
+    uint8_t matched;   /* the depth where that was */
+    uint8_t left;      /* bytes that the last character still needs */
+    uint32_t point;    /* what it is so far */
+} mrn_typed;
+
+typedef struct mrn_typed_node {
+    uint64_t weight;   /* at most the effective rank of any entry below */
+    uint32_t place;
+    mrn_typed state;   /* before the record's suffix */
+} mrn_typed_node;
+
+typedef struct mrn_typed_answer {
+    uint64_t weight;   /* effective rank */
+    uint32_t place;
+    uint16_t edits;
+    uint16_t matched;  /* characters of the key */
+} mrn_typed_answer;
+
+/* What one look-up writes while it runs; need not be cleared. mrn_index_complete uses the first three alone. */
 typedef struct mrn_workspace {
     uint32_t best[100];      /* MRN_LIMIT_MAX */
     char key[256];           /* MRN_QUERY_MAX */
+    size_t key_bytes;
+    uint32_t points[76];     /* MRN_TYPED_POINTS_MAX and a margin */
+    mrn_typed_answer answers[100];  /* MRN_LIMIT_MAX */
+    mrn_typed walk[273];     /* as many bytes of a key as can matter, and one */
+    char answer_key[1032];   /* MRN_KEY_MAX and a space */
+    mrn_typed_node frontier[8192];
 } mrn_workspace;
 
 /* The best `limit` entries whose key begins with the folded prefix, best first: by score, descending; then by
@@ -215,6 +246,26 @@ typedef struct mrn_workspace {
  * MRN_E_TOO_LARGE: the prefix has more than MRN_QUERY_MAX bytes before or after folding. */
 int mrn_index_complete(const mrn_index *index, const char *prefix, size_t prefix_bytes, size_t limit,
                        mrn_workspace *workspace, mrn_completion *completions, size_t *count);
+
+enum {
+    MRN_EDITS_AUTO = -1,        /* 0 below 4 characters of the folded prefix, 1 from 4, 2 from 8 */
+    MRN_TYPED_POINTS_MAX = 64,  /* a longer prefix is taken as typed right */
+    MRN_TYPED_NODES_MAX = 8192  /* records that one look-up visits */
+};
+
+/* The same with up to `edits` typing errors forgiven (0, 1, 2, or MRN_EDITS_AUTO). An entry's edits are the optimal
+ * string alignment distance, in characters, between the folded prefix and that beginning of the entry's key which
+ * comes nearest to it, the shortest such: a character inserted, left out, exchanged for another one, or swapped
+ * with its neighbour counts 1, the first one like any other. Order: by (rank + 1) * 64^edits, ascending; then by
+ * rank. The rank of an entry is its place in the order of mrn_index_complete, counted from 0, as estimated from its
+ * record's place in the file: floor(place * (entries / record_bytes)), in double arithmetic. Records of equal size
+ * make it exact. An empty prefix, or one of more than MRN_TYPED_POINTS_MAX characters, has 0 edits forgiven.
+ * *partial becomes 1 when the search was cut short by a bound (records to visit, or subtrees in sight): the
+ * answers are right and in order, but a better one with an edit may be missing; never one without an edit.
+ * MRN_E_ARGUMENT: edits is out of range. The rest as mrn_index_complete. */
+int mrn_index_complete_typed(const mrn_index *index, const char *prefix, size_t prefix_bytes, size_t limit,
+                             int edits, mrn_workspace *workspace, mrn_completion *completions, size_t *count,
+                             int *partial);
 
 /* cdef: end --------------------------------------------------------------------------------------------- */
 

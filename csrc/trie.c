@@ -18,6 +18,7 @@
 
 #include "fold.h"
 #include "mrn.h"
+#include "trie.h"
 #include "trie_record.h"
 
 /* The place behind the branch (position, byte); 0, which is never a branch's target, when there is none. */
@@ -99,22 +100,9 @@ int mrn_index_complete(const mrn_index *index, const char *prefix, size_t prefix
     int status = mrn_fold(prefix, prefix_bytes, workspace->key, MRN_QUERY_MAX, &key_bytes);
     if (status != MRN_OK)
         return status;
-    const uint8_t *file = (const uint8_t *)index->file;
+    workspace->key_bytes = key_bytes;
     *count = search(index, (const uint8_t *)workspace->key, key_bytes, limit, workspace->best);
-    for (size_t i = 0; i < *count; i++) {
-        record r;
-        document d;
-        read_record(file + index->records + workspace->best[i], NULL, index->width, 0, &r);
-        read_document(&r, NULL, 0, &d);
-        completions[i] = (mrn_completion){
-            .score = d.score,
-            .text = (uint64_t)(d.text - file),
-            .text_bytes = (uint32_t)d.text_bytes,
-            .payload = (uint64_t)(d.payload - file),
-            .payload_bytes = (uint32_t)d.payload_bytes,
-            .highlight = key_bytes == 0 ? 0 : fold_span(d.text, d.text_bytes, key_bytes),
-            .edits = 0,
-        };
-    }
+    for (size_t i = 0; i < *count; i++)
+        trie_describe(index, workspace->best[i], key_bytes, 0, &completions[i]);
     return MRN_OK;
 }

@@ -42,6 +42,19 @@ class _Lib:
         completions: Any,
         count: Any,
     ) -> int: ...
+    MRN_EDITS_AUTO: int
+    def mrn_index_complete_typed(
+        self,
+        index: Any,
+        prefix: bytes,
+        prefix_bytes: int,
+        limit: int,
+        edits: int,
+        workspace: Any,
+        completions: Any,
+        count: Any,
+        partial: Any,
+    ) -> int: ...
 
 ffi: Any
 lib: _Lib

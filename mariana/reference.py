@@ -121,9 +121,64 @@ def complete(entries: Iterable[tuple[str, float]], prefix: str, limit: int) -> l
     return sorted(found, key=rank)[:limit]
 
 
+def complete_typed(
+    entries: Sequence[tuple[str, float]],
+    places: Sequence[int],
+    record_bytes: int,
+    prefix: str,
+    limit: int,
+    edits: int,
+) -> list[tuple[str, float, int, int]]:
+    """Return the best entries whose folded text begins with about the folded prefix, best first.
+
+    Args:
+        entries: all of them, best first (see :func:`rank`), without repetition.
+        places: where each one's record is in its section; the rank is estimated from it.
+        record_bytes: how long the section is.
+        prefix: what was typed.
+        limit: at most so many.
+        edits: typing errors that are forgiven.
+
+    Returns:
+        (text, score, edits, code points of the text that are highlighted).
+    """
+    key = fold(prefix)
+    if not 1 <= len(key) <= 64:
+        edits = 0
+    found = []
+    for entry, place in zip(entries, places, strict=True):
+        needed, length = prefix_edits(key, fold(entry[0]).removesuffix(" "))
+        if needed <= edits:
+            rank_estimate = int(place * (len(entries) / record_bytes))
+            covered = _covered(entry[0], fold(entry[0])[:length])
+            found.append(((rank_estimate + 1) * 64**needed, place, (*entry, needed, covered)))
+    return [answer for _, _, answer in sorted(found)[:limit]]
+
+
+def prefix_edits(typed: str, key: str) -> tuple[int, int]:
+    """Compare a text with the beginnings of a key.
+
+    Returns:
+        The least optimal string alignment distance, and how long the shortest beginning is that has it.
+    """
+    rows = [list(range(len(typed) + 1))]
+    for i, point in enumerate(key, 1):
+        row = [i]
+        for j, wanted in enumerate(typed, 1):
+            cost = min(rows[i - 1][j - 1] + (point != wanted), rows[i - 1][j] + 1, row[j - 1] + 1)
+            if i > 1 and j > 1 and point == typed[j - 2] and key[i - 2] == wanted:
+                cost = min(cost, rows[i - 2][j - 2] + 1)
+            row.append(cost)
+        rows.append(row)
+    return min((row[-1], length) for length, row in enumerate(rows))
+
+
 def highlight(text: str, prefix: str) -> int:
     """Return how many code points of a text its folded prefix covers, with the marks that follow them."""
-    key = fold(prefix)
+    return _covered(text, fold(prefix))
+
+
+def _covered(text: str, key: str) -> int:
     if not key:
         return 0
     end = next(i for i in range(len(text) + 1) if fold(text[:i]).startswith(key))

@@ -45,7 +45,7 @@ static void repair(uint8_t *file, size_t bytes) {
 
 static void complete(const mrn_index *index, size_t file_bytes, const uint8_t *query, size_t query_bytes) {
     static mrn_completion found[MRN_LIMIT_MAX];
-    mrn_workspace workspace;
+    static mrn_workspace workspace;
     size_t count = 0;
     for (size_t limit = 1; limit <= MRN_LIMIT_MAX; limit += 33) {
         if (mrn_index_complete(index, (const char *)query, query_bytes, limit, &workspace, found, &count) !=
@@ -59,6 +59,21 @@ static void complete(const mrn_index *index, size_t file_bytes, const uint8_t *q
                 found[i].payload + found[i].payload_bytes > file_bytes ||
                 (i > 0 && found[i - 1].score < found[i].score))
                 abort();
+        for (int edits = MRN_EDITS_AUTO; edits <= 2; edits++) {
+            size_t typed = 0;
+            int partial = 0;
+            if (mrn_index_complete_typed(index, (const char *)query, query_bytes, limit, edits, &workspace,
+                                         found, &typed, &partial) != MRN_OK)
+                abort();
+            if (typed > limit || typed > index->entries || typed < count)
+                abort();
+            for (size_t i = 0; i < typed; i++)
+                if (found[i].text + found[i].text_bytes > file_bytes ||
+                    found[i].highlight > found[i].text_bytes || found[i].edits > 2 ||
+                    found[i].payload + found[i].payload_bytes > file_bytes ||
+                    (i > 0 && found[i - 1].edits == found[i].edits && found[i - 1].score < found[i].score))
+                    abort();
+        }
     }
 }
 

@@ -84,6 +84,62 @@ static int open_file(const char *file, size_t bytes, mrn_index *index, mrn_fault
     return status;
 }
 
+static size_t points_of(const char *text, uint32_t *points) {
+    char key[TEXT_ROOM * 4];
+    size_t bytes = 0, count = 0;
+    EXPECT(mrn_fold(text, strlen(text), key, sizeof key, &bytes) == MRN_OK);
+    for (size_t at = 0; at < bytes; count++)
+        at += utf8_decode((const uint8_t *)key + at, bytes - at, &points[count]);
+    return count;
+}
+
+/* The least optimal string alignment distance between the query and a beginning of the text's key. */
+static unsigned distance(const char *typed, const char *text) {
+    static uint32_t query[TEXT_ROOM * 4], key[TEXT_ROOM * 4];
+    unsigned rows[3][80], least = UINT32_MAX;
+    size_t n = points_of(typed, query), m = points_of(text, key);
+    m -= m > 0 && key[m - 1] == ' ';
+    for (size_t i = 0; i <= m; i++) {
+        unsigned *row = rows[i % 3], *above = rows[(i + 2) % 3], *two_above = rows[(i + 1) % 3];
+        for (size_t j = 0; j <= n; j++) {
+            unsigned cell = i == 0 ? (unsigned)j : above[j] + 1;
+            if (j > 0 && row[j - 1] + 1 < cell)
+                cell = row[j - 1] + 1;
+            if (i > 0 && j > 0 && above[j - 1] + (key[i - 1] != query[j - 1]) < cell)
+                cell = above[j - 1] + (key[i - 1] != query[j - 1]);
+            if (i > 1 && j > 1 && key[i - 1] == query[j - 2] && key[i - 2] == query[j - 1] &&
+                two_above[j - 2] + 1 < cell)
+                cell = two_above[j - 2] + 1;
+            row[j] = cell;
+        }
+        least = row[n] < least ? row[n] : least;
+    }
+    return least;
+}
+
+static void compare_typed(const dictionary *d, const mrn_index *index, const char *prefix, size_t limit) {
+    static mrn_workspace workspace;
+    mrn_completion found[MRN_LIMIT_MAX];
+    if (*prefix == 0 || text_points((const uint8_t *)prefix, strlen(prefix)) > 64)
+        return;
+    for (int edits = 0; edits <= 2; edits++) {
+        size_t count = 0, expected = 0;
+        int partial = 1;
+        EXPECT(mrn_index_complete_typed(index, prefix, strlen(prefix), limit, edits, &workspace, found,
+                                        &count, &partial) == MRN_OK);
+        EXPECT(!partial);
+        for (size_t i = 0; i < d->count; i++)
+            expected += d->verdicts[i] == MRN_OK && distance(prefix, d->texts[i]) <= (unsigned)edits;
+        EXPECT(count == (expected < limit ? expected : limit));
+        for (size_t i = 0; i < count; i++) {
+            char text[MRN_TEXT_MAX + 1];
+            memcpy(text, index->file + found[i].text, found[i].text_bytes);
+            text[found[i].text_bytes] = 0;
+            EXPECT(found[i].edits == distance(prefix, text) && found[i].edits <= (unsigned)edits);
+        }
+    }
+}
+
 static void compare(const dictionary *d, const mrn_index *index, const char *prefix, size_t limit) {
     mrn_workspace workspace;
     mrn_completion found[MRN_LIMIT_MAX];
@@ -97,6 +153,7 @@ static void compare(const dictionary *d, const mrn_index *index, const char *pre
         EXPECT(!(found[i].score > d->scores[best[i]] || found[i].score < d->scores[best[i]]));
         EXPECT(found[i].payload_bytes == 0 && found[i].edits == 0);
     }
+    compare_typed(d, index, prefix, limit);
 }
 
 /* ---- Random dictionaries ------------------------------------------------------------------------------ */
@@ -227,6 +284,14 @@ static void test_arguments(void) {
     EXPECT(mrn_index_complete(&index, NULL, 0, 1, &workspace, found, &count) == MRN_OK && count == 1);
     EXPECT(mrn_index_complete(&index, blob, 257, 1, &workspace, found, &count) == MRN_E_TOO_LARGE);
     EXPECT(mrn_index_complete(&index, "\xff", 1, 1, &workspace, found, &count) == MRN_E_TEXT);
+    int partial = 0;
+    EXPECT(mrn_index_complete_typed(&index, "a", 1, 1, 3, &workspace, found, &count, &partial) ==
+           MRN_E_ARGUMENT);
+    EXPECT(mrn_index_complete_typed(&index, "a", 1, 1, -2, &workspace, found, &count, &partial) ==
+           MRN_E_ARGUMENT);
+    EXPECT(mrn_index_complete_typed(&index, "a", 1, 1, 0, &workspace, found, &count, NULL) == MRN_E_ARGUMENT);
+    EXPECT(mrn_index_complete_typed(&index, "\xff", 1, 1, 2, &workspace, found, &count, &partial) ==
+           MRN_E_TEXT);
     mrn_free(file);
     const uint64_t backwards[] = {2, 1};
     const double scores[] = {1, 1};

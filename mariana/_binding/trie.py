@@ -21,6 +21,7 @@ KEY_MAX = int(lib.MRN_KEY_MAX)
 PAYLOAD_MAX = int(lib.MRN_PAYLOAD_MAX)
 QUERY_MAX = int(lib.MRN_QUERY_MAX)
 LIMIT_MAX = int(lib.MRN_LIMIT_MAX)
+EDITS_AUTO = int(lib.MRN_EDITS_AUTO)
 
 _COMPLETION = struct.Struct("@dQQIIII")  # mrn_completion
 _OPEN_FAULTS = frozenset({"E_FORMAT", "E_VERSION", "E_CHECKSUM", "E_TOO_LARGE"})
@@ -53,7 +54,7 @@ class Segment:
         self._file = file
         self._pinned = ffi.from_buffer(file)
         self._index = ffi.new("mrn_index *")
-        self._spare: list[tuple[Any, Any, Any]] = []
+        self._spare: list[tuple[Any, Any, Any, Any]] = []
         self.nbytes = len(file)
         fault = ffi.new("mrn_fault *")
         scratch_bytes = lib.mrn_index_scratch_bytes(self.nbytes)
@@ -67,12 +68,16 @@ class Segment:
         check(status, f"open {name}")
         self.entries = int(self._index.entries)
 
-    def complete(self, prefix: bytes, limit: int) -> list[Hit]:
-        """Return the best entries whose folded text begins with the folded prefix, best first.
+    def complete(self, prefix: bytes, limit: int, edits: int) -> tuple[list[Hit], bool]:
+        """Return the best entries whose folded text begins with about the folded prefix, best first.
 
         Args:
             prefix: UTF-8.
             limit: at most so many, 1 to ``LIMIT_MAX``.
+            edits: at most so many typing errors, 0 to 2, or ``EDITS_AUTO``.
+
+        Returns:
+            The entries, and whether the search was cut short, so that a better one with an edit may be missing.
 
         Raises:
             InvalidInputError: the prefix is not clean UTF-8 or too long.
@@ -84,10 +89,11 @@ class Segment:
                 ffi.new("mrn_workspace *"),
                 ffi.new("mrn_completion[]", LIMIT_MAX),
                 ffi.new("size_t *"),
+                ffi.new("int *"),
             )
-        workspace, completions, count = spare
-        status = lib.mrn_index_complete(
-            self._index, prefix, len(prefix), limit, workspace, completions, count
+        workspace, completions, count, partial = spare
+        status = lib.mrn_index_complete_typed(
+            self._index, prefix, len(prefix), limit, edits, workspace, completions, count, partial
         )
         if status != 0:
             self._spare.append(spare)
@@ -106,8 +112,9 @@ class Segment:
                 found
             )
         ]
+        cut_short = bool(partial[0])
         self._spare.append(spare)
-        return hits
+        return hits, cut_short
 
 
 def build_segment(

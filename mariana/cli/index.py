@@ -144,7 +144,7 @@ def index(*, terms: str, name: str, strict: bool, store: Path | None, as_json: b
     type=click.Choice(["auto", "0", "1", "2"]),
     default="auto",
     show_default=True,
-    help="Typing errors to forgive; this version forgives none.",
+    help="Typing errors to forgive; auto: 0 below 4 characters, 1 from 4, 2 from 8.",
 )
 @store_option
 @json_option

@@ -45,7 +45,8 @@ async def complete(
     q: Annotated[str, Query(description="what was typed; at most 256 bytes", examples=["sai"])],
     limit: Annotated[int, Query(ge=1, le=LIMIT_MAX, description="at most so many")] = 10,
     fuzzy: Annotated[
-        Literal["auto", "0", "1", "2"], Query(description="typing errors to forgive; this version: auto or 0")
+        Literal["auto", "0", "1", "2"],
+        Query(description="typing errors to forgive; auto: by the query's length"),
     ] = "auto",
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:

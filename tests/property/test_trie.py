@@ -69,9 +69,131 @@ def test_top_k_equals_brute_force(
     for prefix in prefixes:
         if len(prefix.encode()) > trie.QUERY_MAX or len(reference.fold(prefix).encode()) > trie.QUERY_MAX:
             continue
-        hits = segment.complete(prefix.encode(), limit)
+        hits, _ = segment.complete(prefix.encode(), limit, 0)
         assert [(hit.text.decode(), hit.score) for hit in hits] == reference.complete(entries, prefix, limit)
         assert [hit.highlight for hit in hits] == [reference.highlight(h.text.decode(), prefix) for h in hits]
+
+
+def varint(file: bytes, at: int) -> tuple[int, int]:
+    """Read a number: itself, and where it ends."""
+    value = shift = 0
+    while True:
+        value |= (file[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if file[at - 1] < 0x80:
+            return value, at
+
+
+def places(file: bytes) -> tuple[list[int], int]:
+    """Return where each record without a payload begins, and how long all are."""
+    (length,), (width,) = struct.unpack_from("<Q", file, 80), struct.unpack_from("<I", file, 92)
+    found, at = [], 128
+    while at < 128 + length:
+        found.append(at - 128)
+        flags, wide = file[at], 2 if file[at] & 2 else 1
+        at += 1 + wide + int.from_bytes(file[at + 1 : at + 1 + wide], "little")
+        if flags & 1:
+            branches, at = varint(file, at)
+            at += branches * (wide + 1 + width)
+        at = at + 8 if flags & 4 else varint(file, at)[1]
+        text_bytes, at = varint(file, at)
+        at += text_bytes
+    return found, length
+
+
+def expect_typed(entries: list[tuple[str, float]], prefixes: set[str], limits: set[int]) -> None:
+    """Compare answers with the twin, for each number of edits."""
+    file, _ = trie.build_segment(
+        [t.encode() for t, _ in entries], [s for _, s in entries], [b""] * len(entries)
+    )
+    file = bytes(file)
+    segment = trie.Segment(file, "test")
+    unique: dict[str, float] = {}
+    for text, score in entries:
+        unique[text] = max(score, unique.get(text, score))
+    ordered = sorted(unique.items(), key=reference.rank)
+    found, length = places(file)
+    assert len(found) == len(ordered)
+    for prefix in prefixes:
+        key = reference.fold(prefix)
+        if len(prefix.encode()) > trie.QUERY_MAX or len(key.encode()) > trie.QUERY_MAX:
+            continue
+        automatic = 0 if len(key) < 4 else 1 if len(key) < 8 else 2
+        for edits in (0, 1, 2, trie.EDITS_AUTO):
+            allowed = automatic if edits == trie.EDITS_AUTO else edits
+            expected = reference.complete_typed(ordered, found, length, prefix, max(limits), allowed)
+            for limit in limits:
+                hits, partial = segment.complete(prefix.encode(), limit, edits)
+                assert not partial
+                got = [(hit.text.decode(), hit.score, hit.edits, hit.highlight) for hit in hits]
+                assert got == expected[:limit], (prefix, edits, limit)
+
+
+def mistype(data: st.DataObject, text: str) -> str:
+    """Make up to three typing errors."""
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(text)))
+        extra = data.draw(letters)
+        text = data.draw(
+            st.sampled_from(
+                [
+                    text[:at] + text[at + 1 :],
+                    text[:at] + extra + text[at:],
+                    text[:at] + extra + text[at + 1 :],
+                    text[:at] + text[at : at + 2][::-1] + text[at + 2 :],
+                ]
+            )
+        )
+    return text
+
+
+@settings(max_examples=400, deadline=None)
+@given(entries=dictionaries, limit=st.integers(1, 100), data=st.data())
+def test_typing_errors_equal_brute_force(
+    entries: list[tuple[str, float]], limit: int, data: st.DataObject
+) -> None:
+    entries = usable(entries)
+    prefixes = {"", "a", "ba", data.draw(st.text(letters, max_size=9)), "x" * 64, "y" + "x" * 63, "x" * 65}
+    if entries:
+        text = data.draw(st.sampled_from([text for text, _ in entries]))
+        prefixes.add(mistype(data, text[: data.draw(st.integers(0, 12))]))
+    expect_typed(entries, prefixes, {1, limit})
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    entries=st.lists(
+        st.tuples(st.text(st.sampled_from("abcé東"), min_size=1, max_size=10), st.integers(0, 50)),
+        min_size=100,
+        max_size=600,
+        unique_by=lambda entry: entry[0],
+    ),
+    data=st.data(),
+)
+def test_typing_errors_equal_brute_force_where_ranks_are_far_apart(
+    entries: list[tuple[str, float]], data: st.DataObject
+) -> None:
+    prefixes = {mistype(data, data.draw(st.sampled_from([t for t, _ in entries]))[:8]) for _ in range(3)}
+    expect_typed(entries, prefixes, {1, 10, 100})
+
+
+@pytest.mark.parametrize(
+    ("typed", "key", "edits", "length"),
+    [
+        ("saigon", "saigon river", 0, 6),
+        ("siagon", "saigon", 1, 6),
+        ("aigon", "saigon", 1, 6),
+        ("xsaigon", "saigon", 1, 6),
+        ("saigan", "saigon", 1, 6),
+        ("ca", "abc", 1, 1),
+        ("ca", "zzabc", 2, 0),
+        ("東亰", "東京", 1, 1),
+        ("", "abc", 0, 0),
+        ("abc", "", 3, 0),
+    ],
+)
+def test_the_twin_by_example(typed: str, key: str, edits: int, length: int) -> None:
+    assert reference.prefix_edits(typed, key) == (edits, length)
 
 
 @settings(max_examples=100, deadline=None)
@@ -138,7 +260,7 @@ def test_folding_by_example(text: str, key: str) -> None:
 @pytest.mark.parametrize("point", sorted(FORBIDDEN))
 def test_control_and_direction_marks_are_refused_everywhere(point: str) -> None:
     with pytest.raises(InvalidInputError):
-        build([("saigon", 1)]).complete(f"sa{point}".encode(), 10)
+        build([("saigon", 1)]).complete(f"sa{point}".encode(), 10, 0)
     _, verdicts = trie.build_segment([f"sa{point}".encode()], [1.0], [b""])
     assert verdicts[0] < 0
 
@@ -158,7 +280,7 @@ def test_control_and_direction_marks_are_refused_everywhere(point: str) -> None:
 )
 def test_broken_utf8_is_refused_everywhere(raw: bytes) -> None:
     with pytest.raises(InvalidInputError):
-        build([("saigon", 1)]).complete(raw, 10)
+        build([("saigon", 1)]).complete(raw, 10, 0)
     _, verdicts = trie.build_segment([raw, b"ok"], [1.0, 1.0], [b"", raw])
     assert (verdicts < 0).all()
 
@@ -237,7 +359,12 @@ def test_the_checksum_is_crc32c() -> None:
 
 def answers(segment: trie.Segment) -> None:
     for prefix in (b"", b"s", b"sa", b"sai", b"y" * 250, "東".encode(), b"z"):
-        hits = segment.complete(prefix, 100)
+        for edits in (1, 2):
+            typed, _ = segment.complete(prefix, 100, edits)
+            assert len(typed) <= segment.entries
+            for hit in typed:
+                assert hit.highlight <= len(hit.text.decode())
+        hits, _ = segment.complete(prefix, 100, 0)
         assert len(hits) <= segment.entries
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
         for hit in hits:

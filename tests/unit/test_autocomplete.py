@@ -11,7 +11,7 @@ import pytest
 
 import mariana
 from mariana import Completion, FileFormatError, InvalidInputError, NotFoundError, StoreError, reference
-from mariana.autocomplete import QUERY_MAX
+from mariana.autocomplete import QUERY_MAX, Fuzzy
 from mariana.errors import OutOfRangeError
 
 ENTRIES = [
@@ -51,7 +51,7 @@ def test_best_first_and_at_most_the_limit(index: mariana.Index) -> None:
     assert texts(index, "") == ["Saigon", "São Paulo", "sai", "Đà Nẵng"]
     assert index.complete("")[0].highlights == ()
     assert texts(index, "   ") == texts(index, "")
-    assert texts(index, "x") == texts(index, "saigonx") == []
+    assert texts(index, "x") == texts(index, "saigonx", fuzzy=0) == []
 
 
 def test_what_the_index_says_of_itself(index: mariana.Index) -> None:
@@ -206,13 +206,51 @@ def test_limits_that_are_refused(index: mariana.Index, limit: object, error: typ
         index.complete("a", limit)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("fuzzy", [1, 2, 3, -1, None, "0", True, 0.0, "Auto"])
-def test_fuzzy_that_is_not_in_this_version(index: mariana.Index, fuzzy: object) -> None:
+@pytest.mark.parametrize("fuzzy", [3, -1, None, "0", True, 0.0, "Auto"])
+def test_fuzzy_that_there_is_not(index: mariana.Index, fuzzy: object) -> None:
     with pytest.raises(InvalidInputError, match="fuzzy"):
         index.complete("a", fuzzy=fuzzy)  # type: ignore[arg-type]
 
 
-def test_fuzzy_auto_and_0_mean_the_same(index: mariana.Index) -> None:
+@pytest.mark.parametrize(
+    ("prefix", "fuzzy", "found"),
+    [
+        ("xyzt", "auto", {}),
+        ("Đà Nang", "auto", {"Đà Nẵng": (0, 7)}),
+        ("Da Nnag", "auto", {"Đà Nẵng": (1, 7)}),
+        ("DaNang", "auto", {"Đà Nẵng": (1, 7)}),
+        ("Ga Nang", "auto", {"Đà Nẵng": (1, 7)}),
+        ("Daa Nagn", 1, {}),
+        ("Daa Nagn", 2, {"Đà Nẵng": (2, 6)}),
+        ("Daa Nagn", "auto", {"Đà Nẵng": (2, 6)}),
+        ("Ga", "auto", {}),
+        ("Ga", 1, {"Đà Nẵng": (1, 2), "東京": (2, 0)}),
+        ("北京", 1, {"Đà Nẵng": (2, 0), "東京": (1, 2)}),
+    ],
+)
+def test_typing_errors(tmp_path: Path, prefix: str, fuzzy: Fuzzy, found: dict[str, tuple[int, int]]) -> None:
+    with mariana.open_index(mariana.build_index(tmp_path, [("Đà Nẵng", 3), ("東京", 2)])) as index:
+        got = {
+            c.text: (c.edits, c.highlights[0][1] if c.highlights else 0)
+            for c in index.complete(prefix, fuzzy=fuzzy)
+        }
+    allowed = 2 if fuzzy == "auto" else fuzzy
+    assert got == {text: answer for text, answer in found.items() if answer[0] <= allowed}
+
+
+def test_a_typing_error_costs_a_factor_of_64_in_rank(tmp_path: Path) -> None:
+    entries = [(f"saigon{i:03}", 1000 - i) for i in range(100)]
+    entries[0] = ("paigon000", 1000)
+    entries[1] = ("paigon001", 999)
+    with mariana.open_index(mariana.build_index(tmp_path, entries)) as index:
+        texts = [c.text for c in index.complete("saigon", limit=100)]
+    assert sorted(texts) == sorted(text for text, _ in entries), "nothing is hidden"
+    assert texts[:2] == ["saigon002", "saigon003"]
+    assert 55 < texts.index("paigon000") < 70
+    assert texts[-1] == "paigon001", "its effective rank is 128"
+
+
+def test_fuzzy_auto_and_0_mean_the_same_for_short_prefixes(index: mariana.Index) -> None:
     assert index.complete("sa", fuzzy="auto") == index.complete("sa", fuzzy=0) == index.complete("sa")
 
 

@@ -163,7 +163,8 @@ def test_complete_for_people(tmp_path: Path) -> None:
     assert run(tmp_path, "complete", str(path), "sai").output == result.output
     assert run(tmp_path, "complete", "x", "none").output == ""
     assert isinstance(run(tmp_path, "complete", "y", "sai").exception, NotFoundError)
-    assert isinstance(run(tmp_path, "complete", "x", "sai", "--fuzzy", "1").exception, InvalidInputError)
+    assert run(tmp_path, "complete", "x", "siagon").output == '14002598  Saigon  {"country": "VN"}\n'
+    assert run(tmp_path, "complete", "x", "siagon", "--fuzzy", "0").output == ""
     assert run(tmp_path, "complete", "x", "sai", "--limit", "0").exit_code == 2
     assert run(tmp_path, "complete", "x", "sai", "--fuzzy", "3").exit_code == 2
 

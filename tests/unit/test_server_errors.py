@@ -254,7 +254,7 @@ def test_a_false_length_is_refused(client: TestClient) -> None:
         ("GET", "/v1/indexes/towns/complete?q=a&limit=101", 422),
         ("GET", "/v1/indexes/towns/complete?q=a&limit=1000000000", 422),
         ("GET", f"/v1/indexes/towns/complete?q=a&fuzzy={MARK}", 422),
-        ("GET", "/v1/indexes/towns/complete?q=a&fuzzy=2", 422),
+        ("GET", "/v1/indexes/towns/complete?q=a&fuzzy=3", 422),
         ("GET", "/v1/indexes/towns/complete?q=" + "a" * 257, 422),
         (
             "GET",
