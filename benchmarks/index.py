@@ -34,6 +34,7 @@ from mariana.reference import rank
 CSRC = Path(__file__).parents[1] / "csrc"
 LIMIT = 10
 SAMPLE = 200
+TYPOS = 1500
 
 Entries = dict[str, float]
 Complete = Callable[[str], list[tuple[str, float]]]
@@ -71,7 +72,7 @@ def ours(entries: Entries, folder: Path) -> tuple[Complete, float, float]:
     start = time.perf_counter()
     index = mariana.open_index(mariana.build_index(folder, entries.items()))
     seconds = time.perf_counter() - start
-    return lambda p: [(c.text, c.score) for c in index.complete(p, LIMIT)], index.nbytes, seconds
+    return lambda p: [(c.text, c.score) for c in index.complete(p, LIMIT, 0)], index.nbytes, seconds
 
 
 def marisa(entries: Entries, folder: Path) -> tuple[Complete, float, float]:
@@ -186,6 +187,7 @@ def run() -> str:
             return call
 
         samples = seconds_per_call({n: timed(complete) for n, (complete, _, _) in made.items()}, rounds=5)
+        typos = forgiving(folder, ranked)
         in_c = inside_c(next(folder.glob("*.mrx")), typed, folder)
         rows = [
             row("prefix top-10 from Python, a keystroke", samples, "mariana", scale=1e6 / SAMPLE),
@@ -218,8 +220,54 @@ def run() -> str:
         "|---" * (len(in_c) + 1) + "|",
         "| ns | " + " | ".join(f"{figure:.0f}" for _, _, figure in in_c) + " |",
         "",
+        *typos,
     ]
     return "\n".join(lines)
+
+
+def mistyped(ranked: list[str]) -> list[tuple[str, str, str]]:
+    """Return (word, its first 4 to 10 letters, the same with one typing error) for words that are often meant."""
+    chance = random.Random(3)
+    popular = [word for word in ranked[:15_000] if len(word) >= 4]
+    cases = []
+    for word in chance.choices(popular, [1 / (place + 1) for place in range(len(popular))], k=TYPOS):
+        clean = word[: chance.randint(4, 10)]
+        at, letter = chance.randrange(len(clean)), chance.choice("abcdefghijklmnopqrstuvwxyz")
+        wrong = chance.choice(
+            (
+                clean[:at] + letter + clean[at:],
+                clean[:at] + clean[at + 1 :],
+                clean[:at] + letter + clean[at + 1 :],
+                clean[:at] + clean[at : at + 2][::-1] + clean[at + 2 :],
+            )
+        )
+        cases.append((word, clean, wrong))
+    return cases
+
+
+def forgiving(folder: Path, ranked: list[str]) -> list[str]:
+    """Return a table: how often the word meant is among the ten, and how long that takes, from Python."""
+    index = mariana.open_index(folder)
+    cases = mistyped(ranked)
+    lines = [
+        f"{TYPOS} words typed 4 to 10 letters far, without and with one typing error (insertion, omission, exchange, swap):",
+        "",
+        "| typed | fuzzy | word meant in the top 10 | median us | p99 us |",
+        "|---|---|---|---|---|",
+    ]
+    for name, column in (("right", 1), ("one error", 2)):
+        for fuzzy in (0, 1, 2, "auto"):
+            found, times = 0, []
+            for case in cases:
+                start = time.perf_counter()
+                completions = index.complete(case[column], LIMIT, fuzzy)
+                times.append((time.perf_counter() - start) * 1e6)
+                found += case[0] in {completion.text for completion in completions}
+            p99 = statistics.quantiles(times, n=100)[98]
+            lines.append(
+                f"| {name} | {fuzzy} | {found / TYPOS:.3f} | {statistics.median(times):.0f} | {p99:.0f} |"
+            )
+    return [*lines, ""]
 
 
 def _figures(what: str, unit: str, figures: dict[str, float]) -> Row:
