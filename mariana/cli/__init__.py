@@ -45,7 +45,7 @@ class _LazyGroup(click.Group):
 )
 @click.version_option(__version__, "-V", "--version", prog_name="mariana")
 def cli() -> None:
-    r"""Turn a table into a served neural network, and a list into an autocomplete.
+    """Turn a table into a served neural network, and a list into an autocomplete.
 
     \b
     Example:

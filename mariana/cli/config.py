@@ -15,7 +15,7 @@ from mariana.settings import PREFIX, Settings, load_settings
 @click.command()
 @json_option
 def config(as_json: bool) -> None:
-    r"""Show the settings in force and where each comes from.
+    """Show the settings in force and where each comes from.
 
     \b
     Example:

@@ -15,7 +15,7 @@ from mariana.store import Store
 @click.command()
 @store_option
 def demo(store: Path | None) -> None:
-    r"""Train the demo's networks on real data and index the world's cities; skip what is there already.
+    """Train the demo's networks on real data and index the world's cities; skip what is there already.
 
     Makes the models `digits` (handwritten digits, 8x8) and `iris` (three species of flowers), and the index `cities`.
 

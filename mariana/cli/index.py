@@ -88,7 +88,7 @@ def index_terms(terms: str, path: Path, *, strict: bool = False, progress: bool 
 @store_option
 @json_option
 def index(*, terms: str, name: str, strict: bool, store: Path | None, as_json: bool) -> None:
-    r"""Build an autocomplete index from TERMS, and publish it whole.
+    """Build an autocomplete index from TERMS, and publish it whole.
 
     TERMS is a file, or the name of a set that ships with Mariana: cities.
 
@@ -149,7 +149,7 @@ def index(*, terms: str, name: str, strict: bool, store: Path | None, as_json: b
 @store_option
 @json_option
 def complete(*, index: str, prefix: str, limit: int, fuzzy: str, store: Path | None, as_json: bool) -> None:
-    r"""Show the best entries of INDEX that begin with PREFIX.
+    """Show the best entries of INDEX that begin with PREFIX.
 
     INDEX is a name in the store, or a path.
 

@@ -27,7 +27,7 @@ _SHOWN = 12
 @store_option
 @json_option
 def inspect(thing: str, store: Path | None, as_json: bool) -> None:
-    r"""Show what a model or an index holds; all of it is checked on the way.
+    """Show what a model or an index holds; all of it is checked on the way.
 
     PATH is a model file, the folder of a model or of a version, an index folder or a *.mrx file; NAME is a model or
     an index in the store.

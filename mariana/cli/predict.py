@@ -29,7 +29,7 @@ _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 @store_option
 @json_option
 def predict(model: str, data: str, store: Path | None, as_json: bool) -> None:
-    r"""Predict the rows of a file, or of standard input when DATA is -.
+    """Predict the rows of a file, or of standard input when DATA is -.
 
     MODEL is a name in the store or a path. DATA is a table as `mariana train` reads it, or JSON lines: an object with
     the features, or an array of numbers, a line. The answer is CSV; with --json, JSON lines.
@@ -60,7 +60,7 @@ def predict(model: str, data: str, store: Path | None, as_json: bool) -> None:
 @store_option
 @json_option
 def evaluate(model: str, data: str, target: str | None, store: Path | None, as_json: bool) -> None:
-    r"""Compare the predictions of a model with the truth in a table.
+    """Compare the predictions of a model with the truth in a table.
 
     Prints accuracy and log-loss for classes; mean absolute error, root mean squared error and R² for numbers. Rows
     without the truth are left out.

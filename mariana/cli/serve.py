@@ -38,7 +38,7 @@ from mariana.settings import Settings
     help="Processes that serve.  [default: $MARIANA_WORKERS or 1]",
 )
 def serve(store: Path | None, host: str | None, port: int | None, workers: int | None) -> None:
-    r"""Serve the models and indexes of a store over HTTP, with a console at /.
+    """Serve the models and indexes of a store over HTTP, with a console at /.
 
     SIGTERM and Ctrl-C let the requests that are under way finish.
 

@@ -149,7 +149,7 @@ def train(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Learn to predict a column of a table, and publish the network.
+    """Learn to predict a column of a table, and publish the network.
 
     DATA is a .csv[.gz], .tsv[.gz], .parquet or .npz (arrays x, y) file, or a bundled table: iris, digits. Columns of
     numbers, booleans and texts are understood; missing values may be empty, NA or the like.

@@ -114,3 +114,6 @@ def test_every_command_teaches() -> None:
         assert re.search(r"^\s*Examples?:", command.help or "", re.MULTILINE), (
             f"mariana {name} --help has no example"
         )
+        shown = command.get_help(click.Context(command))
+        assert "\\b" not in shown, "a mark of click's is shown instead of heeded"
+        assert re.search(rf"^ +mariana {name}", shown, re.MULTILINE), "the example was rewrapped"
