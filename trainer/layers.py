@@ -54,7 +54,6 @@ class Layer:
         parameters: views into the network's parameters, by name; ``parameter_gradients`` likewise.
         state: views into what the network keeps without learning it, by name.
         rng: draws what is random in a step of training; None: nothing is.
-        only_learning: whether a prediction passes it by, because it does something in steps of training only.
         regularizers: penalties by the name of the parameter.
         constraints: what holds after each step, by the name of the parameter.
     """
@@ -68,7 +67,6 @@ class Layer:
     parameter_gradients: dict[str, Array]
     state: dict[str, Array]
     rng: np.random.Generator | None = None
-    only_learning = False
     regularizers: dict[str, Regularizer] = {}  # noqa: RUF012 - never changed in place
     constraints: dict[str, MaxNorm] = {}  # noqa: RUF012 - never changed in place
 
@@ -82,6 +80,11 @@ class Layer:
         self.inputs = inputs
         self.units = self.width(inputs)
         return self.shapes() | self.activation.build(self.units)
+
+    def idle(self, *, learning: bool) -> bool:
+        """Return whether its outputs are its inputs, in a step of training or in a prediction: then it is passed by."""
+        del learning
+        return False
 
     def width(self, inputs: int) -> int:
         """Return the number of output columns for that number of input columns."""
@@ -265,10 +268,14 @@ class Flatten(Layer):
     """Says that a row of several dimensions is read as one: all layers here do that anyway, so it costs nothing."""
 
     kind = "flatten"
-    only_learning = True
 
     def __init__(self) -> None:
         self.activation = activations.get(None)
+
+    def idle(self, *, learning: bool) -> bool:
+        """Return True: it does nothing."""
+        del learning
+        return True
 
 
 class _Random(Layer):
@@ -278,11 +285,13 @@ class _Random(Layer):
         seed: of what is drawn; None: drawn from the network's seed.
     """
 
-    only_learning = True
-
     def __init__(self, seed: int | None) -> None:
         self.seed = None if seed is None else checks.whole_number("seed", seed, 0)
         self.activation = activations.get(None)
+
+    def idle(self, *, learning: bool) -> bool:
+        """Return whether this is a prediction."""
+        return not learning
 
     def initialize(self, rng: np.random.Generator) -> None:
         """Seed what will be drawn."""
