@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -296,9 +296,7 @@ class _Counts(Metric):
         if self.kind in ("sparse", "categorical"):
             classes = np.arange(self.units)
             predicted = outputs.argmax(axis=1, keepdims=True) == classes
-            actual = (
-                targets if self.kind == "sparse" else targets.argmax(axis=1, keepdims=True)
-            ) == classes
+            actual = (targets if self.kind == "sparse" else targets.argmax(axis=1, keepdims=True)) == classes
         elif self.kind == "margin":
             predicted, actual = outputs > 0, targets > 0
         else:
@@ -389,7 +387,7 @@ class AUC(Metric):
         self._parts.append(np.hstack([outputs, actual, w]).astype(np.float64).ravel())
 
     @property
-    def state(self) -> Vector:  # type: ignore[override]
+    def state(self) -> Vector:
         """All rows so far, flat."""
         if len(self._parts) > 1:
             self._parts = [np.concatenate(self._parts)]
@@ -402,9 +400,7 @@ class AUC(Metric):
     def result(self) -> float:
         """Return the area."""
         rows = self.state.reshape(-1, 2 * self.units + 1)
-        areas = [
-            _area(rows[:, i], rows[:, self.units + i] > 0.5, rows[:, -1]) for i in range(self.units)
-        ]
+        areas = [_area(rows[:, i], rows[:, self.units + i] > 0.5, rows[:, -1]) for i in range(self.units)]
         known = [area for area in areas if not math.isnan(area)]
         return float(np.mean(known)) if known else math.nan
 
@@ -457,7 +453,7 @@ def get(value: str | Metric, kind: Kind, units: int) -> Metric:
     """
     known: dict[str, Callable[[], Metric]] = {"accuracy": lambda: _accuracy(kind), **METRICS}
     known["acc"] = known["accuracy"]
-    metric = cast(Metric, _get("metric", known, value, Metric))
+    metric = _get("metric", known, value, Metric)
     metric.build(kind, units)
     return metric
 

@@ -152,9 +152,7 @@ class Optimizer:
         self._clip(gradients)
         if "weight_decay" in self._common:
             for part in self._decayed:
-                np.multiply(
-                    parameters[part], 1 - rate * self._common["weight_decay"], out=parameters[part]
-                )
+                np.multiply(parameters[part], 1 - rate * self._common["weight_decay"], out=parameters[part])
         self.step(parameters, gradients, rate)
 
     def step(self, parameters: Array, gradients: Array, rate: float) -> None:
@@ -168,6 +166,7 @@ class Optimizer:
             numbers["learning_rate"] = self._rate
         arrays = dict(self.slots)
         if self._average is not None:
+            numbers["averaged"] = self._average.steps
             arrays["average"] = self._average.sum
         return numbers, arrays
 
@@ -180,7 +179,8 @@ class Optimizer:
             np.copyto(slot, arrays[name])
         if self._average is not None:
             np.copyto(self._average.sum, arrays["average"])
-            self._average.steps = self.iterations
+            self._average.steps = int(numbers["averaged"])
+            self._average.shown = False
 
     def _clip(self, gradients: Array) -> None:
         if (value := self._common.get("clipvalue")) is not None:
