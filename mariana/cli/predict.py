@@ -72,7 +72,7 @@ def evaluate(model: str, data: str, target: str | None, store: Path | None, as_j
     """
     loaded = open_model(model, store)
     whole = read_table(data)
-    table, y = rows_with_truth(loaded, whole, target)
+    table, y, target = rows_with_truth(loaded, whole, target)
     missing = whole.rows - table.rows
     found = scores(loaded, loaded.predict(table.matrix(loaded.info.features)), y)
     if as_json:
@@ -88,13 +88,13 @@ def evaluate(model: str, data: str, target: str | None, store: Path | None, as_j
             )
         )
         return
-    click.echo(f"{table.rows:,} rows" + (f"; left out: {missing:,} without the truth" if missing else ""))
+    click.echo(f"{table.rows:,} rows" + (f"; left out: {missing:,} without {target}" if missing else ""))
     for name, value in found.items():
         click.echo(f"{name:10} {value:#.5g}")
 
 
-def rows_with_truth(model: Model, table: Table, target: str | None) -> tuple[Table, NDArray[Any]]:
-    """Return the rows that have a value in the target column, and these values: class indices, or numbers.
+def rows_with_truth(model: Model, table: Table, target: str | None) -> tuple[Table, NDArray[Any], str]:
+    """Return the rows with a value in the target column, these values (class indices, or numbers), and its name.
 
     Args:
         model: that predicts them.
@@ -110,7 +110,7 @@ def rows_with_truth(model: Model, table: Table, target: str | None) -> tuple[Tab
         raise InvalidInputError(f"column {target!r} of {table.name} has no value to compare with")
     if not known.all():
         table = table.take(np.flatnonzero(known))
-    return table, _truth(model, table, target)
+    return table, _truth(model, table, target), target
 
 
 def scores(model: Model, outputs: NDArray[np.float32], y: NDArray[Any]) -> dict[str, float]:

@@ -65,7 +65,7 @@ def quantize(
     before = load_model(path, precision="float32")  # checks the golden rows
     rows = []
     if data is not None:
-        table, y = rows_with_truth(before, read_table(data), target)
+        table, y, _ = rows_with_truth(before, read_table(data), target)
         rows.append(Rows(table.name, table.matrix(before.info.features), partial(scores, before, y=y)))
     narrow = quantized(
         file, _PRECISIONS[to], source_sha256=hashlib.sha256(path.read_bytes()).hexdigest(), data=rows
