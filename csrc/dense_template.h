@@ -46,9 +46,9 @@ static NAME(tile_function) *const NAME(tiles)[TILE_ROWS][MRN_PANEL_STRIPS] = {TI
 
 static const struct {
     float floor;
-    void (*pass)(float *y, size_t rows, size_t width);
+    void (*pass)(float *y, size_t rows, size_t width, const float *slope);
 } NAME(activations)[] = {
-#define MRN_ACTIVATION(id, name, floor, pass) [id] = {(floor), NAME(pass_##pass)},
+#define MRN_ACTIVATION(id, name, floor, pass, sloped) [id] = {(floor), NAME(pass_##pass)},
 #include "activations.def"
 #undef MRN_ACTIVATION
 };
@@ -76,5 +76,5 @@ static TARGET void NAME(dense)(const mrn_dense *layer, const float *x, size_t x_
         }
         weight += strips * MRN_STRIP * layer->inputs;
     }
-    NAME(activations)[layer->activation].pass(y, rows, width);
+    NAME(activations)[layer->activation].pass(y, rows, width, layer->slope);
 }

@@ -27,14 +27,18 @@ enum {
 };
 
 enum mrn_activation {
-#define MRN_ACTIVATION(id, name, floor, pass) MRN_ACTIVATION_##name = (id),
+#define MRN_ACTIVATION(id, name, floor, pass, sloped) MRN_ACTIVATION_##name = (id),
 #include "activations.def"
 #undef MRN_ACTIVATION
 };
 
+/* Whether a layer with this activation has slopes. */
+int mrn_activation_sloped(uint32_t activation);
+
 typedef struct mrn_dense {
     const float *weight; /* panels as above, aligned */
     const float *bias;   /* (strips * 16), aligned */
+    const float *slope;  /* the same, for an activation that has slopes; else NULL */
     size_t inputs;
     size_t strips;
     uint32_t activation;

@@ -30,7 +30,7 @@ static size_t strips_of(size_t units) {
 typedef struct layout {
     size_t encoded;
     size_t layers, categories, fill, shift, scale, target_shift, target_scale;
-    size_t numbers; /* bias and weight of each layer, one after the other: all whole cache lines */
+    size_t numbers; /* bias, slope and weight of each layer, one after the other: all whole cache lines */
     size_t end;
     size_t block_rows, half;
 } layout;
@@ -48,6 +48,8 @@ static int check_layers(const mrn_network *network, size_t encoded) {
         const mrn_layer *layer = &network->layers[i];
         if (!layer->weight || layer->activation >= mrn_activation_count())
             return MRN_E_ARGUMENT;
+        if (!layer->slope != !mrn_activation_sloped(layer->activation))
+            return MRN_E_ARGUMENT;
         if (layer->inputs != width || layer->units == 0)
             return MRN_E_SHAPE;
         if (layer->activation == MRN_ACTIVATION_softmax && i + 1 != network->layer_count)
@@ -64,7 +66,8 @@ static int check_numbers(const mrn_network *network, size_t encoded) {
     for (size_t i = 0; i < network->layer_count; i++) {
         const mrn_layer *layer = &network->layers[i];
         if (!all_finite(layer->weight, (size_t)layer->inputs * layer->units) ||
-            (layer->bias && !all_finite(layer->bias, layer->units)))
+            (layer->bias && !all_finite(layer->bias, layer->units)) ||
+            (layer->slope && !all_finite(layer->slope, layer->units)))
             return MRN_E_RANGE;
     }
     const size_t outputs = network->layers[network->layer_count - 1].units;
@@ -123,7 +126,7 @@ static int lay_out(const mrn_network *network, size_t isa, layout *at) {
     size_t widest = encoded;
     for (size_t i = 0; i < network->layer_count; i++) {
         const size_t width = strips_of(network->layers[i].units) * MRN_STRIP;
-        const size_t rows = add(network->layers[i].inputs, 1);
+        const size_t rows = add(network->layers[i].inputs, network->layers[i].slope ? 2 : 1);
         (void)place(at, multiply(multiply(width, rows), sizeof(float)));
         widest = width > widest ? width : widest;
     }
@@ -154,11 +157,14 @@ int mrn_model_plan(const mrn_network *network, size_t isa, mrn_plan *plan) {
 static float *pack_layer(const mrn_layer *layer, float *to, mrn_dense *packed) {
     const size_t inputs = layer->inputs, units = layer->units, strips = strips_of(units);
     const float absent = layer->activation == MRN_ACTIVATION_softmax ? -INFINITY : 0.0F;
-    float *bias = to, *weight = to + strips * MRN_STRIP;
+    float *bias = to, *slope = layer->slope ? bias + strips * MRN_STRIP : NULL;
+    float *weight = (slope ? slope : bias) + strips * MRN_STRIP;
 
     for (size_t u = 0; u < strips * MRN_STRIP; u++)
         bias[u] = u >= units ? absent : layer->bias ? layer->bias[u] : 0.0F;
-    *packed = (mrn_dense){weight, bias, inputs, strips, layer->activation};
+    for (size_t u = 0; slope && u < strips * MRN_STRIP; u++)
+        slope[u] = u >= units ? 0.0F : layer->slope[u];
+    *packed = (mrn_dense){weight, bias, slope, inputs, strips, layer->activation};
     for (size_t first = 0; first < strips; first += MRN_PANEL_STRIPS) {
         const size_t left = strips - first;
         const size_t width = (left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS) * MRN_STRIP;

@@ -71,6 +71,8 @@ typedef struct mrn_layer {
     uint32_t inputs;      /* units of the layer before; of the first layer: encoded columns */
     uint32_t units;       /* 1..MRN_MAX_WIDTH */
     uint32_t activation;  /* a number of activations.def; softmax only in the last layer */
+    const float *slope;   /* (units), finite: leaky_relu and prelu: slope * z for z < 0; elu: slope * (e^z - 1).
+                             NULL for every other activation */
 } mrn_layer;
 
 /* A network as plain data; read during mrn_model_plan and mrn_model_open only, not kept.
@@ -106,9 +108,9 @@ typedef struct mrn_model mrn_model;
 
 /* Check a description completely and say what it needs on instruction set `isa`. Cost: one look at each number.
  *   MRN_E_ARGUMENT   a pointer is NULL that must not be; no layer or column; an unknown activation; softmax
- *                    before the last layer
+ *                    before the last layer; slopes missing, or given to an activation without
  *   MRN_E_SHAPE      a layer's inputs are not what comes before it, or it has no units
- *   MRN_E_RANGE      a weight, bias or table entry is not finite
+ *   MRN_E_RANGE      a weight, bias, slope or table entry is not finite
  *   MRN_E_TOO_LARGE  more layers or columns than MRN_MAX_*, or more bytes than this machine can address
  *   MRN_E_ISA        this machine cannot run `isa` */
 int mrn_model_plan(const mrn_network *network, size_t isa, mrn_plan *plan);

@@ -13,7 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 from mariana._binding import choose_isa
 from mariana._binding.dense import Layer, Network, Tables
 from mariana.errors import FileFormatError, InvalidInputError, KernelError, NotFoundError, OutOfRangeError
-from mariana.format import CategoricalFeature, Feature, ModelFile, ModelMetadata, read_model
+from mariana.format import (
+    SLOPES,
+    CategoricalFeature,
+    DenseLayer,
+    Feature,
+    ModelFile,
+    ModelMetadata,
+    read_model,
+)
 from mariana.settings import Settings
 from mariana.store import MODEL_FILE, versions_in
 
@@ -112,6 +120,7 @@ class Model:
                 file.tensors[f"{layer.name}.weight"],
                 file.tensors[f"{layer.name}.bias"] if layer.use_bias else None,
                 layer.activation,
+                _slopes(layer, file.tensors),
             )
             for layer in self.info.layers
         ]
@@ -375,6 +384,14 @@ def _find(path: Path) -> Path:
     if not versions:
         raise NotFoundError(f"{path}: no {MODEL_FILE} here, and no version folder (1, 2, ...) that holds one")
     return path / str(versions[-1]) / MODEL_FILE
+
+
+def _slopes(layer: DenseLayer, tensors: Mapping[str, Float32]) -> Float32 | None:
+    """Return the slope of each unit of a layer whose activation has one."""
+    if layer.activation in SLOPES:
+        slope = SLOPES[layer.activation] if layer.slope is None else layer.slope
+        return np.full(layer.units, slope, np.float32)
+    return tensors.get(f"{layer.name}.slope")
 
 
 def _tables(info: ModelMetadata) -> Tables:
