@@ -6,7 +6,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../cpu.h"
 #include "../kernels.h"
 #include "../mrn.h"
 #include "check.h"
@@ -94,7 +93,7 @@ static void twin(const mrn_network *network, const float *x, double *out) {
         for (size_t u = 0; u < layer->units; u++) {
             double sum = layer->bias ? layer->bias[u] : 0;
             for (size_t k = 0; k < layer->inputs; k++)
-                sum += in[k] * layer->weight[k * layer->units + u];
+                sum += in[k] * ((const float *)layer->weight)[k * layer->units + u];
             to[u] = activate(layer->activation, layer->slope ? layer->slope[u] : 0, sum);
             most = to[u] > most ? to[u] : most;
         }
@@ -417,8 +416,8 @@ static void test_special_rows(void) {
                 nothing[2] = {0, 0};
     static unsigned char block[4096] __attribute__((aligned(64))),
         scratch[1 << 16] __attribute__((aligned(64)));
-    const mrn_layer layers[] = {{identity, nothing, 2, 2, MRN_ACTIVATION_linear, NULL},
-                                {identity, NULL, 2, 2, MRN_ACTIVATION_softmax, NULL}};
+    const mrn_layer layers[] = {{identity, nothing, 2, 2, MRN_ACTIVATION_linear, NULL, NULL},
+                                {identity, NULL, 2, 2, MRN_ACTIVATION_softmax, NULL, NULL}};
     const mrn_network network = {.layers = layers, .layer_count = 2, .columns = 2};
     for (size_t isa = 0; isa < mrn_isa_count(); isa++) {
         mrn_model *model;
