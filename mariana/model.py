@@ -14,8 +14,10 @@ from mariana._binding import choose_isa
 from mariana._binding.dense import FORMS, Layer, Network, Tables, precision_usable
 from mariana.errors import FileFormatError, InvalidInputError, KernelError, NotFoundError, OutOfRangeError
 from mariana.format import (
+    SLOPES,
     CategoricalFeature,
     DatePart,
+    DenseLayer,
     Feature,
     Form,
     InputField,
@@ -145,6 +147,7 @@ class Model:
                 file.tensors[f"{layer.name}.weight"],
                 file.tensors[f"{layer.name}.bias"] if layer.use_bias else None,
                 layer.activation,
+                _slopes(layer, file.tensors),
                 file.tensors.get(f"{layer.name}.weight_scale"),
             )
             for layer in self.info.layers
@@ -171,7 +174,8 @@ class Model:
 
     def __repr__(self) -> str:
         widths = "-".join(str(n) for n in (self.info.encoded_columns, *(la.units for la in self.info.layers)))
-        return f"<Model {self.info.task} {widths} in {self.precision} on {self.isa}>"
+        how = "" if self.precision == "float32" else f" in {self.precision}"
+        return f"<Model {self.info.task} {widths}{how} on {self.isa}>"
 
     def predict(self, x: ArrayLike) -> Float32:
         """Run raw rows through the network.
@@ -466,6 +470,14 @@ def find_model(path: Path) -> Path:
     if not versions:
         raise NotFoundError(f"{path}: no {MODEL_FILE} here, and no version folder (1, 2, ...) that holds one")
     return path / str(versions[-1]) / MODEL_FILE
+
+
+def _slopes(layer: DenseLayer, tensors: Mapping[str, Float32]) -> Float32 | None:
+    """Return the slope of each unit of a layer whose activation has one."""
+    if layer.activation in SLOPES:
+        slope = SLOPES[layer.activation] if layer.slope is None else layer.slope
+        return np.full(layer.units, slope, np.float32)
+    return tensors.get(f"{layer.name}.slope")
 
 
 def _precision(stored: str, wanted: str, isa: int) -> str:

@@ -36,6 +36,8 @@ class Layer(NamedTuple):
     bias: Float32 | None
     """(units,); None: zeros"""
     activation: str
+    slope: Float32 | None = None
+    """(units,) for leaky_relu, elu and prelu; else None"""
     weight_scale: Float32 | None = None
     """(units,); int8: what 1 stands for"""
 
@@ -194,6 +196,7 @@ def _describe(layers: Sequence[Layer], columns: int, tables: Tables, precision: 
         to.weight = pointer(layer.weight, *_WEIGHTS.get(precision, ("float[]", np.float32)))
         to.weight_scale = pointer(layer.weight_scale, "float[]", np.float32)
         to.bias = pointer(layer.bias, "float[]", np.float32)
+        to.slope = pointer(layer.slope, "float[]", np.float32)
         to.inputs, to.units = layer.weight.shape
         to.activation = numbers.get(layer.activation, len(numbers))
     network = ffi.new("mrn_network *")

@@ -53,7 +53,7 @@ def test_int8_has_the_bits_of_its_twin(rows: int, inputs: int, units: int, seed:
         for row in x.tolist()
     ]
     for isa in ISAS:
-        network = Network([Layer(weight, bias, "relu", scale)], inputs, isa, precision="int8")
+        network = Network([Layer(weight, bias, "relu", None, scale)], inputs, isa, precision="int8")
         np.testing.assert_array_equal(network.predict(x), np.array(wanted, np.float32), isa_names()[isa])
 
 
