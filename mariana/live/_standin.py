@@ -67,8 +67,12 @@ def table(segment: trie.Segment) -> dict[bytes, tuple[int, float, bytes]]:
 class Reader:
     def __init__(self, segments: Sequence[trie.Segment], dead: Sequence[frozenset[bytes]]) -> None:
         self.segments, self.dead = segments, dead
+        self.entries = sum(s.entries for s in segments) - sum(map(len, dead))
+        self.nbytes = sum(s.nbytes for s in segments)
 
     def complete(self, prefix: bytes, limit: int, edits: int) -> tuple[list[trie.Hit], bool]:
+        if len(self.segments) == 1 and not self.dead[0]:
+            return self.segments[0].complete(prefix, limit, edits)
         rows = []
         for segment, dead in zip(self.segments, self.dead, strict=True):
             hits, _ = segment.complete(prefix, 100, edits)

@@ -126,14 +126,27 @@ def publish(folder: Path, file: Any, upto: int) -> None:
             publish_locked(folder, file, upto)
 
 
-def publish_locked(folder: Path, file: Any, upto: int) -> None:
-    """Do the same as :func:`publish`; the caller holds the lock."""
+def publish_locked(folder: Path, file: Any, upto: int, onto: int | None = None) -> bool:
+    """Do the same as :func:`publish`; the caller holds the lock.
+
+    Args:
+        folder: of the index.
+        file: the bytes of the segment.
+        upto: a sequence number of the journal.
+        onto: publish only if this segment still counts.
+
+    Returns:
+        Whether it was published.
+    """
     for leftover in folder.glob(".tmp-*"):  # of publishers that were killed
         leftover.unlink(missing_ok=True)
     older = segment_numbers(folder)
     journal = Journal.open(folder)
     try:
-        number = 1 + max([0, *older, *([journal.head().base] if journal else [])])
+        base = 0 if journal is None else journal.head().base
+        if onto is not None and base != onto:
+            return False
+        number = max([base, *older]) + 1
         path = segment_path(folder, number)
         write_whole(path, file)
         if journal is not None:
@@ -149,3 +162,4 @@ def publish_locked(folder: Path, file: Any, upto: int) -> None:
             journal.close()
     for old in older:
         segment_path(folder, old).unlink(missing_ok=True)
+    return True

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 from mariana.errors import FileFormatError, InvalidInputError, MarianaError, NotFoundError, StoreError
 from mariana.live import folder, learning
 from mariana.live.journal import JOURNAL_FILE, Head, Item, Journal
-from mariana.live.layers import Layers
+from mariana.live.layers import Layers, Reader
 from mariana.store import store_errors
 
 COMPACT_LEAST = 10_000
@@ -118,11 +118,17 @@ class LiveIndex:
         path: the folder.
         half_life: of what is learnt from now on, days; None keeps the one that the index has.
 
+    Attributes:
+        path: the folder.
+        reader: searches all entries; replaced, and never changed, when they change.
+
     Raises:
         NotFoundError: there is no index.
         FileFormatError: a file is damaged or newer than this version.
         StoreError: it cannot be read.
     """
+
+    reader: Reader
 
     def __init__(self, path: Path, half_life: float | None = None) -> None:
         self.path = path
@@ -134,14 +140,17 @@ class LiveIndex:
         self._compaction: threading.Thread | None = None
         self._closed = False
         self._journal: Journal | None = None
-        self._now = self._open()
+        self._hold(self._open())
 
     # ---- reading -----------------------------------------------------------------------------------------
 
-    @property
-    def layers(self) -> Layers:
-        """All entries, to be searched."""
-        return self._now.layers
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        return self.reader.entries
+
+    def _hold(self, held: _Holding) -> None:
+        self._now = held
+        self.reader = held.layers.reader
 
     @property
     def segment(self) -> Path:
@@ -184,7 +193,7 @@ class LiveIndex:
                 except BaseException as error:
                     if journal is not None:
                         journal.close()
-                    if not isinstance(error, FileNotFoundError) or isinstance(error, NotFoundError):
+                    if not isinstance(error, FileNotFoundError):
                         raise
                     missing = error.filename
                     continue
@@ -214,7 +223,7 @@ class LiveIndex:
         if self._journal is None or not self._journal.in_place():
             if self._journal is None and not self._was_published():
                 return False
-            self._now = self._open(self._now)
+            self._hold(self._open(self._now))
             return True
         if not self._journal.changed():
             return False
@@ -244,9 +253,10 @@ class LiveIndex:
             return False
         known = now.head
         if known is None or (known.base, known.landmark, known.half_life) != (head.base, head.landmark, head.half_life):
-            self._now = _Holding(self.path, journal, head, now)
+            now = _Holding(self.path, journal, head, now)
         else:
             now.take(journal, head, after=known.sequence)
+        self._hold(now)
         return True
 
     # ---- writing -----------------------------------------------------------------------------------------
@@ -339,12 +349,13 @@ class LiveIndex:
     def _commit(self, group: list[_Request]) -> None:
         try:
             self._commit_together(group)
-        except Exception as error:
-            if len(group) == 1:
-                group[0].error = error
+        except Exception as error:  # noqa: BLE001 - each thread raises its own
+            if len(group) > 1 and not (isinstance(error, StoreError) and error.errno == errno.EBUSY):
+                for request in group:  # one of them is at fault, or too big: the others shall not suffer
+                    self._commit([request])
                 return
-            for request in group:  # one of them is at fault, or too big: let the others not suffer
-                self._commit([request])
+            for request in group:
+                request.error = error
 
     def _commit_together(self, group: list[_Request]) -> None:
         journal = self._writable()
@@ -369,13 +380,13 @@ class LiveIndex:
         if self._pid != os.getpid():
             raise InvalidInputError("the index was opened before a fork: open it in this process")
         if self._journal is not None and not self._journal.in_place():
-            self._now = self._open(self._now)
+            self._hold(self._open(self._now))
         if self._journal is None:
             with store_errors(f"write to the index {self.path}"), folder.locked(self.path):
                 if not (self.path / JOURNAL_FILE).exists():
                     base = folder.current_segment(self.path, None)
                     Journal.create(self.path, base, self._half_life or HALF_LIFE)
-            self._now = self._open(self._now)
+            self._hold(self._open(self._now))
         journal = self._journal
         if journal is None:
             raise StoreError(errno.ENOENT, f"{self.path / JOURNAL_FILE} went away while it was made")
@@ -396,22 +407,22 @@ class LiveIndex:
         Raises:
             StoreError: the disk is full or read-only; nothing has changed.
         """
+        with self._lock:  # never waited for with the folder's lock in hand: _writable takes them in this order
+            if self._closed or self._journal is None:
+                return False
+            self._refresh()
+            now = self._now
+            head, items = now.head, dict(now.items)
+        if head is None or not items:
+            return False
         with folder.locked(self.path, wait=False) as mine:
             if not mine:
                 return False
-            with self._lock:
-                if self._closed:
-                    return False
-                self._refresh()
-                now = self._now
-                items, head = dict(now.items), now.head
-            if head is None or not items:
-                return False
             file = now.layers.build_base(items)
             with store_errors(f"compact the index {self.path}"):
-                folder.publish_locked(self.path, file, head.sequence)
-        with self._lock:
-            self._refresh()
+                if not folder.publish_locked(self.path, file, head.sequence, onto=head.base):
+                    return False
+        self.refresh()
         return True
 
     def _compact_if_needed(self) -> None:
