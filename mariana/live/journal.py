@@ -125,10 +125,11 @@ class Journal:
             StoreError: it cannot be read.
         """
         path = folder / JOURNAL_FILE
-        if not path.exists():
-            return None
-        with journal_errors(path):
-            status = path.stat()
+        with store_errors(f"read {path}"), journal_errors(path):
+            try:
+                status = path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
             journal = cls(path, _connect(path), (status.st_dev, status.st_ino))
             try:
                 journal._check()

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mariana._binding import trie
-from mariana.live._standin import Reader, records, table
+from mariana._binding.trie import Entry, Reader, Segment, build
 from mariana.live.journal import Item
 
 SMALL = 1024
@@ -30,8 +29,8 @@ class Layer:
     def __init__(self, items: dict[bytes, Item]) -> None:
         self.items = items
         self.live = len(items)
-        self.segment = build(items)
-        self.dead: frozenset[bytes] = frozenset()
+        self.segment = Segment(build_file(items), "live changes")
+        self.dead: set[int] = set()
 
 
 class Layers:
@@ -45,9 +44,9 @@ class Layers:
         reader: searches all of it.
     """
 
-    def __init__(self, base: trie.Segment) -> None:
+    def __init__(self, base: Segment) -> None:
         self.base = base
-        self._dead: frozenset[bytes] = frozenset()
+        self._dead: set[int] = set()
         self._layers: list[Layer] = []
         self._home: dict[bytes, Layer] = {}
         self.reader = self._make_reader()
@@ -63,12 +62,13 @@ class Layers:
 
     def find_in_base(self, text: bytes) -> Item | None:
         """Return what an entry of the segment is, dead or not; None when it has none of this text."""
-        return find_in(self.base, text)
+        entry = self.base.get(text)
+        return None if entry is None else Item(*entry[1:])
 
     def build_base(self, changes: Mapping[bytes, Item | None]) -> bytes:
         """Return a segment file of what is in the segment, with some entries replaced, inserted, or deleted."""
-        items = {text: Item(score, payload) for _, text, score, payload in records(self.base)}
-        items.update(changes)  # type: ignore[arg-type]
+        items: dict[bytes, Item | None] = {entry.text: Item(*entry[1:]) for entry in self.base}
+        items.update(changes)
         return build_file({text: item for text, item in items.items() if item is not None})
 
     def apply(self, changes: Mapping[bytes, Item | None]) -> None:
@@ -98,11 +98,12 @@ class Layers:
     def _bury(self, text: bytes) -> None:
         """Mark what an entry was until now as dead."""
         home = self._home.pop(text, None)
+        segment, dead = (self.base, self._dead) if home is None else (home.segment, home.dead)
+        place = segment.find(text)
+        if place is not None:
+            dead.add(place)
         if home is not None:
             home.live -= 1
-            home.dead |= {text}
-        elif find_in(self.base, text) is not None:
-            self._dead |= {text}
 
     def _make_reader(self) -> Reader:
         return Reader(
@@ -111,20 +112,6 @@ class Layers:
         )
 
 
-def find_in(segment: trie.Segment, text: bytes) -> Item | None:
-    """Return what an entry of a segment is; None when there is none of this text."""
-    found = table(segment).get(text)
-    return None if found is None else Item(found[1], found[2])
-
-
-def build(items: Mapping[bytes, Item]) -> trie.Segment:
-    """Return a segment of entries that a segment takes."""
-    return trie.Segment(build_file(items), "live changes")
-
-
 def build_file(items: Mapping[bytes, Item]) -> bytes:
     """Return a segment file of entries that a segment takes."""
-    scores = [item.score for item in items.values()]
-    payloads = [item.payload for item in items.values()]
-    file, _ = trie.build_segment(list(items), scores, payloads)
-    return bytes(file)
+    return build(Entry(text, item.score, item.payload) for text, item in items.items())

@@ -25,19 +25,28 @@ STEPS_PER_HALF_LIFE = 8
 """Times that the landmark moves in a half-life: between two moves a new selection counts up to 2^(1/8) = 1.09."""
 
 
-def advance(clock: float, half_life: float, now: float | None = None) -> float:
-    """Return the time to go by: the machine's, but never back, and at most one half-life on at once.
+class Clock:
+    """The time to go by, which never goes back and takes no part in jumps of the machine's clock.
 
-    A clock that was wrong for a while thus costs at most a factor of two of what was learnt, and stops no decay for
-    longer than it was ahead.
+    It starts from the machine's clock, but not before the time gone by last, and at most one half-life behind it; from
+    then on it counts what has passed. A clock that is wrong when a process starts thus costs at most a factor of two of
+    what was learnt.
 
     Args:
-        clock: the time gone by last, days.
+        last: the time gone by last, days since 1970.
         half_life: days.
-        now: days since 1970; None asks the machine.
     """
-    now = time.time() / DAY if now is None else now
-    return min(max(now, clock), clock + half_life)
+
+    def __init__(self, last: float, half_life: float) -> None:
+        self._start = min(max(time.time() / DAY, last), last + half_life) - _passed()
+
+    def now(self, last: float) -> float:
+        """Return the time, not before ``last``, which another process may have gone by."""
+        return max(self._start + _passed(), last)
+
+
+def _passed() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME) / DAY
 
 
 def add_selection(weight: float, clock: float, half_life: float) -> float:

@@ -139,6 +139,7 @@ class LiveIndex:
         self._queue_lock = threading.Lock()
         self._compaction: threading.Thread | None = None
         self._closed = False
+        self._clock: learning.Clock | None = None
         self._journal: Journal | None = None
         self._hold(self._open())
 
@@ -318,16 +319,20 @@ class LiveIndex:
         head = self._now.head
         if head is None:
             return False
-        clock = learning.advance(head.clock, head.half_life)
-        if clock - head.landmark < head.half_life / learning.STEPS_PER_HALF_LIFE:
+        if self._time(head) - head.landmark < head.half_life / learning.STEPS_PER_HALF_LIFE:
             return False
         with self._lock:
             journal = self._writable()
             with journal.writing() as head:
-                journal.age(learning.advance(head.clock, head.half_life))
+                journal.age(self._time(head))
             with journal.reading() as head:
                 self._catch_up(head)
         return True
+
+    def _time(self, head: Head) -> float:
+        if self._clock is None:
+            self._clock = learning.Clock(head.clock, head.half_life)
+        return self._clock.now(head.clock)
 
     def _write(self, work: Work) -> Receipt:
         """Write one request, together with those of other threads that wait meanwhile."""
@@ -361,7 +366,7 @@ class LiveIndex:
         journal = self._writable()
         with journal.writing() as head:
             self._catch_up(head)
-            sequence, clock = head.sequence, learning.advance(head.clock, head.half_life)
+            sequence, clock = head.sequence, self._time(head)
             receipts = []
             for request in group:
                 sequence += 1

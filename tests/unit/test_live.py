@@ -215,7 +215,7 @@ def test_a_batch_lands_in_few_layers_whatever_came_before(monkeypatch: pytest.Mo
     monkeypatch.setattr(layers, "RATIO", 2)
     rng = random.Random(1)
     base = [(f"{i:03}".encode(), journal.Item(float(i))) for i in range(0, 300, 3)]
-    built = layers.Layers(layers.build(dict(base)))
+    built = layers.Layers(layers.Segment(layers.build_file(dict(base)), "base"))
     expected = dict(base)
     for _ in range(400):
         changes: dict[bytes, journal.Item | None] = {}
@@ -310,3 +310,281 @@ class ModelOfAnIndex(RuleBasedStateMachine):
 
 TestModelOfAnIndex = ModelOfAnIndex.TestCase
 TestModelOfAnIndex.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+
+
+# ---- Learning -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time in days, to be changed; passes for the machine's clock and for what has passed."""
+    now = [20_000.0]
+    monkeypatch.setattr(learning.time, "time", lambda: now[0] * learning.DAY)
+    monkeypatch.setattr(learning.time, "clock_gettime", lambda _clock: now[0] * learning.DAY)
+    return now
+
+
+def test_a_selection_raises_one_entry_and_moves_no_other(index: Index, path: Path) -> None:
+    index.insert([(f"town {i}", 1 + i % 7) for i in range(40)])
+    rng = random.Random(3)
+    for _ in range(60):
+        before = scores(index)
+        chosen = rng.choice(list(before))
+        assert index.select(chosen).count == 1
+        after = scores(index)
+        assert after.pop(chosen) > before.pop(chosen)
+        assert after == before
+    with mariana.open_index(path) as other:
+        assert scores(other) == scores(index)
+
+
+def test_selections_count_as_often_as_the_definition_says(index: Index, now: list[float]) -> None:
+    """Against the plain sum: each selection counts 2^-(age / half-life) when all was let fade last."""
+    index = mariana.open_index(index.info.path.parent, half_life=10)
+    rng = random.Random(5)
+    chosen = []
+    for _ in range(50):
+        now[0] += rng.random() * 3
+        index.select("Saigon")
+        chosen.append(now[0])
+    now[0] += 2
+    assert index._source.age()
+    expected = sum(2 ** (-(now[0] - t) / 10) for t in chosen)
+    explained = index._source.explain(b"Saigon")
+    assert explained.selections == pytest.approx(expected, rel=1e-9)
+    assert explained.learned == pytest.approx(9 * expected, rel=1e-9)
+    assert scores(index)["Saigon"] == explained.base + explained.learned
+    for _ in range(12):  # nobody chooses any more
+        now[0] += 10
+        index._source.age()
+    assert scores(index)["Saigon"] == 9
+    assert index._source._now.learned == {}
+    index.close()
+
+
+def test_entries_without_a_score_are_raised_too(index: Index) -> None:
+    index.insert([("a0", 0), ("a1", 0), ("a2", 1e308)])
+    index.select("a1")
+    for _ in range(3):
+        index.select("a2")
+    assert texts(index, "a") == ["a2", "a1", "a0"]
+    assert scores(index, "a")["a2"] < float("inf")
+
+
+def test_a_clock_that_jumps_does_no_harm(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wall = [20_000.0]
+    monkeypatch.setattr(learning.time, "time", lambda: wall[0] * learning.DAY)
+
+    def choose(*chosen: str) -> list[float]:
+        with mariana.open_index(path) as index:
+            for text in chosen:
+                index.select(text)
+            wall[0] += 100_000  # while it is open: no difference
+            index.select("São Paulo")
+            wall[0] -= 100_000
+            return [index._source.explain(text).selections for text in (b"Saigon", b"Sapporo")]
+
+    assert choose("Saigon", "Sapporo") == pytest.approx([1, 1], rel=1e-3)
+    wall[0] = 10_000.0  # back: no decay, and it counts
+    assert choose("Sapporo") == pytest.approx([1, 2], rel=1e-3)
+    wall[0] = 40_000.0  # hundreds of half-lives ahead: one goes by
+    assert choose("Saigon", "Sapporo") == pytest.approx([1.5, 2], rel=1e-3)
+    wall[0] = 20_001.0
+    assert choose("Saigon") == pytest.approx([2.5, 2], rel=1e-3)
+
+
+def test_another_half_life_keeps_what_is_learnt(index: Index, path: Path) -> None:
+    for _ in range(4):
+        index.select("Saigon")
+    with mariana.open_index(path, half_life=2) as other:
+        other.insert([("x", 1)])
+        assert other._source.explain(b"Saigon").selections == pytest.approx(4, rel=1e-6)
+    index.refresh()
+    assert index._source.explain(b"Saigon").selections == pytest.approx(4, rel=1e-6)
+    for wrong in (0, -1, 1e9, float("nan")):
+        with pytest.raises(InvalidInputError, match="half_life"):
+            mariana.open_index(path, half_life=wrong)
+
+
+def test_one_client_counts_once_a_day_for_an_entry(
+    index: Index, path: Path, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "CLIENT_SELECTIONS", 2)
+    assert [index.select("Saigon", client="1.2.3.4").count for _ in range(3)] == [1, 0, 0]
+    with mariana.open_index(path) as other:
+        assert other.select("Saigon", client="1.2.3.4").count == 0, "in every process"
+        assert other.select("Saigon", client="1.2.3.5").count == 1
+    assert index.select("Sapporo", client="1.2.3.4").count == 1
+    assert index.select("São Paulo", client="1.2.3.4").count == 0, "and so often in all"
+    assert index.select("São Paulo").count == 1, "without a client, always"
+    assert b"1.2.3.4" not in (path / "index.db-wal").read_bytes() + (path / "index.db").read_bytes()
+    now[0] += 1
+    assert index.select("Saigon", client="1.2.3.4").count == 1
+    rows = index._source._journal.connection.execute("SELECT count(*) FROM spent").fetchone()
+    assert rows == (1,), "yesterday is forgotten"
+
+
+def test_only_what_is_there_can_be_chosen(index: Index) -> None:
+    for text in ("Nowhere", "saigon", ""):
+        with pytest.raises(NotFoundError):
+            index.select(text)
+    index.delete(["Saigon"])
+    with pytest.raises(NotFoundError):
+        index.select("Saigon")
+    with pytest.raises(InvalidInputError, match="client"):
+        index.select("Sapporo", client=3)  # type: ignore[arg-type]
+    index.select("Sapporo")
+    index.delete(["Sapporo"])
+    index.insert([("Sapporo", 7)])
+    assert scores(index)["Sapporo"] == pytest.approx(14), "what was learnt comes back with the entry"
+
+
+# ---- When things go wrong -------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_changes_nothing(index: Index, path: Path) -> None:
+    index.insert([("Salta", 1)])
+    connection = index._source._journal.connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages + 8}")
+    big = [{"text": f"big {i}", "payload": "x" * 1000} for i in range(100)]
+    before = texts(index)
+    with pytest.raises(StoreError, match=r"index\.db: the disk is full") as caught:
+        index.insert(big)
+    assert caught.value.errno == 28
+    assert texts(index) == before
+    with mariana.open_index(path) as other:
+        assert texts(other) == before
+    assert index.insert([("small", 1)]).sequence == 2
+    connection.execute("PRAGMA max_page_count = 1000000")
+    assert index.insert(big).sequence == 3
+
+
+def test_one_too_big_does_not_harm_those_who_wait_with_it(index: Index) -> None:
+    index.insert([("Salta", 1)])
+    source = index._source
+    connection = source._journal.connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages + 8}")
+    results: dict[str, object] = {}
+
+    def insert(name: str, entries: list[object]) -> None:
+        try:
+            results[name] = index.insert(entries)  # type: ignore[arg-type]
+        except StoreError as error:
+            results[name] = error
+
+    big = [{"text": f"big {i}", "payload": "x" * 1000} for i in range(100)]
+    threads = [
+        threading.Thread(target=insert, args=arguments)
+        for arguments in (("big", big), ("a", [("a", 1)]), ("b", [("b", 1)]))
+    ]
+    with source._lock:  # all of them wait, and are written together
+        for thread in threads:
+            thread.start()
+        while len(source._queue) < 3:
+            time.sleep(0.001)
+    for thread in threads:
+        thread.join()
+    assert isinstance(results["big"], StoreError)
+    assert {results["a"], results["b"]} == {(2, 1), (3, 1)}
+
+
+def test_threads_share_commits(index: Index, path: Path) -> None:
+    commits = []
+    index.insert([("first", 1)])
+    index._source._journal.connection.set_trace_callback(lambda statement: commits.append(statement))
+
+    def insert(thread: int) -> None:
+        for i in range(25):
+            receipt = index.insert([(f"{thread} {i}", 1)])
+            assert receipt.count == 1
+            assert f"{thread} {i}" in texts(index, f"{thread} {i}"), "visible when it returns"
+
+    threads = [threading.Thread(target=insert, args=(thread,)) for thread in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(index) == 204
+    assert index.sequence == 201
+    assert sum(statement == "COMMIT" for statement in commits) < 200
+    with mariana.open_index(path) as other:
+        assert len(other) == 204
+
+
+def test_a_writer_that_takes_too_long_is_told_of(
+    index: Index, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "BUSY_SECONDS", 0.05)
+    index.insert([("a", 1)])
+    other = sqlite3.connect(path / "index.db", isolation_level=None)
+    with mariana.open_index(path) as index:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="another process has been writing") as caught:
+            index.insert([("b", 1)])
+        assert caught.value.errno == 16
+        assert "a" in texts(index)
+        other.execute("ROLLBACK")
+        index.insert([("b", 1)])
+    other.close()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "empty", "cut", "page", "newer", "foreign", "no meta"])
+def test_a_damaged_journal_is_named(index: Index, path: Path, damage: str) -> None:
+    index.insert([(f"town {i}", i) for i in range(2000)])
+    index.close()
+    file = path / "index.db"
+    whole = file.read_bytes()
+    if damage in ("newer", "foreign", "no meta"):
+        connection = sqlite3.connect(file)
+        connection.executescript(
+            {
+                "newer": "UPDATE meta SET format = 99",
+                "foreign": "PRAGMA application_id = 3",
+                "no meta": "DELETE FROM meta",
+            }[damage]
+        )
+        connection.close()
+    else:
+        file.write_bytes(
+            {
+                "garbage": os.urandom(len(whole)),
+                "empty": b"",
+                "cut": whole[: len(whole) // 2],
+                "page": whole[:4096] + b"\xff" * 4096 + whole[8192:],
+            }[damage]
+        )
+    with pytest.raises(FileFormatError, match=r"towns/index\.db: "):
+        mariana.open_index(path)
+    file.unlink()
+    with mariana.open_index(path) as index:
+        assert texts(index, "sap") == ["Sapporo"]
+
+
+def test_a_restored_or_deleted_journal_is_noticed(index: Index, path: Path, tmp_path: Path) -> None:
+    index.insert([("a", 1)])
+    index.close()
+    kept = (path / "index.db").read_bytes()
+    with mariana.open_index(path) as index:
+        index.insert([("b", 1)])
+        for end in ("", "-wal", "-shm"):
+            (path / f"index.db{end}").unlink()
+        (path / "index.db").write_bytes(kept)
+        assert index.refresh()
+        assert {"a"} == set(texts(index)) & {"a", "b"}
+        assert index.insert([("c", 1)]).sequence == 2
+        with mariana.open_index(path) as other:
+            assert set(texts(other)) == set(texts(index)) == {"a", "c", "Saigon", "Sapporo", "São Paulo"}
+        for end in ("", "-wal", "-shm"):
+            (path / f"index.db{end}").unlink()
+        assert index.insert([("d", 1)]) == (1, 1)
+        assert set(texts(index)) == {"d", "Saigon", "Sapporo", "São Paulo"}
+
+
+def test_a_segment_that_went_missing_is_named(index: Index, path: Path) -> None:
+    index.insert([("a", 1)])
+    index.info.path.unlink()
+    with pytest.raises(FileFormatError, match="segment-00000001"):
+        mariana.open_index(path)
+    assert "a" in texts(index), "who has it goes on"
