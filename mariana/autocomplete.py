@@ -36,6 +36,12 @@ LIMIT_MAX = trie.LIMIT_MAX
 QUERY_MAX = trie.QUERY_MAX
 """The longest query, in bytes of UTF-8, before and after folding."""
 
+TEXT_MAX = trie.TEXT_MAX
+"""The longest text of an entry, in bytes of UTF-8."""
+
+ERROR_FACTOR = 64
+"""A typing error makes a rank so many times worse."""
+
 DEFAULT_SCORE = 1.0
 """The score of an entry that has none."""
 
@@ -60,6 +66,27 @@ class Completion:
     edits: int
     highlights: tuple[tuple[int, int], ...]
     payload: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why an answer stands where it does. Its score is ``base + learned``.
+
+    Attributes:
+        completion: the answer.
+        base: the score that the entry was given.
+        learned: what selections added to it.
+        selections: how many these are by now; each one has faded since it was made.
+        factor: what the typing errors cost: so many times worse is its rank, 64 for each.
+        live: whether the entry was changed since the segment was built.
+    """
+
+    completion: Completion
+    base: float
+    learned: float
+    selections: float
+    factor: int
+    live: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +269,20 @@ class Index:
         source = self._opened()
         return isinstance(source, LiveIndex) and source.refresh()
 
+    def fade(self) -> bool:
+        """Let fade what was learnt, if it is time for the next step (eight in a half-life).
+
+        :meth:`select` does so too; a program that runs for long calls this now and then, as the server does.
+
+        Returns:
+            Whether it was.
+
+        Raises:
+            StoreError: the disk is full or read-only.
+        """
+        source = self._opened()
+        return isinstance(source, LiveIndex) and source.fade()
+
     def compact(self) -> bool:
         """Move all changes into a new segment. It happens by itself when there are many.
 
@@ -252,6 +293,18 @@ class Index:
             StoreError: the disk is full or read-only; nothing was changed.
         """
         return self._folder().compact()
+
+    def backup(self, target: str | os.PathLike[str]) -> None:
+        """Copy the index as it is at one time, whole, while everybody goes on reading and writing.
+
+        Args:
+            target: a folder that is not there yet.
+
+        Raises:
+            InvalidInputError: it is there.
+            StoreError: it cannot be written.
+        """
+        self._folder().backup(Path(target))
 
     def complete(self, prefix: str, limit: int = 10, fuzzy: Fuzzy = "auto") -> list[Completion]:
         """Return the best entries that begin with a prefix, best first.
@@ -296,6 +349,22 @@ class Index:
             )
             for text, score, payload, highlights, edits in hits
         ]
+
+    def explain(self, prefix: str, limit: int = 10, fuzzy: Fuzzy = "auto") -> list[Explanation]:
+        """Return what :meth:`complete` does, each answer with what its place comes from.
+
+        Raises:
+            OutOfRangeError, InvalidInputError: as :meth:`complete`.
+        """
+        source = self._opened()
+        explained = []
+        for completion in self.complete(prefix, limit, fuzzy):
+            text = completion.text.encode()
+            parts = source.explain(text) if isinstance(source, LiveIndex) else None
+            base, learned, selections, live = parts or (completion.score, 0.0, 0.0, False)
+            factor = ERROR_FACTOR**completion.edits
+            explained.append(Explanation(completion, base, learned, selections, factor, live))
+        return explained
 
     def _payload(self, raw: bytes) -> Any:
         try:

@@ -138,15 +138,14 @@ def publish_locked(folder: Path, file: Any, upto: int, onto: int | None = None) 
     Returns:
         Whether it was published.
     """
-    for leftover in folder.glob(".tmp-*"):  # of publishers that were killed
-        leftover.unlink(missing_ok=True)
-    older = segment_numbers(folder)
+    there = segment_numbers(folder)
     journal = Journal.open(folder)
     try:
-        base = 0 if journal is None else journal.head().base
+        base = max(there, default=0) if journal is None else journal.head().base
         if onto is not None and base != onto:
             return False
-        number = max([base, *older]) + 1
+        _tidy(folder, there, base)
+        number = max([base, *there]) + 1
         path = segment_path(folder, number)
         write_whole(path, file)
         if journal is not None:
@@ -160,6 +159,15 @@ def publish_locked(folder: Path, file: Any, upto: int, onto: int | None = None) 
     finally:
         if journal is not None:
             journal.close()
-    for old in older:
-        segment_path(folder, old).unlink(missing_ok=True)
+    if base:
+        segment_path(folder, base).unlink(missing_ok=True)
     return True
+
+
+def _tidy(folder: Path, there: list[int], base: int) -> None:
+    """Remove what publishers that were killed have left behind."""
+    for number in there:
+        if number != base:
+            segment_path(folder, number).unlink(missing_ok=True)
+    for leftover in folder.glob(".tmp-*"):
+        leftover.unlink(missing_ok=True)

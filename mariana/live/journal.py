@@ -255,7 +255,14 @@ class Journal:
     def put(self, sequence: int, entries: Iterable[tuple[bytes, Item]]) -> None:
         """Insert or replace entries."""
         self._set_items(
-            (text.decode(), item.score, item.payload.decode() or None, item.contexts.decode() or None, 0, sequence)
+            (
+                text.decode(),
+                item.score,
+                item.payload.decode() or None,
+                item.contexts.decode() or None,
+                0,
+                sequence,
+            )
             for text, item in entries
         )
 
@@ -326,6 +333,21 @@ class Journal:
             )
             self.connection.execute("UPDATE learned SET weight = reweigh(weight)")
             self.connection.execute("UPDATE meta SET half_life = ?, landmark = clock", (half_life,))
+
+    def copy(self, folder: Path) -> Head:
+        """Copy the journal to another folder as it is at one time, durably; return where it stood."""
+        path = folder / JOURNAL_FILE
+        with journal_errors(path):
+            path.unlink(missing_ok=True)
+            target = sqlite3.connect(path, isolation_level=None)
+            try:
+                self.connection.backup(target)
+                head = Head(*target.execute(f"SELECT {_HEAD} FROM meta").fetchone())  # noqa: S608 - a constant
+            finally:
+                target.close()
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        return head
 
     def in_place(self) -> bool:
         """Whether the file is still the one of its name: not when the index was deleted, or restored from a copy."""

@@ -87,7 +87,12 @@ class Layers:
         for text in changes:
             self._bury(text)
         home = self._home
-        items = {text: item for layer in reversed(merged) for text, item in layer.items.items() if home.get(text) is layer}
+        items = {
+            text: item
+            for layer in reversed(merged)
+            for text, item in layer.items.items()
+            if home.get(text) is layer
+        }
         items.update((text, item) for text, item in changes.items() if item is not None)
         if items:
             layer = Layer(items)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import secrets
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
+from mariana._binding.trie import Reader, Segment
 from mariana.errors import FileFormatError, InvalidInputError, MarianaError, NotFoundError, StoreError
 from mariana.live import folder, learning
 from mariana.live.journal import JOURNAL_FILE, Head, Item, Journal
-from mariana.live.layers import Layers, Reader
-from mariana.store import store_errors
+from mariana.live.layers import Layers
+from mariana.store import fsync_directory, make_folder, store_errors, write_whole
 
 COMPACT_LEAST = 10_000
 COMPACT_SHARE = 8
@@ -28,7 +31,8 @@ _TRIES = 16
 _log = logging.getLogger("mariana")
 
 
-class Receipt(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Receipt:
     """A change that is on the disk, and visible in this process.
 
     Attributes:
@@ -59,15 +63,17 @@ class Explained(NamedTuple):
 class _Holding:
     """What is held of an index: the segment, the journal's rows, and both as layers."""
 
-    def __init__(self, path: Path, journal: Journal | None, head: Head | None, known: Self | None) -> None:
+    def __init__(
+        self, path: Path, journal: Journal | None, head: Head | None, known: _Holding | None
+    ) -> None:
         """Take all of it; ``journal`` is in a transaction. FileNotFoundError: a publisher was quicker."""
         self.head = head
         self.segment = folder.segment_path(path, folder.current_segment(path, head))
         self.file = _identity(self.segment)
-        if known is not None and known.file == self.file:
-            base = known.layers.base
-        else:
-            base = folder.open_segment(self.segment)
+        base = (
+            known.base if known is not None and known.file == self.file else folder.open_segment(self.segment)
+        )
+        self.base: Segment = base
         self.items: dict[bytes, Item | None] = {}
         self.learned: dict[bytes, float] = {}
         self.layers = Layers(base)
@@ -253,7 +259,11 @@ class LiveIndex:
         if journal is None or head == now.head:
             return False
         known = now.head
-        if known is None or (known.base, known.landmark, known.half_life) != (head.base, head.landmark, head.half_life):
+        if known is None or (known.base, known.landmark, known.half_life) != (
+            head.base,
+            head.landmark,
+            head.half_life,
+        ):
             now = _Holding(self.path, journal, head, now)
         else:
             now.take(journal, head, after=known.sequence)
@@ -311,23 +321,26 @@ class LiveIndex:
             return 1
 
         receipt = self._write(work)
-        self.age()
+        self.fade()
         return receipt
 
-    def age(self) -> bool:
-        """Let fade what was learnt, if it is time; says whether it was."""
-        head = self._now.head
-        if head is None:
-            return False
-        if self._time(head) - head.landmark < head.half_life / learning.STEPS_PER_HALF_LIFE:
+    def fade(self) -> bool:
+        """Count what was learnt as of now, if it is time for that; says whether it was."""
+        if not self._is_stale(self._now.head):
             return False
         with self._lock:
             journal = self._writable()
             with journal.writing() as head:
+                self._catch_up(head)
+                if not self._is_stale(head):  # another process was quicker
+                    return False
                 journal.age(self._time(head))
             with journal.reading() as head:
-                self._catch_up(head)
-        return True
+                return self._catch_up(head)
+
+    def _is_stale(self, head: Head | None) -> bool:
+        step = 0.0 if head is None else head.half_life / learning.STEPS_PER_HALF_LIFE
+        return head is not None and self._time(head) - head.landmark >= step
 
     def _time(self, head: Head) -> float:
         if self._clock is None:
@@ -412,7 +425,9 @@ class LiveIndex:
         Raises:
             StoreError: the disk is full or read-only; nothing has changed.
         """
-        with self._lock:  # never waited for with the folder's lock in hand: _writable takes them in this order
+        with (
+            self._lock
+        ):  # never waited for with the folder's lock in hand: _writable takes them in this order
             if self._closed or self._journal is None:
                 return False
             self._refresh()
@@ -431,7 +446,7 @@ class LiveIndex:
         return True
 
     def _compact_if_needed(self) -> None:
-        if len(self._now.items) < COMPACT_LEAST + self._now.layers.base.entries // COMPACT_SHARE:
+        if len(self._now.items) < COMPACT_LEAST + self._now.base.entries // COMPACT_SHARE:
             return
         with self._lock:
             if self._closed or (self._compaction is not None and self._compaction.is_alive()):
@@ -444,6 +459,45 @@ class LiveIndex:
             self.compact()
         except (MarianaError, OSError) as error:
             _log.warning("cannot compact the index; it goes on as it is: %s", error)
+
+    def backup(self, target: Path) -> None:
+        """Copy the index as it is at one time, whole, while others read and write.
+
+        Args:
+            target: a folder that is not there.
+
+        Raises:
+            InvalidInputError: there is something already.
+            StoreError: it cannot be written, or the index not read.
+        """
+        if target.exists():
+            raise InvalidInputError(f"{target} is there already: name a new folder")
+        temporary = target.with_name(f".tmp-{secrets.token_hex(8)}")
+        with store_errors(f"copy the index {self.path} to {target}"):
+            make_folder(temporary)
+            try:
+                self._copy(temporary)
+                fsync_directory(temporary)
+                temporary.rename(target)
+                fsync_directory(target.parent)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    def _copy(self, target: Path) -> None:
+        for _ in range(_TRIES):
+            with self._lock:
+                if self._closed:
+                    raise InvalidInputError("the index is closed")
+                head = None if self._journal is None else self._journal.copy(target)
+            number = folder.current_segment(self.path, head)
+            try:
+                with folder.segment_path(self.path, number).open("rb") as file:
+                    write_whole(folder.segment_path(target, number), file.read())
+            except FileNotFoundError as error:  # compacted meanwhile
+                missing = error.filename
+            else:
+                return
+        raise FileFormatError(f"{missing}: is not there, but counts; restore the index from a copy")
 
     def close(self) -> None:
         """Let go of the files; what runs finishes first. Closing twice does nothing."""

@@ -1,6 +1,6 @@
 """Live updates: what is seen, by whom, in what order, and what survives."""
 
-import json
+import contextlib
 import os
 import random
 import sqlite3
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import mariana
-from mariana import FileFormatError, Index, InvalidInputError, NotFoundError, StoreError
+from mariana import FileFormatError, Index, InvalidInputError, NotFoundError, Receipt, StoreError
 from mariana.live import folder, journal, layers, learning, state
 
 ENTRIES = [("Saigon", 9), ("Sapporo", 7), {"text": "São Paulo", "score": 12, "payload": {"country": "BR"}}]
@@ -47,9 +47,9 @@ def scores(index: Index, prefix: str = "") -> dict[str, float]:
 
 def test_what_is_written_is_seen_here_and_by_who_opens_it(index: Index, path: Path) -> None:
     assert not index.live
-    assert index.insert([("Salta", 10), {"text": "Saigon", "score": 1, "payload": [1]}]) == (1, 2)
-    assert index.delete(["Sapporo", "Nowhere", "Sapporo"]) == (2, 1)
-    assert index.delete(["Sapporo"]) == (3, 0)
+    assert index.insert([("Salta", 10), {"text": "Saigon", "score": 1, "payload": [1]}]) == Receipt(1, 2)
+    assert index.delete(["Sapporo", "Nowhere", "Sapporo"]) == Receipt(2, 1)
+    assert index.delete(["Sapporo"]) == Receipt(3, 0)
     for seen in (index, mariana.open_index(path)):
         assert (seen.live, seen.sequence, len(seen)) == (True, 3, 3)
         assert texts(seen, "sa") == ["São Paulo", "Salta", "Saigon"]
@@ -69,7 +69,7 @@ def test_others_see_it_when_they_look(index: Index, path: Path) -> None:
         other.insert([("Sana", 1)])
         assert index.refresh()
         assert "Sana" in texts(index)
-        assert third.insert([("Sarh", 1)]) == (3, 1), "it catches up by itself"
+        assert third.insert([("Sarh", 1)]) == Receipt(3, 1), "it catches up by itself"
         assert texts(third, "sa") == ["São Paulo", "Salta", "Saigon", "Sapporo", "Sana", "Sarh"]
 
 
@@ -89,11 +89,14 @@ def test_a_batch_with_a_wrong_entry_changes_nothing(index: Index) -> None:
     for wrong in ("Saigon", [3], ["\ud800"]):
         with pytest.raises(InvalidInputError):
             index.delete(wrong)  # type: ignore[arg-type]
-    assert index.insert([]) == (1, 0)
+    assert index.insert([]) == Receipt(1, 0)
 
 
 def test_a_file_and_a_closed_index_cannot_be_changed(index: Index) -> None:
-    with mariana.open_index(index.info.path) as file, pytest.raises(InvalidInputError, match="open its folder"):
+    with (
+        mariana.open_index(index.info.path) as file,
+        pytest.raises(InvalidInputError, match="open its folder"),
+    ):
         file.insert([("x", 1)])
     index.close()
     with pytest.raises(InvalidInputError, match="closed"):
@@ -233,6 +236,30 @@ def test_a_batch_lands_in_few_layers_whatever_came_before(monkeypatch: pytest.Mo
         assert len(built._layers) <= 8
 
 
+def test_a_backup_is_the_index_at_one_time(index: Index, path: Path, tmp_path: Path) -> None:
+    index.backup(tmp_path / "first")
+    index.insert([("Salta", 1)])
+    index.select("Saigon")
+    index.backup(tmp_path / "second")
+    before = scores(index)
+    index.insert([("Sana", 1)])
+    index.compact()
+    index.backup(tmp_path / "third")
+    for name, expected in (
+        ("first", {"Saigon": 9, "Sapporo": 7, "São Paulo": 12}),
+        ("second", before),
+        ("third", scores(index)),
+    ):
+        assert all(not file.name.startswith(("index.db-", ".tmp")) for file in (tmp_path / name).iterdir())
+        with mariana.open_index(tmp_path / name) as copy:
+            assert scores(copy) == expected
+            copy.insert([("more", 1)])
+    assert "more" not in texts(index)
+    with pytest.raises(InvalidInputError, match="there already"):
+        index.backup(path)
+    assert not list(tmp_path.glob(".tmp*"))
+
+
 # ---- Against a model ------------------------------------------------------------------------------------------
 
 names = st.sampled_from(["ab", "abc", "abd", "b", "bà", "ba", "Ba", "c"])
@@ -348,7 +375,7 @@ def test_selections_count_as_often_as_the_definition_says(index: Index, now: lis
         index.select("Saigon")
         chosen.append(now[0])
     now[0] += 2
-    assert index._source.age()
+    assert index.fade()
     expected = sum(2 ** (-(now[0] - t) / 10) for t in chosen)
     explained = index._source.explain(b"Saigon")
     assert explained.selections == pytest.approx(expected, rel=1e-9)
@@ -356,7 +383,7 @@ def test_selections_count_as_often_as_the_definition_says(index: Index, now: lis
     assert scores(index)["Saigon"] == explained.base + explained.learned
     for _ in range(12):  # nobody chooses any more
         now[0] += 10
-        index._source.age()
+        index.fade()
     assert scores(index)["Saigon"] == 9
     assert index._source._now.learned == {}
     index.close()
@@ -487,13 +514,13 @@ def test_one_too_big_does_not_harm_those_who_wait_with_it(index: Index) -> None:
     for thread in threads:
         thread.join()
     assert isinstance(results["big"], StoreError)
-    assert {results["a"], results["b"]} == {(2, 1), (3, 1)}
+    assert {results["a"], results["b"]} == {Receipt(2, 1), Receipt(3, 1)}
 
 
 def test_threads_share_commits(index: Index, path: Path) -> None:
     commits = []
     index.insert([("first", 1)])
-    index._source._journal.connection.set_trace_callback(lambda statement: commits.append(statement))
+    index._source._journal.connection.set_trace_callback(commits.append)
 
     def insert(thread: int) -> None:
         for i in range(25):
@@ -519,14 +546,14 @@ def test_a_writer_that_takes_too_long_is_told_of(
     monkeypatch.setattr(journal, "BUSY_SECONDS", 0.05)
     index.insert([("a", 1)])
     other = sqlite3.connect(path / "index.db", isolation_level=None)
-    with mariana.open_index(path) as index:
+    with mariana.open_index(path) as impatient:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="another process has been writing") as caught:
-            index.insert([("b", 1)])
+            impatient.insert([("b", 1)])
         assert caught.value.errno == 16
-        assert "a" in texts(index)
+        assert "a" in texts(impatient)
         other.execute("ROLLBACK")
-        index.insert([("b", 1)])
+        impatient.insert([("b", 1)])
     other.close()
 
 
@@ -558,13 +585,13 @@ def test_a_damaged_journal_is_named(index: Index, path: Path, damage: str) -> No
     with pytest.raises(FileFormatError, match=r"towns/index\.db: "):
         mariana.open_index(path)
     file.unlink()
+    with mariana.open_index(path) as without:
+        assert texts(without, "sap") == ["Sapporo"]
+
+
+def test_a_restored_or_deleted_journal_is_noticed(path: Path) -> None:
     with mariana.open_index(path) as index:
-        assert texts(index, "sap") == ["Sapporo"]
-
-
-def test_a_restored_or_deleted_journal_is_noticed(index: Index, path: Path, tmp_path: Path) -> None:
-    index.insert([("a", 1)])
-    index.close()
+        index.insert([("a", 1)])
     kept = (path / "index.db").read_bytes()
     with mariana.open_index(path) as index:
         index.insert([("b", 1)])
@@ -578,7 +605,7 @@ def test_a_restored_or_deleted_journal_is_noticed(index: Index, path: Path, tmp_
             assert set(texts(other)) == set(texts(index)) == {"a", "c", "Saigon", "Sapporo", "São Paulo"}
         for end in ("", "-wal", "-shm"):
             (path / f"index.db{end}").unlink()
-        assert index.insert([("d", 1)]) == (1, 1)
+        assert index.insert([("d", 1)]) == Receipt(1, 1)
         assert set(texts(index)) == {"d", "Saigon", "Sapporo", "São Paulo"}
 
 
@@ -588,3 +615,98 @@ def test_a_segment_that_went_missing_is_named(index: Index, path: Path) -> None:
     with pytest.raises(FileFormatError, match="segment-00000001"):
         mariana.open_index(path)
     assert "a" in texts(index), "who has it goes on"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB of its own."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", path], capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip("may not mount a file system here: " + done.stderr.decode().strip())
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+def remount(path: Path, mode: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{mode}", path], check=True)
+
+
+def test_a_disk_that_fills_up(small_disk: Path) -> None:
+    path = Path(mariana.build_index(small_disk / "towns", ENTRIES))
+    with mariana.open_index(path) as index:
+        acknowledged = 0
+
+        def fill() -> None:
+            nonlocal acknowledged
+            while True:
+                index.insert([{"text": f"{acknowledged}-{i}", "payload": "x" * 1000} for i in range(50)])
+                acknowledged += 1
+
+        with pytest.raises(StoreError, match="the disk is full") as caught:
+            fill()
+        assert caught.value.errno == 28
+        assert acknowledged > 3
+        for look in (index.refresh, index.compact, lambda: mariana.build_index(path, [("x", 1)] * 10)):
+            with contextlib.suppress(StoreError):
+                look()
+        with mariana.open_index(path) as other:
+            for seen in (index, other):
+                assert len(seen) == 3 + 50 * acknowledged or texts(seen) == ["x"]
+
+
+def test_a_new_list_on_a_full_disk_changes_nothing(small_disk: Path) -> None:
+    path = Path(mariana.build_index(small_disk / "towns", ENTRIES))
+    with mariana.open_index(path) as index:
+        index.insert([("Salta", 1)])
+        (small_disk / "filler").write_bytes(bytes((os.statvfs(small_disk).f_bavail - 4) * 4096))
+        with pytest.raises(StoreError) as caught:
+            mariana.build_index(path, [(f"town {i}", i) for i in range(5000)])
+        assert caught.value.errno == 28
+        index.refresh()
+        with mariana.open_index(path) as other:
+            assert texts(other) == texts(index) == ["São Paulo", "Saigon", "Sapporo", "Salta"]
+        assert len(list(path.glob("*.mrx"))) == 1
+        assert not list(path.glob(".tmp*"))
+        (small_disk / "filler").unlink()
+        mariana.build_index(path, [(f"town {i}", i) for i in range(5000)])
+
+
+def test_a_read_only_disk_serves(small_disk: Path) -> None:
+    path = Path(mariana.build_index(small_disk / "towns", ENTRIES))
+    with mariana.open_index(path) as index:
+        index.insert([("Salta", 1)])
+    remount(small_disk, "ro")
+    try:
+        with mariana.open_index(path) as index:
+            assert texts(index) == ["São Paulo", "Saigon", "Sapporo", "Salta"]
+            assert not index.refresh()
+            assert not index.fade()
+            with pytest.raises(StoreError, match=r"index\.db: the file or its folder may not be") as caught:
+                index.insert([("Sana", 1)])
+            assert caught.value.errno == 30
+            with pytest.raises(StoreError):
+                index.compact()
+            assert texts(index) == ["São Paulo", "Saigon", "Sapporo", "Salta"]
+    finally:
+        remount(small_disk, "rw")
+
+
+def test_a_read_only_disk_after_a_crash_serves(small_disk: Path) -> None:
+    path = Path(mariana.build_index(small_disk / "towns", ENTRIES))
+    code = (
+        "import mariana, os, sys; i = mariana.open_index(sys.argv[1]); i.insert([('Salta', 1)]); os._exit(0)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, path], check=True, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+    )
+    assert (path / "index.db-wal").stat().st_size > 0
+    remount(small_disk, "ro")
+    try:
+        with mariana.open_index(path) as other:
+            assert texts(other) == ["São Paulo", "Saigon", "Sapporo", "Salta"]
+    finally:
+        remount(small_disk, "rw")
