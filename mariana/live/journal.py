@@ -150,7 +150,7 @@ class Journal:
                     connection.execute("PRAGMA journal_mode = WAL")
                     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                     connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-                    now = time.time() / learning.DAY
+                    now = learning.tick(time.time() / learning.DAY, half_life)
                     connection.execute(
                         "INSERT INTO meta VALUES (1, ?, ?, 0, ?, ?, ?, 0, ?)",
                         (FORMAT, base, now, now, half_life, b""),

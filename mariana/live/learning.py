@@ -25,6 +25,15 @@ STEPS_PER_HALF_LIFE = 8
 """Times that the landmark moves in a half-life: between two moves a new selection counts up to 2^(1/8) = 1.09."""
 
 
+TICKS_PER_HALF_LIFE = 1024
+"""Time is told in such ticks, so that a selection just made counts as 1, and not as 1.0000012."""
+
+
+def tick(time: float, half_life: float) -> float:
+    """Return the last tick before a time, both in days."""
+    return math.floor(time / half_life * TICKS_PER_HALF_LIFE) / TICKS_PER_HALF_LIFE * half_life
+
+
 class Clock:
     """The time to go by, which never goes back and takes no part in jumps of the machine's clock.
 
@@ -39,10 +48,11 @@ class Clock:
 
     def __init__(self, last: float, half_life: float) -> None:
         self._start = min(max(time.time() / DAY, last), last + half_life) - _passed()
+        self._half_life = half_life
 
     def now(self, last: float) -> float:
         """Return the time, not before ``last``, which another process may have gone by."""
-        return max(self._start + _passed(), last)
+        return max(tick(self._start + _passed(), self._half_life), last)
 
 
 def _passed() -> float:
@@ -67,9 +77,9 @@ def reweigh(weight: float, clock: float, half_life: float, other: float) -> floa
 
 
 def learned_part(score: float, count: float) -> float:
-    """Return what ``count`` selections add to a score: as many times the score again.
+    """Return what ``count`` selections add to a score: as many times the score again, to nine digits.
 
     The sum stays finite, and what is added grows with the count.
     """
-    part = min(count * max(score, LEAST_SCORE), sys.float_info.max)
+    part = min(float(f"{count * max(score, LEAST_SCORE):.9g}"), sys.float_info.max)
     return min(part, sys.float_info.max - score)

@@ -376,10 +376,11 @@ def test_selections_count_as_often_as_the_definition_says(index: Index, now: lis
         chosen.append(now[0])
     now[0] += 2
     assert index.fade()
-    expected = sum(2 ** (-(now[0] - t) / 10) for t in chosen)
+    ticks = [t / 10 * 1024 // 1 for t in (*chosen, now[0])]
+    expected = sum(2 ** (-(ticks[-1] - t) / 1024) for t in ticks[:-1])
     explained = index._source.explain(b"Saigon")
     assert explained.selections == pytest.approx(expected, rel=1e-9)
-    assert explained.learned == pytest.approx(9 * expected, rel=1e-9)
+    assert explained.learned == pytest.approx(9 * expected, rel=1e-8)
     assert scores(index)["Saigon"] == explained.base + explained.learned
     for _ in range(12):  # nobody chooses any more
         now[0] += 10
