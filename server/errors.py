@@ -5,6 +5,7 @@ A body is under 1 kB and holds nothing of the input: sentences of ours, places, 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -17,7 +18,7 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from mariana.errors import InvalidInputError, MarianaError, NotFoundError, OutOfRangeError
+from mariana.errors import InvalidInputError, MarianaError, NotFoundError, OutOfRangeError, StoreError
 
 MEDIA_TYPE = "application/problem+json"
 BODY_MAX = 1000
@@ -148,6 +149,13 @@ def _problem(error: Exception) -> Problem:
                 f"{where}: {error}" if where else str(error),
                 errors=[Fault(where, str(error))] if where else [],
             )
+        case StoreError():
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+            problem = (
+                Problem(507, "the store cannot be written: the disk is full or read-only")
+                if full
+                else Problem(500, "an error of the server; its log has the particulars")
+            )
         case NotFoundError():
             problem = Problem(
                 404, "no such model, version or index; GET /v1/models and /v1/indexes list them"
@@ -161,6 +169,11 @@ def _problem(error: Exception) -> Problem:
         case _:
             problem = Problem(500, "an error of the server; its log has the particulars")
     return problem
+
+
+def status_of(error: Exception) -> int:
+    """Return the status that an error is answered with."""
+    return _problem(error).status
 
 
 async def _handle(_request: Request, error: Exception) -> Response:

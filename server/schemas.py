@@ -40,6 +40,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the entry ``responses`` of a route for the errors that it can answer."""
     descriptions = {
         400: "malformed, or of the wrong shape or type",
+        401: "an admin token is needed",
+        403: "writing is off: no admin token is set",
         404: "no such model, version or index",
         413: "too large",
         415: "not a type of body that is taken",
@@ -47,6 +49,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
     schema = {"$ref": REF.format(model=ProblemDetails.__name__)}
     told: dict[int | str, str] = {status: descriptions[status] for status in statuses}
+    told[429] = "more requests than this client may send; Retry-After says when"
+    told[503] = "the server is busy; Retry-After says when"
     told["default"] = "any other error"
     return {s: {"description": text, "content": {MEDIA_TYPE: {"schema": schema}}} for s, text in told.items()}
 
@@ -123,6 +127,7 @@ class ModelInfo(BaseModel):
     """A model; of the version that serves when none is named. Null where none could be loaded."""
 
     name: str
+    ready: bool = Field(description="a version serves")
     version: int | None = Field(description="that serves when none is named")
     versions: list[int] = Field(description="that serve")
     task: Literal["classification", "regression"] | None = None
@@ -210,6 +215,41 @@ class TensorMetadata(BaseModel):
     name: str
     datatype: str
     shape: list[int]
+
+
+class Duration(BaseModel):
+    """How often something was done, and how long all of it took."""
+
+    count: int
+    ns: int
+
+
+class InferenceDurations(BaseModel):
+    """Requests, and the time of each stage."""
+
+    success: Duration
+    fail: Duration
+    queue: Duration
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Duration
+
+
+class InferenceStatistics(BaseModel):
+    """Open Inference Protocol, statistics extension: what a version has done since the server started."""
+
+    name: str
+    version: str
+    last_inference: int = Field(description="milliseconds since the epoch; 0: none yet")
+    inference_count: int = Field(description="rows")
+    execution_count: int = Field(description="requests")
+    inference_stats: InferenceDurations
+
+
+class ModelStatistics(BaseModel):
+    """Open Inference Protocol, statistics extension."""
+
+    model_stats: list[InferenceStatistics]
 
 
 class ModelMetadataAnswer(BaseModel):
