@@ -6,7 +6,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../cpu.h"
 #include "../kernels.h"
 #include "../mrn.h"
 #include "check.h"
@@ -54,17 +53,23 @@ static double activate(uint32_t activation, double x) {
 
 static void twin(const mrn_network *network, const float *x, double *out) {
     static double a[WIDEST], b[WIDEST];
+    const uint32_t *forms = network->forms;
     size_t encoded = 0;
     for (size_t c = 0; c < network->columns; c++) {
         const double value = isnan(x[c]) && network->fill ? network->fill[c] : x[c];
         const uint32_t n = network->categories ? network->categories[c] : 0;
-        if (n == 0)
-            a[encoded++] = value;
+        for (uint32_t i = 0; n == 0 && i < (network->copies ? network->copies[c] : 1); i++, encoded++)
+            a[encoded] = forms && forms[encoded] == MRN_FORM_MISSING ? isnan(x[c]) : value;
         for (uint32_t i = 0; i < n; i++)
             a[encoded++] = value == i;
     }
-    for (size_t e = 0; e < encoded; e++)
+    for (size_t e = 0; e < encoded; e++) {
         a[e] = (a[e] - (network->shift ? network->shift[e] : 0)) * (network->scale ? network->scale[e] : 1);
+        if (forms && forms[e] == MRN_FORM_SOFT)
+            a[e] = a[e] / sqrt(1 + a[e] * a[e]);
+        if (forms && forms[e] == MRN_FORM_RAMP && !isnan(a[e]))
+            a[e] = fmin(fmax(a[e], 0), 1);
+    }
     double *in = a, *to = b;
     for (size_t i = 0; i < network->layer_count; i++) {
         const mrn_layer *layer = &network->layers[i];
@@ -72,7 +77,7 @@ static void twin(const mrn_network *network, const float *x, double *out) {
         for (size_t u = 0; u < layer->units; u++) {
             double sum = layer->bias ? layer->bias[u] : 0;
             for (size_t k = 0; k < layer->inputs; k++)
-                sum += in[k] * layer->weight[k * layer->units + u];
+                sum += in[k] * ((const float *)layer->weight)[k * layer->units + u];
             to[u] = activate(layer->activation, sum);
             most = to[u] > most ? to[u] : most;
         }
@@ -126,6 +131,22 @@ static void make(random_network *r, size_t first_width) {
         width += categories[0] - 1;
         n->categories = categories;
     }
+    if (pick(0, 2) == 0) {
+        uint32_t *copies = calloc(n->columns, sizeof *copies);
+        const size_t last = n->columns - 1;
+        for (size_t c = 0; c < n->columns; c++)
+            copies[c] = 1;
+        copies[last] = (uint32_t)pick(1, 6);
+        if (!n->categories || !n->categories[last])
+            width += copies[last] - 1;
+        n->copies = copies;
+    }
+    if (pick(0, 2) == 0) {
+        uint32_t *forms = calloc(width, sizeof *forms);
+        for (size_t e = 0; e < width; e++)
+            forms[e] = (uint32_t)pick(0, MRN_FORM_COUNT - 1);
+        n->forms = forms;
+    }
     n->fill = pick(0, 1) ? floats(n->columns, 1) : NULL;
     n->shift = pick(0, 1) ? floats(width, 1) : NULL;
     n->scale = pick(0, 1) ? floats(width, 2) : NULL;
@@ -150,8 +171,9 @@ static void destroy(random_network *r) {
         free((void *)r->layers[i].weight);
         free((void *)r->layers[i].bias);
     }
-    const void *tables[] = {r->network.categories, r->network.fill,         r->network.shift,
-                            r->network.scale,      r->network.target_shift, r->network.target_scale};
+    const void *tables[] = {r->network.copies,       r->network.forms,       r->network.categories,
+                            r->network.fill,         r->network.shift,       r->network.scale,
+                            r->network.target_shift, r->network.target_scale};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         free((void *)tables[i]);
 }
@@ -223,7 +245,7 @@ static const float weight_of_one = 1;
 static mrn_model *open_single(single *s, uint32_t activation, size_t isa) {
     mrn_model *model;
     mrn_plan plan;
-    s->layer = (mrn_layer){&weight_of_one, NULL, 1, 1, activation};
+    s->layer = (mrn_layer){&weight_of_one, NULL, 1, 1, activation, NULL};
     s->network = (mrn_network){.layers = &s->layer, .layer_count = 1, .columns = 1};
     CHECK(mrn_model_plan(&s->network, isa, &plan) == MRN_OK, "plan");
     CHECK(plan.model_bytes <= sizeof s->block && plan.scratch_bytes <= sizeof s->scratch, "room");
@@ -282,7 +304,8 @@ static void test_softmax_bounds(void) {
         memset(weight, 0, sizeof weight);
         for (size_t u = 0; u < units; u++)
             weight[u * units + u] = 1;
-        const mrn_layer layer = {weight, NULL, (uint32_t)units, (uint32_t)units, MRN_ACTIVATION_softmax};
+        const mrn_layer layer = {weight, NULL, (uint32_t)units, (uint32_t)units, MRN_ACTIVATION_softmax,
+                                 NULL};
         const mrn_network network = {.layers = &layer, .layer_count = 1, .columns = units};
         for (size_t isa = 0; isa < mrn_isa_count(); isa++)
             for (size_t round = 0; mrn_isa_usable(isa) && round < 20; round++) {
@@ -328,8 +351,8 @@ static void test_special_rows(void) {
                 nothing[2] = {0, 0};
     static unsigned char block[4096] __attribute__((aligned(64))),
         scratch[1 << 16] __attribute__((aligned(64)));
-    const mrn_layer layers[] = {{identity, nothing, 2, 2, MRN_ACTIVATION_linear},
-                                {identity, NULL, 2, 2, MRN_ACTIVATION_softmax}};
+    const mrn_layer layers[] = {{identity, nothing, 2, 2, MRN_ACTIVATION_linear, NULL},
+                                {identity, NULL, 2, 2, MRN_ACTIVATION_softmax, NULL}};
     const mrn_network network = {.layers = layers, .layer_count = 2, .columns = 2};
     for (size_t isa = 0; isa < mrn_isa_count(); isa++) {
         mrn_model *model;
@@ -376,7 +399,7 @@ static void test_equal_bits(void) {
 static void test_refusals(void) {
     const float weights[4] = {1, 2, 3, 4}, bad[4] = {1, NAN, 3, 4};
     static unsigned char block[4096] __attribute__((aligned(64)));
-    mrn_layer layer = {weights, NULL, 2, 2, 0};
+    mrn_layer layer = {weights, NULL, 2, 2, 0, NULL};
     mrn_network network = {.layers = &layer, .layer_count = 1, .columns = 2};
     mrn_model *model;
     mrn_plan plan;
