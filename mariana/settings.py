@@ -41,15 +41,21 @@ class Settings(BaseSettings):
     max_binary_body: int = Field(default=16 << 20, ge=1, description="largest binary body, bytes")
     max_values: int = Field(default=1_000_000, ge=1, description="largest rows x columns of one prediction")
     max_inflight: int = Field(
-        default=256, ge=1, description="requests that may be under way in a worker; more are answered with 503"
+        default=256,
+        ge=1,
+        description="requests that may be under way in a worker; more are answered with 503",
     )
     max_connections: int = Field(default=1024, ge=1, description="open connections of a worker")
     rate_limit: float = Field(
         default=0, ge=0, description="requests a second that one client may send, 429 above it; 0: any number"
     )
     rate_burst: int = Field(default=100, ge=1, description="requests that a client may send at once")
-    head_timeout: float = Field(default=5, gt=0, le=3600, description="seconds for a request's head to arrive")
-    body_timeout: float = Field(default=10, gt=0, le=3600, description="seconds for a request's body to arrive")
+    head_timeout: float = Field(
+        default=5, gt=0, le=3600, description="seconds for a request's head to arrive"
+    )
+    body_timeout: float = Field(
+        default=10, gt=0, le=3600, description="seconds for a request's body to arrive"
+    )
     idle_timeout: float = Field(
         default=5, gt=0, le=3600, description="seconds that a connection may stay open between two requests"
     )
@@ -60,13 +66,16 @@ class Settings(BaseSettings):
         description="seconds between being told to stop and stopping, in which connections are told to close",
     )
     reload_store: bool = Field(default=True, description="notice new versions and indexes while serving")
-    reload_interval: float = Field(default=1, ge=0.05, le=3600, description="seconds between two looks at the store")
+    reload_interval: float = Field(
+        default=1, ge=0.05, le=3600, description="seconds between two looks at the store"
+    )
     keep_versions: int = Field(default=4, ge=1, description="newest versions of a model that stay loaded")
     admin_token: SecretStr | None = Field(
         default=None, description="lets its bearer load, unload and write; unset: nobody may"
     )
     admin_tokens_file: Path | None = Field(
-        default=None, description="file of SHA-256 hashes of further admin tokens, one a line; read again on change"
+        default=None,
+        description="file of SHA-256 hashes of further admin tokens, one a line; read again on change",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="origins that browsers may call from, comma-separated; none by default"
@@ -114,7 +123,9 @@ def _file_settings() -> dict[str, Any]:
         with path.open("rb") as file:
             values = tomllib.load(file)
     except OSError as error:
-        raise InvalidInputError(f"settings file {path}: {error.strerror}; {CONFIG_VARIABLE} names it") from None
+        raise InvalidInputError(
+            f"settings file {path}: {error.strerror}; {CONFIG_VARIABLE} names it"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"settings file {path} is not TOML: {error}") from None
     for name in values:

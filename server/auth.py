@@ -23,7 +23,7 @@ _log = logging.getLogger("mariana.server")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FILE_MAX = 1 << 20
 
-SECURITY = [{"admin": []}]
+SECURITY: list[dict[str, list[str]]] = [{"admin": []}]
 """What OpenAPI says of an operation that needs a token."""
 
 

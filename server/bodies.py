@@ -208,6 +208,7 @@ class RowReader:
         return x
 
     def parse_octets(self, body: bytes) -> NDArray[np.float32]:
+        """Return the rows of a body of float32 numbers, little-endian."""
         row_bytes = 4 * self._columns
         if not body or len(body) % row_bytes:
             raise Problem(

@@ -49,8 +49,10 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         *,
         errors: Iterable[Fault] = (),
         headers: Mapping[str, str] | None = None,
+        members: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail)
+        self.members = dict(members or {})
         self.status = status
         self.detail = detail
         self.errors = tuple(errors)
@@ -64,6 +66,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
             "status": self.status,
             "detail": self.detail,
             "error": self.detail,  # what clients of the Open Inference Protocol and of TensorFlow Serving read
+            **self.members,
         }
         told: list[dict[str, str]] = []
         body = _encode({**document, "errors": told})

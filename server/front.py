@@ -61,6 +61,10 @@ class Reply(NamedTuple):
     status: int = 200
 
 
+DECLINED = "mariana.declined"
+"""A key of a request's scope: its quick way has let it in, counted it, and declined it."""
+
+
 class Head(NamedTuple):
     """What the quick ways want to know of a request's headers."""
 
@@ -92,69 +96,61 @@ class Hot(NamedTuple):
     """of the head, the query and the body"""
 
 
-_KIND, _LENGTH, _HEADER_LENGTH, _ACCEPT, _ETAG, _IDENTITY, _TRACE, _TIMING, _DECLINE = range(1, 10)
-_INTEREST = {
-    b"content-type": _KIND,
-    b"content-length": _LENGTH,
-    b"inference-header-content-length": _HEADER_LENGTH,
-    b"accept-encoding": _ACCEPT,
-    b"if-none-match": _ETAG,
-    b"x-request-id": _IDENTITY,
-    b"traceparent": _TRACE,
-    b"x-server-timing": _TIMING,
-    b"content-encoding": _DECLINE,
-    b"transfer-encoding": _DECLINE,
-    b"expect": _DECLINE,
-    b"upgrade": _DECLINE,
-    b"origin": _DECLINE,  # the full way knows CORS
+_DECLINED = frozenset({b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"origin"})
+"""Not for the quick ways; origin, because the full way knows CORS."""
+
+_INTEREST = _DECLINED | {
+    b"content-type",
+    b"content-length",
+    b"inference-header-content-length",
+    b"accept-encoding",
+    b"if-none-match",
+    b"x-request-id",
+    b"traceparent",
+    b"x-server-timing",
 }
-_KINDS = {JSON.encode(): JSON, OCTETS.encode(): OCTETS, b"application/json; charset=utf-8": JSON}
+_KINDS = {b"": "", JSON.encode(): JSON, OCTETS.encode(): OCTETS, b"application/json; charset=utf-8": JSON}
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-_HEADERS_MAX = 64
 
 
 def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head | None:
     """Return what the quick ways want to know of headers (names in lower case); None: it is nothing for them."""
-    kind = ""
-    length = 0
-    header_length = None
-    accept = etag = identity = trace = b""
-    timing = False
+    found: dict[bytes, bytes] = {}
     for name, value in headers:
-        interest = _INTEREST.get(name)
-        if interest is None:
-            continue
-        if interest == _KIND:
-            kind = _KINDS.get(value, "?") if not kind else "?"
-            if kind == "?":
+        if name in _INTEREST:
+            if name in _DECLINED or name in found:
                 return None
-        elif interest == _LENGTH:
-            if not value.isdigit() or len(value) > 12:
-                return None
-            length = int(value)
-        elif interest == _ACCEPT:
-            accept = value
-        elif interest == _HEADER_LENGTH:
-            if header_length is not None or not value.isdigit() or len(value) > 12:
-                return None
-            header_length = int(value)
-        elif interest == _ETAG:
-            etag = value
-        elif interest == _IDENTITY:
-            identity = value
-        elif interest == _TRACE:
-            trace = value
-        elif interest == _TIMING:
-            timing = True
-        else:
-            return None
-    return Head(kind, length, header_length, accept, etag, identity, trace, timing)
+            found[name] = value
+    get = found.get
+    kind = _KINDS.get(get(b"content-type", b""))
+    length = _number(get(b"content-length", b"0"))
+    header_length = get(b"inference-header-content-length")
+    binary = None if header_length is None else _number(header_length)
+    if kind is None or length < 0 or (binary is not None and binary < 0):
+        return None
+    return Head(
+        kind,
+        length,
+        binary,
+        get(b"accept-encoding", b""),
+        get(b"if-none-match", b""),
+        get(b"x-request-id", b""),
+        get(b"traceparent", b""),
+        b"x-server-timing" in found,
+    )
+
+
+def _number(text: bytes) -> int:
+    """Return a number of bytes; -1 when it is none."""
+    return int(text) if text.isdigit() and len(text) <= 12 else -1
 
 
 COMPRESS_FROM = 1024
 """Bytes of an answer from which it is compressed for whoever takes that; below it costs more than it saves."""
 
 _ENCODINGS = {b"gzip": 31, b"deflate": 15}
+_REFUSED = re.compile(rb";\s*[qQ]=0(?:\.0*)?\s*(?:,|$)")
+"""A weight of 0; whoever takes the trouble to refuse something gets it plain."""
 
 
 def compressed(body: bytes, accept: bytes) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
@@ -166,7 +162,7 @@ def compressed(body: bytes, accept: bytes) -> tuple[bytes, tuple[tuple[bytes, by
     if not accept:
         return body, ()
     wanted = accept if accept in _ENCODINGS else b""
-    if not wanted and len(body) >= COMPRESS_FROM and b"q=0" not in accept:
+    if not wanted and len(body) >= COMPRESS_FROM and not _REFUSED.search(accept):
         listed = {part.partition(b";")[0].strip() for part in accept.lower().split(b",")}
         wanted = next((name for name in _ENCODINGS if name in listed), b"")
     if not wanted:
@@ -221,7 +217,9 @@ class Front:
         binary = head.kind == OCTETS or head.header_length is not None
         return self._max_binary if binary else self._max_json
 
-    def quick(self, hot: Hot, head: Head, query: bytes, body: bytes, client: str) -> tuple[Reply, bytes] | None:
+    def quick(
+        self, hot: Hot, head: Head, query: bytes, body: bytes, client: str
+    ) -> tuple[Reply, bytes] | None:
         """Return the answer to a frequent request, and the headers of its own; None when it is declined.
 
         Args:
@@ -251,8 +249,9 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = scope["path"]
-        hot = self.table.get(path.removeprefix(scope.get("root_path", "")))
+        hot = None
+        if DECLINED not in scope:
+            hot = self.table.get(scope["path"].removeprefix(scope.get("root_path", "")))
         if hot is not None and hot.method == scope["method"]:
             head = read_head(scope["headers"])
             if head is not None and head.length <= self.longest(head):
@@ -262,63 +261,21 @@ class Front:
                     if found is not None:
                         await _send(send, *found, closing=not self.state.ready)
                         return
+                    scope[DECLINED] = True
                 receive = _replayed(body, rest, receive)
         await self.watched(scope, receive, send)
 
     async def watched(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request through FastAPI: let in, counted, timed, logged."""
-        start = perf_counter()
-        given = dict(scope["headers"])
-        identity = self.identity(given.get(b"x-request-id", b""))
-        scope.setdefault("state", {})["request_id"] = identity.decode()
-        client = _client(scope)
-        metrics = self.metrics
-        status = 500
-        inside = False
-        bodied = given.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in given
-
-        async def guarded_receive() -> Message:
-            nonlocal inside
-            message = await receive()
-            if not inside and message["type"] == "http.request" and not message.get("more_body", False):
-                refusal = self.gate.refusal(client)
-                if refusal is not None:
-                    raise refusal
-                inside = True
-                metrics.inflight += 1
-            return message
-
-        async def finished_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = [*message.get("headers", ()), NOSNIFF, (b"x-request-id", identity)]
-                if b"x-server-timing" in given:
-                    milliseconds = (perf_counter() - start) * 1e3
-                    headers.append((b"server-timing", b"total;dur=%.3f" % milliseconds))
-                if not self.state.ready:
-                    headers.append((b"connection", b"close"))
-                message["headers"] = headers
-            await send(message)
-
+        visit = _Visit(self, scope, receive, send)
         try:
-            if not bodied:
-                refusal = self.gate.refusal(client)
-                if refusal is not None:
-                    await _send(finished_send, refused(refusal), b"")
-                    return
-                inside = True
-                metrics.inflight += 1
-            await self._app(scope, guarded_receive, finished_send)
+            refusal = None if visit.bodied else visit.enter()
+            if refusal is None:
+                await self._app(scope, visit.receive, visit.send)
+            else:
+                await _send(visit.send, refused(refusal), b"")
         finally:
-            if inside:
-                metrics.inflight -= 1
-            endpoint = _endpoint(scope)
-            seconds = perf_counter() - start
-            metrics.answered(endpoint, status, seconds)
-            if self.log.on:
-                trace = given.get(b"traceparent", b"")
-                self.log.write(scope["method"], endpoint, status, seconds, client, identity, trace)
+            visit.leave()
 
     async def sweep(self) -> None:
         """Keep the time, and end connections that dawdle, until cancelled."""
@@ -330,6 +287,68 @@ class Front:
                 connection.expire()
             self.log.flush()
             await asyncio.sleep(0.25)
+
+
+class _Visit:
+    """One request on the full way."""
+
+    def __init__(self, front: Front, scope: Scope, receive: Receive, send: Send) -> None:
+        self._front = front
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._start = perf_counter()
+        self._given = dict(scope["headers"])
+        self._identity = front.identity(self._given.get(b"x-request-id", b""))
+        self._client = _client(scope)
+        self._status = 500
+        self._inside = False
+        self.bodied = self._given.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self._given
+        """Whether a body comes: then the request is let in when it is there."""
+        scope.setdefault("state", {})["request_id"] = self._identity.decode()
+
+    def enter(self) -> Problem | None:
+        """Let the request in, or return why not."""
+        refusal = None if DECLINED in self._scope else self._front.gate.refusal(self._client)
+        if refusal is None:
+            self._inside = True
+            self._front.metrics.inflight += 1
+        return refusal
+
+    async def receive(self) -> Message:
+        """Return a part of the body; with the last one the request is let in."""
+        message = await self._receive()
+        if not self._inside and message["type"] == "http.request" and not message.get("more_body", False):
+            refusal = self.enter()
+            if refusal is not None:
+                raise refusal
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer."""
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            headers = [*message.get("headers", ()), NOSNIFF, (b"x-request-id", self._identity)]
+            if b"x-server-timing" in self._given:
+                milliseconds = (perf_counter() - self._start) * 1e3
+                headers.append((b"server-timing", b"total;dur=%.3f" % milliseconds))
+            if not self._front.state.ready:
+                headers.append((b"connection", b"close"))
+            message["headers"] = headers
+        await self._send(message)
+
+    def leave(self) -> None:
+        """Count and log the request."""
+        front = self._front
+        if self._inside:
+            front.metrics.inflight -= 1
+        endpoint = _endpoint(self._scope)
+        seconds = perf_counter() - self._start
+        front.metrics.answered(endpoint, self._status, seconds)
+        if front.log.on:
+            trace = self._given.get(b"traceparent", b"")
+            method = self._scope["method"]
+            front.log.write(method, endpoint, self._status, seconds, self._client, self._identity, trace)
 
 
 def refused(problem: Problem) -> Reply:
@@ -387,7 +406,9 @@ def _replayed(body: bytes, rest: Message | None, receive: Receive) -> Receive:
 
 
 async def _send(send: Send, reply: Reply, own: bytes, *, closing: bool = False) -> None:
-    headers = [*reply.headers.pairs, *reply.extra, (b"content-length", b"%d" % len(reply.body))]
+    headers = [*reply.headers.pairs, *reply.extra]
+    if reply.status != 304:
+        headers.append((b"content-length", b"%d" % len(reply.body)))
     for line in own.split(b"\r\n")[:-1]:
         name, _, value = line.partition(b": ")
         headers.append((name, value))

@@ -80,7 +80,7 @@ class Lifecycle:
             await asyncio.sleep(self._settings.reload_interval)
             try:
                 await self.refresh()
-            except Exception:
+            except (MarianaError, OSError):
                 _log.exception("cannot look at the store")
 
     async def refresh(self) -> None:
@@ -122,7 +122,9 @@ class Lifecycle:
             self._state.changed()
             served = self._state.models[name]
             if not served.versions:
-                raise MarianaError(served.failures[max(served.failures)] if served.failures else "it has no version")
+                raise MarianaError(
+                    served.failures[max(served.failures)] if served.failures else "it has no version"
+                )
 
     async def unload(self, name: str) -> None:
         """Take a model out of service; requests that run finish. It stays out until it is loaded again.
@@ -174,6 +176,7 @@ class Lifecycle:
             return
         self._state.indexes[name] = after
         self._state.metrics.reloads["ok" if after.index is not None else "failed"] += 1
+
     def _put(self, loaded: _Loaded) -> None:
         self._state.models[loaded.served.name] = loaded.served
         self._files[loaded.served.name] = loaded.files
@@ -183,7 +186,9 @@ class Lifecycle:
         policy, _ = self._try(partial(read_policy, self._folder(name)), f"read the policy of {name}")
         if policy is None:
             policy = Policy() if before is None else before.policy
-        numbers = self._try(partial(self._store.model_versions, name), f"list the versions of {name}")[0] or []
+        numbers = (
+            self._try(partial(self._store.model_versions, name), f"list the versions of {name}")[0] or []
+        )
         wanted = policy.wanted()
         versions: dict[int, Version] = {}
         failures: dict[int, str] = {}

@@ -153,6 +153,22 @@ class Metrics:
             families.add(
                 "mariana_reloads_total", "counter", "Loads after the start.", {"result": result}, count
             )
+        self._dump_models(families)
+        for row in self.serving.get("models", ()):
+            families.add(
+                "mariana_model_loaded",
+                "gauge",
+                "1 a worker that serves this version, 0 where it failed.",
+                *row,
+            )
+        for row in self.serving.get("model_bytes", ()):
+            families.add("mariana_model_bytes", "gauge", "Bytes of packed weights.", *row)
+        for row in self.serving.get("indexes", ()):
+            families.add("mariana_index_entries", "gauge", "Entries of an index, a worker.", *row)
+        _process(families)
+        return families.rows()
+
+    def _dump_models(self, families: _Families) -> None:
         for (name, version), stats in self.models.items():
             labels = {"model": name, "version": str(version)}
             for stage in ("parse", "infer", "write"):
@@ -167,24 +183,14 @@ class Metrics:
                 families.add(
                     "mariana_model_errors_total",
                     "counter",
-                    "Requests that were refused, by kind.",
-                    {**labels, "kind": kind},
+                    "Requests that were refused, by the status of the answer.",
+                    {**labels, "status": kind},
                     count,
                 )
         for name, index in self.indexes.items():
             families.histogram(
                 "mariana_complete_seconds", "Time of a completion.", {"index": name}, index.complete
             )
-        for row in self.serving.get("models", ()):
-            families.add(
-                "mariana_model_loaded", "gauge", "1 a worker that serves this version, 0 where it failed.", *row
-            )
-        for row in self.serving.get("model_bytes", ()):
-            families.add("mariana_model_bytes", "gauge", "Bytes of packed weights.", *row)
-        for row in self.serving.get("indexes", ()):
-            families.add("mariana_index_entries", "gauge", "Entries of an index, a worker.", *row)
-        _process(families)
-        return families.rows()
 
 
 class _Families:
@@ -228,7 +234,11 @@ def _process(families: _Families) -> None:
             pages * os.sysconf("SC_PAGE_SIZE"),
         )
         families.add(
-            "process_open_fds", "gauge", "Open file descriptors.", {}, len(os.listdir("/proc/self/fd"))
+            "process_open_fds",
+            "gauge",
+            "Open file descriptors.",
+            {},
+            sum(1 for _ in Path("/proc/self/fd").iterdir()),
         )
     except OSError:
         pass

@@ -69,7 +69,9 @@ class AccessLog:
         else:
             traced = f" trace={found[1].decode()}" if found is not None else ""
             what = endpoint if endpoint.startswith(f"{method} ") else f"{method} {endpoint}"
-            line = f"{_now()} INFO {client} {what} {status} {seconds * 1e3:.3f}ms id={identity.decode()}{traced}"
+            line = (
+                f"{_now()} INFO {client} {what} {status} {seconds * 1e3:.3f}ms id={identity.decode()}{traced}"
+            )
         self._lines.append(line)
 
     def flush(self) -> None:

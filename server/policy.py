@@ -21,7 +21,9 @@ class Policy(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     version: VersionNumber | None = Field(
-        default=None, description="the highest version to serve when none is named; null: any", examples=[None]
+        default=None,
+        description="the highest version to serve when none is named; null: any",
+        examples=[None],
     )
     labels: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")], VersionNumber] = Field(
         default_factory=dict,
@@ -30,7 +32,11 @@ class Policy(BaseModel):
         examples=[{"stable": 1, "canary": 2}],
     )
     canary: float = Field(
-        default=0, ge=0, le=1, description="share of the requests without a version that canary gets", examples=[0.1]
+        default=0,
+        ge=0,
+        le=1,
+        description="share of the requests without a version that canary gets",
+        examples=[0.1],
     )
 
     @model_validator(mode="after")

@@ -47,18 +47,14 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         413: "too large",
         415: "not a type of body that is taken",
         422: "a value is out of its range",
+        503: "the server is busy, or about to stop; Retry-After says when",
     }
     schema = {"$ref": REF.format(model=ProblemDetails.__name__)}
     told: dict[int | str, str] = {status: descriptions[status] for status in statuses}
     told[429] = "more requests than this client may send; Retry-After says when"
-    told[503] = "the server is busy; Retry-After says when"
+    told[503] = descriptions[503]
     told["default"] = "any other error"
     return {s: {"description": text, "content": {MEDIA_TYPE: {"schema": schema}}} for s, text in told.items()}
-
-
-def error_schemas() -> dict[str, Any]:
-    """Return the OpenAPI schemas that :func:`problems` refers to."""
-    return component(ProblemDetails)
 
 
 def component(form: type[BaseModel]) -> dict[str, Any]:
@@ -159,7 +155,7 @@ class IndexInfo(BaseModel):
     state: Literal["AVAILABLE", "END"]
     entries: int | None = None
     nbytes: int | None = None
-    error: str | None = Field(default=None, description="why it does not serve")
+    error: str | None = Field(default=None, description="why it does not serve, or why its newer files do not")
 
 
 class IndexList(BaseModel):

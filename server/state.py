@@ -36,7 +36,7 @@ class ServedModel:
     name: str
     versions: Mapping[int, Version]
     failures: Mapping[int, str]
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
     unloaded: bool = False
 
     @property

@@ -26,7 +26,9 @@ HEADER_LENGTH = "inference-header-content-length"
 _float32 = np.dtype(np.float32)
 _FLOATS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 _INTEGERS = {
-    f"{prefix}INT{8 * size}": f"<{'u' if prefix else 'i'}{size}" for prefix in ("", "U") for size in (1, 2, 4, 8)
+    f"{prefix}INT{8 * size}": f"<{'u' if prefix else 'i'}{size}"
+    for prefix in ("", "U")
+    for size in (1, 2, 4, 8)
 }
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BF16", "BYTES"
@@ -169,7 +171,9 @@ def read_infer(body: bytes, header_length: int | None, version: Version) -> Infe
     if blob:
         raise Problem(400, "there are more bytes than the binary_data_size of all inputs")
     if INPUT in tensors and len(tensors) == 1:
-        x = reader.rows_of(_numbers(tensors[INPUT]), f"{tensors[INPUT].at}/shape", f"{tensors[INPUT].at}/data")
+        x = reader.rows_of(
+            _numbers(tensors[INPUT]), f"{tensors[INPUT].at}/shape", f"{tensors[INPUT].at}/data"
+        )
     else:
         x = _by_feature(tensors, model, reader)
     default = bool(request.parameters and request.parameters.binary_data_output)
@@ -258,7 +262,9 @@ def _from_bytes(raw: bytes, datatype: str, count: int, at: str) -> NDArray[Any] 
     code = {**_FLOATS, **_INTEGERS, "BOOL": "u1", "BF16": "<u2"}[datatype]
     dtype = np.dtype(code)
     if len(raw) != count * dtype.itemsize:
-        raise problem_at(at, f"expected {count * dtype.itemsize} bytes by shape and datatype, found {len(raw)}")
+        raise problem_at(
+            at, f"expected {count * dtype.itemsize} bytes by shape and datatype, found {len(raw)}"
+        )
     values = np.frombuffer(raw, dtype)
     if datatype == "BF16":  # the upper half of a float32
         return (values.astype(np.uint32) << 16).view(np.float32)
@@ -293,7 +299,7 @@ def _numbers(tensor: _Tensor) -> NDArray[np.float32]:
 
 def _by_feature(tensors: dict[str, _Tensor], model: Model, reader: RowReader) -> NDArray[np.float32]:
     """Return the rows of a request that has one tensor a feature, each of shape (rows,) or (rows, 1)."""
-    kinds = {feature.name: feature.kind for feature in model.info.features}
+    kinds = {field.name: field.kind for field in model.info.fields}
     columns: dict[str, list[Any]] = {}
     rows = None
     for name, tensor in tensors.items():
@@ -302,12 +308,16 @@ def _by_feature(tensors: dict[str, _Tensor], model: Model, reader: RowReader) ->
                 f"{tensor.at}/name", f"expected one input named {INPUT}, or inputs named as the features are"
             )
         if len(tensor.shape) > 2 or tensor.shape[1:] not in ((), (1,)) or rows not in (None, tensor.shape[0]):
-            raise problem_at(f"{tensor.at}/shape", "expected (rows,) or (rows, 1), with as many rows as the others")
+            raise problem_at(
+                f"{tensor.at}/shape", "expected (rows,) or (rows, 1), with as many rows as the others"
+            )
         rows = tensor.shape[0]
         values = tensor.values if isinstance(tensor.values, list) else tensor.values.tolist()
         if kinds[name] == "boolean" and tensor.datatype == "BOOL":
             values = [value if value != value else bool(value) for value in values]  # noqa: PLR0124 - NaN
-        columns[name] = [None if isinstance(value, float) and math.isnan(value) else value for value in values]
+        columns[name] = [
+            None if isinstance(value, float) and math.isnan(value) else value for value in values
+        ]
     if not rows:
         raise problem_at("/inputs", "expected one row or more")
     reader.check_size(rows * model.columns)
@@ -351,5 +361,6 @@ def _classes(model: Model, y: NDArray[np.float32], count: int) -> list[list[str]
     names = [f":{label}" for label in labels] or [""] * model.outputs
     order = np.argsort(-y, axis=1, kind="stable")[:, : min(count, model.outputs)]
     return [
-        [f"{row[i]:f}:{i}{names[i]}" for i in places] for row, places in zip(y.tolist(), order.tolist(), strict=True)
+        [f"{row[i]:f}:{i}{names[i]}" for i in places]
+        for row, places in zip(y.tolist(), order.tolist(), strict=True)
     ]

@@ -7,6 +7,8 @@ then the full way through pydantic decides, words the errors, and gives the same
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -15,18 +17,20 @@ from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from mariana._binding.rows import PredictionWriter, json_floats, json_rows, json_tensor
-from mariana.errors import KernelError
+from mariana.errors import KernelError, MarianaError
 from mariana.model import Model
 from mariana.settings import Settings
 
 from .bodies import RowReader
-from .errors import Problem
+from .errors import Problem, status_of
 from .metrics import ModelStats
 
 Float32 = NDArray[np.float32]
 
 INPUT, OUTPUT = "input", "output"
 """Names of the one input and the one output tensor of every model."""
+
+OVERFLOW = "the numbers are so large that the network overflows on them"
 
 _float32 = np.dtype("<f4")
 _isfinite = np.isfinite
@@ -97,9 +101,7 @@ class Version:
         self._max_values = settings.max_values
         self._optional = any(feature.fill is not None for feature in model.info.features)
         self._writer = PredictionWriter(model.outputs, [to_json(label) for label in labels])
-        self._head = (
-            to_json({"model": name, "version": number, "labels": labels})[:-1] + b',"predictions":'
-        )
+        self._head = to_json({"model": name, "version": number, "labels": labels})[:-1] + b',"predictions":'
         self._infer_head = to_json({"model_name": name, "model_version": str(number)})[:-1]
 
     def predict(self, x: Float32) -> Float32:
@@ -110,8 +112,15 @@ class Version:
         """
         y = self._predict(x)
         if not _isfinite(y).all():
-            raise Problem(422, "the numbers are so large that the network overflows on them")
+            raise Problem(422, OVERFLOW)
         return y
+
+    def must_answer(self, x: Float32, start: float) -> bytes:
+        """Return as :meth:`answer` does; Problem, 422, when an output is not finite."""
+        body = self.answer(x, start)
+        if body is None:
+            raise Problem(422, OVERFLOW)
+        return body
 
     def answer(self, x: Float32, start: float) -> bytes | None:
         """Return the body of a prediction's answer; None when an output is not finite.
@@ -129,6 +138,15 @@ class Version:
         body = self._head + text + b"}"
         self.stats.observe(len(x), start, parsed, inferred, perf_counter())
         return body
+
+    @contextmanager
+    def counting_errors(self) -> Iterator[None]:
+        """Count what is raised inside, by the status that it is answered with."""
+        try:
+            yield
+        except (Problem, MarianaError) as error:
+            self.stats.error(str(status_of(error)))
+            raise
 
     def quick_json(self, body: bytes) -> bytes | None:
         """Return the answer to a JSON body of a prediction, or None."""
@@ -177,7 +195,11 @@ class Version:
                 return None
             identity, rows, columns, size, each, default = head.groups()
             blob = body[header_length:]
-            if int(size) != len(blob) or int(columns) != self._columns or int(rows) * 4 * self._columns != len(blob):
+            if (
+                int(size) != len(blob)
+                or int(columns) != self._columns
+                or int(rows) * 4 * self._columns != len(blob)
+            ):
                 return None
             found = self._rows(blob)
             if found is None:

@@ -6,7 +6,7 @@ import time
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 
 from mariana import __version__
 from mariana.errors import NotFoundError
@@ -51,16 +51,14 @@ async def live() -> Live:
     return Live(live=True)
 
 
-@router.get(
-    "/health/ready",
-    operation_id="server_ready",
-    response_model=Ready,
-    responses={503: {"model": Ready, "description": "The server is about to stop"}},
-)
-async def ready(state: Served) -> Response:
+@router.get("/health/ready", operation_id="server_ready", responses=problems(503))
+async def ready(state: Served) -> Ready:
     """Tell whether the server takes requests: the store has been loaded, and it is not about to stop."""
-    answer = Ready(ready=state.ready)
-    return Response(answer.model_dump_json(), 200 if state.ready else 503, media_type="application/json")
+    if not state.ready:
+        raise Problem(
+            503, "the server is about to stop", headers={"Retry-After": "1"}, members={"ready": False}
+        )
+    return Ready(ready=True)
 
 
 @router.get("/models/stats", operation_id="all_statistics")
@@ -101,7 +99,9 @@ async def model_config(name: str, state: Served) -> dict[str, Any]:
     return state.model(name).get().config()
 
 
-@router.get("/models/{name}/versions/{version}/config", operation_id="version_config", responses=problems(404))
+@router.get(
+    "/models/{name}/versions/{version}/config", operation_id="version_config", responses=problems(404)
+)
 async def version_config(name: str, version: str, state: Served) -> dict[str, Any]:
     """Tell how a version of a model is run."""
     return state.model(name).get(version_number(version)).config()
@@ -116,7 +116,9 @@ async def model_statistics(name: str, state: Served) -> ModelStatistics:
     return _statistics(list(served.versions.values()))
 
 
-@router.get("/models/{name}/versions/{version}/stats", operation_id="version_statistics", responses=problems(404))
+@router.get(
+    "/models/{name}/versions/{version}/stats", operation_id="version_statistics", responses=problems(404)
+)
 async def version_statistics(name: str, version: str, state: Served) -> ModelStatistics:
     """Tell what a version of a model has done."""
     return _statistics([state.model(name).get(version_number(version))])

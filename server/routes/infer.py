@@ -8,10 +8,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 
-from mariana.errors import MarianaError
-
 from ..bodies import JSON, OCTETS, read_body
-from ..errors import Problem, status_of
+from ..errors import Problem
 from ..front import OCTETS_HEADERS, Head, Hot, Reply, compressed
 from ..schemas import REF, problems
 from ..state import Served, ServedModel, State
@@ -115,9 +113,11 @@ async def version_infer(
     return await _infer(state.model(name), version, request, header_length)
 
 
-async def _infer(served: ServedModel, number: str | None, request: Request, header_length: str | None) -> Response:
+async def _infer(
+    served: ServedModel, number: str | None, request: Request, header_length: str | None
+) -> Response:
     version = served.pick() if number is None else served.get(version_number(number))
-    try:
+    with version.counting_errors():
         length = _length(header_length)
         body = await read_body(request, version.reader.longest(JSON if length is None else OCTETS))
         start = perf_counter()
@@ -127,9 +127,6 @@ async def _infer(served: ServedModel, number: str | None, request: Request, head
         inferred = perf_counter()
         answer = write_infer(version, y, asked)
         version.stats.observe(len(y), start, parsed, inferred, perf_counter())
-    except (Problem, MarianaError) as error:
-        version.stats.error(str(status_of(error)))
-        raise
     return _response(answer, request.headers.get("accept-encoding", "").encode())
 
 

@@ -14,7 +14,9 @@ router = APIRouter(tags=["operation"])
     "/metrics",
     operation_id="metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus's text"}},
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus's text"}
+    },
 )
 async def metrics(state: Served) -> Response:
     """Tell what the server has counted, for Prometheus."""

@@ -12,10 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
-from mariana.errors import MarianaError
-
 from ..bodies import JSON, NPY, OCTETS, media_type, read_body
-from ..errors import Problem, status_of
 from ..front import Head, Hot, Reply, compressed
 from ..schemas import (
     REF,
@@ -44,12 +41,12 @@ class PredictRoute(BaseRoute):
 
     def publish(self) -> dict[str, Hot]:
         """Take over the models as they are now; return the quick ways of their paths."""
-        picks: dict[str, Pick] = {}
-        for served in self._state.models.values():
-            for path, pick, _ in _paths(served):
-                picks[path] = pick
+        models = self._state.models.values()
+        picks = {path: pick for served in models for path, pick, _ in _paths(served)}
         self._picks = picks
-        return {path: Hot("POST", "POST /v1/models/{name}/predict", _quick(pick)) for path, pick in picks.items()}
+        return {
+            path: Hot("POST", "POST /v1/models/{name}/predict", _quick(pick)) for path, pick in picks.items()
+        }
 
     def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the OpenAPI paths and schemas of the models as they are now."""
@@ -117,16 +114,11 @@ def _quick(pick: Pick) -> Callable[[Head, bytes, bytes], Reply | None]:
 async def _predict(version: Version, request: Request) -> Response:
     """Return the answer of the full way: every form of a body, and the words for what is wrong with one."""
     reader = version.reader
-    try:
+    with version.counting_errors():
         kind = media_type(request.headers.get("content-type", ""))
         body = await read_body(request, reader.longest(kind))
         start = perf_counter()
-        answer = version.answer(reader.parse(kind, body), start)
-        if answer is None:
-            raise Problem(422, "the numbers are so large that the network overflows on them")
-    except (Problem, MarianaError) as error:
-        version.stats.error(str(status_of(error)))
-        raise
+        answer = version.must_answer(reader.parse(kind, body), start)
     answer, extra = compressed(answer, request.headers.get("accept-encoding", "").encode())
     headers = {name.decode(): value.decode() for name, value in extra}
     return Response(answer, headers=headers, media_type=JSON)

@@ -27,7 +27,9 @@ class RepositoryModel(BaseModel):
     name: str
     version: str = ""
     state: Literal["READY", "UNAVAILABLE"]
-    reason: str = Field(description="why it is not ready, or why its newer file is not served; empty otherwise")
+    reason: str = Field(
+        description="why it is not ready, or why its newer file is not served; empty otherwise"
+    )
 
 
 class _IndexRequest(BaseModel):
@@ -43,7 +45,9 @@ class Unload(BaseModel):
     operation_id="repository_index",
     responses=problems(400, 413),
     openapi_extra={
-        "requestBody": {"content": {JSON: {"schema": _IndexRequest.model_json_schema(), "example": {"ready": True}}}}
+        "requestBody": {
+            "content": {JSON: {"schema": _IndexRequest.model_json_schema(), "example": {"ready": True}}}
+        }
     },
 )
 async def index(state: Served, request: Request) -> list[RepositoryModel]:
@@ -133,7 +137,9 @@ async def _parameters(request: Request) -> None:
     if not isinstance(document, dict):
         raise Problem(400, "expected an object, or no body")
     parameters = document.get("parameters", {})
-    if not isinstance(parameters, dict) or any(key.startswith("file:") or key == "config" for key in parameters):
+    if not isinstance(parameters, dict) or any(
+        key.startswith("file:") or key == "config" for key in parameters
+    ):
         raise Problem(400, "a model comes from the store: no configuration or file is taken with the request")
 
 

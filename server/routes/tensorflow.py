@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from time import perf_counter
 from typing import Annotated, Any
 
@@ -12,13 +11,12 @@ from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 
 from mariana._binding.rows import json_floats
-from mariana.errors import MarianaError
 
 from ..bodies import JSON, load_json, media_type, problem_at, read_body
-from ..errors import Problem, status_of
+from ..errors import Problem
 from ..front import compressed
 from ..schemas import REF, VersionStatus, problems
-from ..state import Served, ServedModel, State
+from ..state import Served, ServedModel
 from ..versions import INPUT, OUTPUT, Float32, Version
 from .health import version_number
 from .models import statuses
@@ -67,12 +65,12 @@ class ModelMetadata(BaseModel):
     metadata: dict[str, Any]
 
 
-_SCHEMAS = (RowRequest, ColumnRequest, RowAnswer, ColumnAnswer)
+SCHEMAS = (RowRequest, ColumnRequest, RowAnswer, ColumnAnswer)
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            JSON: {"schema": {"oneOf": [{"$ref": REF.format(model=form.__name__)} for form in _SCHEMAS[:2]]}}
+            JSON: {"schema": {"oneOf": [{"$ref": REF.format(model=form.__name__)} for form in SCHEMAS[:2]]}}
         },
     }
 }
@@ -137,13 +135,17 @@ async def metadata(name: str, state: Served) -> ModelMetadata:
     return _metadata(state.model(name).get())
 
 
-@router.get("/{name}/versions/{version}/metadata", operation_id="tensorflow_version_metadata", responses=problems(404))
+@router.get(
+    "/{name}/versions/{version}/metadata", operation_id="tensorflow_version_metadata", responses=problems(404)
+)
 async def version_metadata(name: str, version: str, state: Served) -> ModelMetadata:
     """Tell what a version takes and gives."""
     return _metadata(state.model(name).get(version_number(version)))
 
 
-@router.get("/{name}/labels/{label}/metadata", operation_id="tensorflow_label_metadata", responses=problems(404))
+@router.get(
+    "/{name}/labels/{label}/metadata", operation_id="tensorflow_label_metadata", responses=problems(404)
+)
 async def label_metadata(name: str, label: _Label, state: Served) -> ModelMetadata:
     """Tell what the version that has a label takes and gives."""
     return _metadata(state.model(name).labelled(label))
@@ -151,7 +153,7 @@ async def label_metadata(name: str, label: _Label, state: Served) -> ModelMetada
 
 async def _predict(version: Version, request: Request) -> Response:
     reader = version.reader
-    try:
+    with version.counting_errors():
         if media_type(request.headers.get("content-type", "")) != JSON:
             raise Problem(415, f"TensorFlow Serving's predict takes {JSON}")
         body = await read_body(request, reader.longest(JSON))
@@ -162,9 +164,6 @@ async def _predict(version: Version, request: Request) -> Response:
         inferred = perf_counter()
         answer = _write(y, member)
         version.stats.observe(len(y), start, parsed, inferred, perf_counter())
-    except (Problem, MarianaError) as error:
-        version.stats.error(str(status_of(error)))
-        raise
     answer, extra = compressed(answer, request.headers.get("accept-encoding", "").encode())
     return Response(answer, headers={n.decode(): v.decode() for n, v in extra}, media_type=JSON)
 
@@ -177,7 +176,9 @@ def _read(body: bytes, version: Version) -> tuple[Float32, str]:
     if document.get("signature_name", SIGNATURE) != SIGNATURE:
         raise problem_at("/signature_name", f"expected {SIGNATURE}")
     if "instances" in document:
-        return version.reader.parse_rows(_rows(document["instances"], "instances", version), "instances"), "predictions"
+        return version.reader.parse_rows(
+            _rows(document["instances"], "instances", version), "instances"
+        ), "predictions"
     inputs = document["inputs"]
     if isinstance(inputs, dict) and not (set(inputs) == {INPUT} and not _is_feature(version, INPUT)):
         columns = _columns(inputs)
@@ -190,9 +191,13 @@ def _read(body: bytes, version: Version) -> tuple[Float32, str]:
 def _rows(rows: Any, member: str, version: Version) -> list[Any]:
     if not isinstance(rows, list) or not rows:
         raise problem_at(f"/{member}", "expected an array of one row or more")
-    if not _is_feature(version, INPUT) and all(isinstance(row, dict) and list(row) == [INPUT] for row in rows):
+    if not _is_feature(version, INPUT) and all(
+        isinstance(row, dict) and list(row) == [INPUT] for row in rows
+    ):
         rows = [row[INPUT] for row in rows]
-    depth = len(version.model.info.input_shape) - 1  # a row may come in the shape that it had before it was flat
+    depth = (
+        len(version.model.info.input_shape) - 1
+    )  # a row may come in the shape that it had before it was flat
     return [_flat(row, depth) for row in rows] if depth else rows
 
 
@@ -205,7 +210,7 @@ def _flat(row: Any, depth: int) -> Any:
 
 
 def _is_feature(version: Version, name: str) -> bool:
-    return any(feature.name == name for feature in version.model.info.features)
+    return any(field.name == name for field in version.model.info.fields)
 
 
 def _columns(inputs: dict[str, Any]) -> dict[str, list[Any]]:
