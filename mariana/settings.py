@@ -37,6 +37,10 @@ class Settings(BaseSettings):
         default=None,
         description="highest instruction set to use: generic, avx2, avx512, avx512vnni, avx512bf16 (unset: the best)",
     )
+    precision: Literal["float32", "float32-split"] = Field(
+        default="float32",
+        description="how float32 models are computed: float32, or float32-split for large batches on AMX",
+    )
     max_body: int = Field(default=1 << 20, ge=1, description="largest JSON body, bytes")
     max_binary_body: int = Field(default=16 << 20, ge=1, description="largest binary body, bytes")
     max_values: int = Field(default=1_000_000, ge=1, description="largest rows x columns of one prediction")
@@ -47,17 +51,19 @@ class Settings(BaseSettings):
     )
     max_connections: int = Field(default=1024, ge=1, description="open connections of a worker")
     rate_limit: float = Field(
-        default=0, ge=0, description="requests a second that one client may send, 429 above it; 0: any number"
+        default=0.0,
+        ge=0,
+        description="requests a second that one client may send, 429 above it; 0: any number",
     )
     rate_burst: int = Field(default=100, ge=1, description="requests that a client may send at once")
     head_timeout: float = Field(
-        default=5, gt=0, le=3600, description="seconds for a request's head to arrive"
+        default=5.0, gt=0, le=3600, description="seconds for a request's head to arrive"
     )
     body_timeout: float = Field(
-        default=10, gt=0, le=3600, description="seconds for a request's body to arrive"
+        default=10.0, gt=0, le=3600, description="seconds for a request's body to arrive"
     )
     idle_timeout: float = Field(
-        default=5, gt=0, le=3600, description="seconds that a connection may stay open between two requests"
+        default=5.0, gt=0, le=3600, description="seconds that a connection may stay open between two requests"
     )
     drain_seconds: float = Field(
         default=0.5,
@@ -67,7 +73,7 @@ class Settings(BaseSettings):
     )
     reload_store: bool = Field(default=True, description="notice new versions and indexes while serving")
     reload_interval: float = Field(
-        default=1, ge=0.05, le=3600, description="seconds between two looks at the store"
+        default=1.0, ge=0.05, le=3600, description="seconds between two looks at the store"
     )
     keep_versions: int = Field(default=4, ge=1, description="newest versions of a model that stay loaded")
     admin_token: SecretStr | None = Field(

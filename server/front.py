@@ -15,6 +15,7 @@ import itertools
 import re
 import secrets
 import zlib
+from asyncio import sleep
 from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -286,7 +287,7 @@ class Front:
             for connection in [c for c in self.connections if c.deadline < self.now]:
                 connection.expire()
             self.log.flush()
-            await asyncio.sleep(0.25)
+            await sleep(0.25)
 
 
 class _Visit:

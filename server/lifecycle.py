@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from asyncio import sleep
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -77,7 +78,7 @@ class Lifecycle:
     async def watch(self) -> None:
         """Look at the store again and again, until cancelled."""
         while True:
-            await asyncio.sleep(self._settings.reload_interval)
+            await sleep(self._settings.reload_interval)
             try:
                 await self.refresh()
             except (MarianaError, OSError):
@@ -222,7 +223,9 @@ class Lifecycle:
         return _Loaded(ServedModel(name, versions, failures, policy), files, tried)
 
     def _load_version(self, name: str, number: int) -> Model:
-        return load_model(self._store.model_path(name, number), isa=self._settings.isa)
+        settings = self._settings
+        path = self._store.model_path(name, number)
+        return load_model(path, isa=settings.isa, precision=settings.precision)
 
     def _load_index(self, name: str) -> ServedIndex:
         index, failure = self._try(partial(open_index, self._store.index_path(name)), f"open index {name}")

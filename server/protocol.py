@@ -150,7 +150,7 @@ class Protocol(HttpToolsProtocol):
         self.url, self.headers, self.expect_100_continue = url, headers, expect
         self.scope["headers"] = headers
         if declined:
-            self.scope[DECLINED] = True  # type: ignore[typeddict-unknown-key]
+            self.scope[DECLINED] = True  # type: ignore[literal-required] # a key of our own
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

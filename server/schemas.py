@@ -138,6 +138,9 @@ class ModelInfo(BaseModel):
     parameters: int | None = Field(default=None, description="weights and biases")
     layers: list[int] | None = Field(default=None, description="units of each layer")
     isa: str | None = Field(default=None, description="instruction set in use")
+    precision: Literal["float32", "float32-split", "bfloat16", "int8"] | None = Field(
+        default=None, description="how the layers are computed"
+    )
     nbytes: int | None = Field(default=None, description="of packed weights in memory")
     model_version_status: list[VersionStatus]
 
@@ -155,7 +158,9 @@ class IndexInfo(BaseModel):
     state: Literal["AVAILABLE", "END"]
     entries: int | None = None
     nbytes: int | None = None
-    error: str | None = Field(default=None, description="why it does not serve, or why its newer files do not")
+    error: str | None = Field(
+        default=None, description="why it does not serve, or why its newer files do not"
+    )
 
 
 class IndexList(BaseModel):
@@ -259,6 +264,7 @@ class ModelMetadataAnswer(BaseModel):
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
+    parameters: dict[str, str] = Field(description="precision and isa: how and on what it is computed")
 
 
 def request_schema(name: str, version: int, model: Model) -> tuple[type[BaseModel], type[BaseModel] | None]:

@@ -254,7 +254,11 @@ class Version:
             "input": [{"name": INPUT, "data_type": "TYPE_FP32", "dims": [self._columns]}],
             "output": [{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [self._outputs]}],
             "instance_group": [{"name": self.name, "kind": "KIND_CPU", "count": 1}],
-            "parameters": {"isa": {"string_value": model.isa}, "execution": {"string_value": "inline"}},
+            "parameters": {
+                "isa": {"string_value": model.isa},
+                "precision": {"string_value": model.precision},
+                "execution": {"string_value": "inline"},
+            },
         }
 
 
