@@ -76,6 +76,13 @@ class Settings(BaseSettings):
         default=1.0, ge=0.05, le=3600, description="seconds between two looks at the store"
     )
     keep_versions: int = Field(default=4, ge=1, description="newest versions of a model that stay loaded")
+    learn: bool = Field(default=False, description="learn from what people choose (on, off)")
+    learn_half_life: float | None = Field(
+        default=None,
+        ge=0.01,
+        le=36_500,
+        description="days after which what was learnt counts half (unset: what each index has, 30 at first)",
+    )
     admin_token: SecretStr | None = Field(
         default=None, description="lets its bearer load, unload and write; unset: nobody may"
     )

@@ -16,9 +16,22 @@ from mariana.settings import Settings, load_settings
 
 from . import completions, errors, openapi
 from .auth import Admin
+from .follow import Follower
 from .front import Front
 from .lifecycle import Lifecycle
-from .routes import complete, health, infer, models, operate, pages, predict, repository, tensorflow
+from .routes import (
+    complete,
+    entries,
+    health,
+    infer,
+    models,
+    operate,
+    pages,
+    predict,
+    repository,
+    selections,
+    tensorflow,
+)
 from .state import State
 
 DESCRIPTION = "Neural networks and autocomplete indexes of one store. Errors are RFC 9457 problem details."
@@ -54,6 +67,9 @@ def create_app(settings: Settings | None = None) -> Application:
 
         state.on_change.append(publish)
         publish()
+        follower = Follower(state.open_indexes)
+        state.trouble = follower.told
+        follower.start()
         app.predictions, app.front = predictions, front
         tasks = [asyncio.create_task(front.sweep())]
         if settings.reload_store:
@@ -66,6 +82,7 @@ def create_app(settings: Settings | None = None) -> Application:
                 with suppress(asyncio.CancelledError):
                     await task
             front.log.flush()
+            follower.stop()
             app.router.routes.remove(predictions)
             app.front = None
             state.close()
@@ -81,6 +98,8 @@ def create_app(settings: Settings | None = None) -> Application:
     )
     for part in (
         complete.router,
+        entries.make_router(settings),
+        selections.make_router(settings),
         tensorflow.router,
         models.router,
         health.router,
@@ -95,8 +114,8 @@ def create_app(settings: Settings | None = None) -> Application:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Content-Type", "If-None-Match"],
+            allow_methods=["DELETE", "GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "If-None-Match"],
             expose_headers=["ETag", "X-Request-Id"],
         )
     return app

@@ -20,11 +20,18 @@ Fuzzy = Literal["auto", 0, 1, 2]
 CACHE_CONTROL = "public, max-age=60"
 """A browser may answer what was typed a minute ago from its own memory; after that it asks with the ETag."""
 
+LIVE_CACHE_CONTROL = "public, no-cache"
+"""Of an index that changes while it is served: it asks with the ETag each time."""
+
 FUZZY: dict[str, Fuzzy] = {"auto": "auto", "0": 0, "1": 1, "2": 2}
 
-_CACHED = (b"cache-control", CACHE_CONTROL.encode())
-_HEADERS = Headers((b"content-type", b"application/json"), NOSNIFF, _CACHED)
-_NOT_MODIFIED = Headers(NOSNIFF, _CACHED)
+_PLAIN, _LIVE = (
+    (
+        Headers((b"content-type", b"application/json"), NOSNIFF, (b"cache-control", control.encode())),
+        Headers(NOSNIFF, (b"cache-control", control.encode())),
+    )
+    for control in (CACHE_CONTROL, LIVE_CACHE_CONTROL)
+)
 _QUICK_FUZZY = {key.encode(): value for key, value in FUZZY.items()}
 ENDPOINT = "GET /v1/indexes/{name}/complete"
 
@@ -73,9 +80,11 @@ class _Quick:
         except InvalidInputError:
             return None
         extra = ((b"etag", etag.encode()),)
+        index = self._served.index
+        found, not_modified = _LIVE if index is not None and index.live else _PLAIN
         if head.etag and etag_matches(head.etag.decode("latin-1"), etag):
-            return Reply(b"", _NOT_MODIFIED, extra, 304)
-        return Reply(body, _HEADERS, extra)
+            return Reply(b"", not_modified, extra, 304)
+        return Reply(body, found, extra)
 
 
 def parse_query(query: bytes) -> tuple[str, int, Fuzzy] | None:

@@ -65,8 +65,8 @@ class Lifecycle:
             self._seen[f"models/{name}"] = self._look_at_model(name)
             self._put(self._load_model(name, None, {}))
         for name in self._index_names():
-            self._seen[f"indexes/{name}"] = self._look_at_index(name)
             state.indexes[name] = self._load_index(name)
+            self._seen[f"indexes/{name}"] = self._look_at_index(name)
         if not state.models and not state.indexes:
             hint = "" if self._settings.reload_store else ", then restart"
             _log.warning(
@@ -99,8 +99,8 @@ class Lifecycle:
                 if kind == "models":
                     self._state.models.pop(name, None)
                     self._files.pop(name, None)
-                else:
-                    self._state.indexes.pop(name, None)  # the last request that uses it unmaps its file
+                elif (index := self._state.indexes.pop(name, None)) is not None and index.index is not None:
+                    index.index.close()
             self._seen = seen
             if changed or gone:
                 self._state.changed()
@@ -169,12 +169,7 @@ class Lifecycle:
         reloads["ok"] += loaded.tried - failed
 
     async def _refresh_index(self, name: str) -> None:
-        before = self._state.indexes.get(name)
         after = await asyncio.to_thread(self._load_index, name)
-        if after.index is None and before is not None and before.index is not None:
-            self._state.indexes[name] = ServedIndex(name, before.index, after.failure, before.stats)
-            self._state.metrics.reloads["failed"] += 1
-            return
         self._state.indexes[name] = after
         self._state.metrics.reloads["ok" if after.index is not None else "failed"] += 1
 
@@ -228,7 +223,10 @@ class Lifecycle:
         return load_model(path, isa=settings.isa, precision=settings.precision)
 
     def _load_index(self, name: str) -> ServedIndex:
-        index, failure = self._try(partial(open_index, self._store.index_path(name)), f"open index {name}")
+        index, failure = self._try(
+            partial(open_index, self._store.index_path(name), half_life=self._settings.learn_half_life),
+            f"open index {name}",
+        )
         return ServedIndex(
             name, index, None if index is not None else failure, self._state.metrics.index(name)
         )
@@ -248,6 +246,9 @@ class Lifecycle:
         return _look(files)
 
     def _look_at_index(self, name: str) -> Seen:
+        served = self._state.indexes.get(name)
+        if served is not None and served.index is not None:
+            return ()  # one that is open looks after itself: see follow
         return _look(_children(self._store.new_index_path(name)))
 
     def _folder(self, name: str) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .policy import Policy
-from .routes import tensorflow
+from .routes import entries, selections, tensorflow
 from .routes.predict import PredictRoute
 from .schemas import ProblemDetails, component, examples
 from .state import State
@@ -20,6 +20,7 @@ def complete(document: dict[str, Any], predictions: PredictRoute, state: State) 
     document["paths"].update(paths)
     for form in (ProblemDetails, InferRequest, Policy, *tensorflow.SCHEMAS):
         schemas |= component(form)
+    schemas |= entries.SCHEMAS | selections.SCHEMAS
     document["components"]["schemas"].update(schemas)
     document["components"]["securitySchemes"] = {
         "admin": {"type": "http", "scheme": "bearer", "description": "an admin token"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -44,6 +44,14 @@ class Policy(BaseModel):
         if self.canary and "canary" not in self.labels:
             raise ValueError("a share for canary needs the label canary")
         return self
+
+    @classmethod
+    def examples(cls) -> dict[str, Any]:
+        """Return examples for the documentation."""
+        return {
+            "pin": {"summary": "version 1 and no other", "value": {"version": 1}},
+            "any": {"summary": "the highest that can be loaded", "value": {}},
+        }
 
     def wanted(self) -> set[int]:
         """Return the versions that must stay loaded, however old they are."""

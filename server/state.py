@@ -99,6 +99,8 @@ class State:
     metrics: Metrics = field(default_factory=Metrics)
     ready: bool = True
     """False while the server is about to stop."""
+    trouble: Mapping[str, str] = field(default_factory=dict)
+    """Why an index that serves is not up to date, by name."""
     on_change: list[Callable[[], None]] = field(default_factory=list)
     """Called on the event loop after something in here was replaced."""
 
@@ -120,6 +122,10 @@ class State:
         """Tell whoever wants to know."""
         for call in self.on_change:
             call()
+
+    def open_indexes(self) -> list[tuple[str, Index]]:
+        """Return the indexes that serve, by name."""
+        return [(name, served.index) for name, served in self.indexes.items() if served.index is not None]
 
     def close(self) -> None:
         """Let go of the files."""

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Response
 from mariana.autocomplete import LIMIT_MAX
 from mariana.errors import NotFoundError
 
-from ..completions import CACHE_CONTROL, FUZZY, answer, etag_matches
+from ..completions import CACHE_CONTROL, FUZZY, LIVE_CACHE_CONTROL, answer, etag_matches
 from ..schemas import CompleteAnswer, IndexInfo, IndexList, problems
 from ..state import Served, ServedIndex
 
@@ -19,13 +19,15 @@ router = APIRouter(prefix="/v1/indexes", tags=["indexes"])
 @router.get("", operation_id="list_indexes")
 async def list_indexes(state: Served) -> IndexList:
     """List the indexes of the store, with those that could not be opened and why."""
-    return IndexList(indexes=[_info(served) for served in state.indexes.values()])
+    return IndexList(
+        indexes=[_info(served, state.trouble.get(served.name)) for served in state.indexes.values()]
+    )
 
 
 @router.get("/{name}", operation_id="get_index", responses=problems(404))
 async def get_index(name: str, state: Served) -> IndexInfo:
     """Tell of one index."""
-    return _info(state.index(name))
+    return _info(state.index(name), state.trouble.get(name))
 
 
 @router.get(
@@ -51,13 +53,14 @@ async def complete(
     if served.index is None:
         raise NotFoundError("the index could not be opened")
     body, etag = answer(served, q, limit, FUZZY[fuzzy])
-    headers = {"ETag": etag, "Cache-Control": CACHE_CONTROL}
+    control = LIVE_CACHE_CONTROL if served.index.live else CACHE_CONTROL
+    headers = {"ETag": etag, "Cache-Control": control}
     if if_none_match is not None and etag_matches(if_none_match, etag):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type="application/json")
 
 
-def _info(served: ServedIndex) -> IndexInfo:
+def _info(served: ServedIndex, trouble: str | None) -> IndexInfo:
     if served.index is None:
         return IndexInfo(name=served.name, state="END", error=served.failure)
     return IndexInfo(
@@ -65,5 +68,5 @@ def _info(served: ServedIndex) -> IndexInfo:
         state="AVAILABLE",
         entries=len(served.index),
         nbytes=served.index.nbytes,
-        error=served.failure,
+        error=trouble,
     )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from mariana.errors import MarianaError, NotFoundError, StoreError
 
 from ..auth import SECURITY, AdminOnly
 from ..bodies import JSON, load_json, read_body
-from ..errors import Problem, invalid
+from ..documents import read_document, request_body
+from ..errors import Problem
 from ..policy import Policy
-from ..schemas import REF, problems
+from ..schemas import problems
 from ..state import Served, ServedModel
 from .health import lifecycle_of
 
@@ -105,27 +105,14 @@ async def get_policy(name: str, state: Served) -> Policy:
     responses=problems(400, 401, 403, 404, 413, 422),
     openapi_extra={
         "security": SECURITY,
-        "requestBody": {
-            "required": True,
-            "content": {
-                JSON: {
-                    "schema": {"$ref": REF.format(model="Policy")},
-                    "example": {"version": 1, "labels": {"stable": 1}, "canary": 0},
-                }
-            },
-        },
+        **request_body(Policy, Policy.examples()),
     },
     tags=["models"],
 )
 async def set_policy(name: str, admin: AdminOnly, request: Request) -> Policy:
     """Pin a version, name versions, give a canary its share; kept in the store, in force at once."""
     del admin
-    document = load_json(await read_body(request, 65536))
-    try:
-        # Numbers come as floats out of load_json; as JSON once more pydantic sees which are whole.
-        policy = Policy.model_validate_json(json.dumps(document, default=str), strict=False)
-    except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_input=False)) from None
+    policy = await read_document(request, Policy, 65536)
     await lifecycle_of(request).set_policy(name, policy)
     return policy
 

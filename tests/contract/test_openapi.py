@@ -35,6 +35,7 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
 def test_the_endpoints(document: dict[str, Any]) -> None:
     assert sorted(f"{method} {path}" for path, method, _ in _operations(document)) == sorted(
         """
+        delete /v1/indexes/{name}/entries
         get /metrics
         get /v1/indexes
         get /v1/indexes/{name}
@@ -59,6 +60,8 @@ def test_the_endpoints(document: dict[str, Any]) -> None:
         get /v2/models/{name}/versions/{version}/config
         get /v2/models/{name}/versions/{version}/ready
         get /v2/models/{name}/versions/{version}/stats
+        post /v1/indexes/{name}/entries
+        post /v1/indexes/{name}/selections
         post /v1/models/price/predict
         post /v1/models/price/versions/1/predict
         post /v1/models/tiny/predict
