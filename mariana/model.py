@@ -116,7 +116,7 @@ class Model:
             for layer in self.info.layers
         ]
         isa = Settings().isa if isa is None else isa
-        self._network = Network(layers, self.info.columns, choose_isa(isa), _tables(self.info))
+        self._network = Network(layers, self.info.columns, choose_isa(isa), tables_of(self.info))
         self._readers = {feature.name: _Reader(feature) for feature in self.info.features}
         self.isa: str = self._network.isa
         self.nbytes: int = self._network.nbytes
@@ -377,7 +377,7 @@ def _find(path: Path) -> Path:
     return path / str(versions[-1]) / MODEL_FILE
 
 
-def _tables(info: ModelMetadata) -> Tables:
+def tables_of(info: ModelMetadata) -> Tables:
     """Return what happens around the layers; a table that would change nothing is None."""
     categories, fill, shift, scale = [], [], [], []
     for feature in info.features:
