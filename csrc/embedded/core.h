@@ -79,26 +79,58 @@ static MARIANA_MAYBE void mariana_dense(const float *weight, const float *bias, 
     }
 }
 
-/* One raw row to one encoded row: fill, one-hot, shift and scale; each table may be NULL. */
-static MARIANA_MAYBE void mariana_encode(const float *row, size_t columns, const uint32_t *categories,
-                                         const float *fill, const float *shift, const float *scale,
-                                         float *encoded) {
-    float *to = encoded;
-    for (size_t c = 0; c < columns; c++) {
-        const float value = fill && row[c] != row[c] ? fill[c] : row[c];
-        const uint32_t count = categories ? categories[c] : 0;
-        if (count == 0) {
-            *to++ = value;
-            continue;
+/* The square root of 1 <= x < 2^26, rounded to nearest: a digit of the root a time. x = m 2^(e - 23). */
+static MARIANA_MAYBE float mariana_sqrt(float x) {
+    const uint32_t bits = mariana_bits(x), e = (bits >> 23) - 127U;
+    uint64_t left = (uint64_t)((bits & 0x7fffffU) | 0x800000U) << (25U + (e & 1U));
+    uint64_t root = 0;
+    for (uint64_t digit = (uint64_t)1 << 48; digit; digit >>= 2) {
+        const uint64_t next = root + digit;
+        root >>= 1;
+        if (left >= next) {
+            left -= next;
+            root += digit;
         }
-        for (uint32_t i = 0; i < count; i++)
-            *to++ = value == (float)i ? 1.0F : 0.0F;
     }
-    for (float *e = encoded; e != to; e++) {
-        if (shift)
-            *e -= *shift++;
-        if (scale)
-            *e *= *scale++;
+    return (float)(uint32_t)((root + 1) >> 1) * mariana_float((e / 2 + 127U - 23U) << 23);
+}
+
+/* What becomes of a shifted and scaled number: enum mrn_form of mrn.h, shaped() of forward.c. */
+enum { MARIANA_LINEAR, MARIANA_SOFT, MARIANA_RAMP, MARIANA_MISSING };
+
+static inline float mariana_shaped(unsigned form, float v) {
+    if (form == MARIANA_RAMP)
+        return v < 0.0F ? 0.0F : v > 1.0F ? 1.0F : v;
+    if (form == MARIANA_SOFT && v == v) {
+        const float bounded = v < -4096.0F ? -4096.0F : v > 4096.0F ? 4096.0F : v;
+        return bounded / mariana_sqrt(1.0F + bounded * bounded);
+    }
+    return v;
+}
+
+/* One raw row to one encoded row: fill, one-hot or copies, shift, scale and form; each table may be NULL. */
+static MARIANA_MAYBE void mariana_encode(const float *row, size_t columns, const uint32_t *categories,
+                                         const uint16_t *copies, const uint8_t *forms, const float *fill,
+                                         const float *shift, const float *scale, float *encoded) {
+    float *e = encoded;
+    for (size_t c = 0; c < columns; c++) {
+        const int missing = row[c] != row[c];
+        const float value = fill && missing ? fill[c] : row[c];
+        const uint32_t count = categories ? categories[c] : 0;
+        const uint32_t width = count ? count : copies ? copies[c] : 1;
+        for (uint32_t i = 0; i < width; i++, e++) {
+            const unsigned form = forms ? *forms++ : MARIANA_LINEAR;
+            *e = value;
+            if (count)
+                *e = value == (float)i ? 1.0F : 0.0F;
+            else if (form == MARIANA_MISSING)
+                *e = missing ? 1.0F : 0.0F;
+            if (shift)
+                *e -= *shift++;
+            if (scale)
+                *e *= *scale++;
+            *e = mariana_shaped(form, *e);
+        }
     }
 }
 

@@ -24,6 +24,8 @@ from mariana.model import tables_of
 STRIP = 16
 """Units to which a softmax row is padded, as in csrc/kernels.h: the order of its sum depends on it."""
 
+_ENCODING = ("categories", "copies", "forms", "fill", "shift", "scale")
+_TYPES = {"categories": "uint32_t", "copies": "uint16_t", "forms": "uint8_t"}
 _INCLUDE = '#include "../activation_template.h"\n'
 _ACTIVATION = re.compile(
     r"^MRN_ACTIVATION\((\d+), (\w+), ([^,]+), (\w+)(?:, (\d))?\)$", re.MULTILINE
@@ -145,7 +147,7 @@ class _Network:
 
     def _constants(self) -> Iterator[str]:
         for key, table in self.tables.items():
-            kind = "uint32_t" if table.dtype == np.uint32 else "float"
+            kind = _TYPES.get(key, "float")
             yield _array(f"static const {kind}", f"{self.name}_{key}", table.size, _numbers(table))
         for i, layer in enumerate(self.info.layers):
             weight = self.tensors[f"{layer.name}.weight"]
@@ -160,8 +162,8 @@ class _Network:
 
     def _calls(self) -> Iterator[str]:
         n, side, x = self.name, 0, "row"
-        if self.tables.keys() & {"categories", "fill", "shift", "scale"}:
-            arguments = ", ".join(self._table(key) for key in ("categories", "fill", "shift", "scale"))
+        if self.tables.keys() & set(_ENCODING):
+            arguments = ", ".join(self._table(key) for key in _ENCODING)
             x = self._buffer(0, self.info.encoded_columns)
             side = 1
             yield f"mariana_encode(row, {self.info.columns}, {arguments}, {x});"
