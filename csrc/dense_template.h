@@ -78,3 +78,10 @@ static TARGET void NAME(dense)(const mrn_dense *layer, const float *x, size_t x_
     }
     NAME(activations)[layer->activation].pass(y, rows, width);
 }
+
+static TARGET void NAME(activate)(uint32_t activation, float *y, size_t rows, size_t width) {
+    const float floor = NAME(activations)[activation].floor;
+    for (size_t i = 0; floor > -INFINITY && i < rows * width; i += LANES)
+        V_STORE(y + i, V_MAX(V_SET(floor), V_LOAD(y + i)));
+    NAME(activations)[activation].pass(y, rows, width);
+}

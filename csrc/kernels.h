@@ -44,6 +44,8 @@ typedef struct mrn_kernels {
     /* y = activation(x . weight + bias) for `rows` rows; x is (rows, inputs) with x_stride floats from row to
      * row, y is (rows, strips * 16), aligned. */
     void (*dense)(const mrn_dense *layer, const float *x, size_t x_stride, size_t rows, float *y);
+    /* The activation alone, in place: y is (rows, width), aligned, width a multiple of MRN_STRIP. */
+    void (*activate)(uint32_t activation, float *y, size_t rows, size_t width);
 } mrn_kernels;
 
 /* The kernels of instruction set `isa` (a number of isa.def, below mrn_isa_count()). */

@@ -72,7 +72,7 @@ def load_model(path: str | Path, *, isa: str | None = None) -> Model:
 
     Args:
         path: the file, the folder of a version, or the folder of a model (its highest version).
-        isa: the highest instruction set to use (``generic``, ``avx2``, ``avx512``); default: the
+        isa: the highest instruction set to use (``generic``, ``avx2``, ``avx512``, ...); default: the
             environment's ``MARIANA_ISA``, else the best that this machine has.
 
     Returns:

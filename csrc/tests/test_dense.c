@@ -6,7 +6,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../cpu.h"
 #include "../kernels.h"
 #include "../mrn.h"
 #include "check.h"
@@ -78,7 +77,7 @@ static void twin(const mrn_network *network, const float *x, double *out) {
         for (size_t u = 0; u < layer->units; u++) {
             double sum = layer->bias ? layer->bias[u] : 0;
             for (size_t k = 0; k < layer->inputs; k++)
-                sum += in[k] * layer->weight[k * layer->units + u];
+                sum += in[k] * ((const float *)layer->weight)[k * layer->units + u];
             to[u] = activate(layer->activation, sum);
             most = to[u] > most ? to[u] : most;
         }
@@ -246,7 +245,7 @@ static const float weight_of_one = 1;
 static mrn_model *open_single(single *s, uint32_t activation, size_t isa) {
     mrn_model *model;
     mrn_plan plan;
-    s->layer = (mrn_layer){&weight_of_one, NULL, 1, 1, activation};
+    s->layer = (mrn_layer){&weight_of_one, NULL, 1, 1, activation, NULL};
     s->network = (mrn_network){.layers = &s->layer, .layer_count = 1, .columns = 1};
     CHECK(mrn_model_plan(&s->network, isa, &plan) == MRN_OK, "plan");
     CHECK(plan.model_bytes <= sizeof s->block && plan.scratch_bytes <= sizeof s->scratch, "room");
@@ -305,7 +304,8 @@ static void test_softmax_bounds(void) {
         memset(weight, 0, sizeof weight);
         for (size_t u = 0; u < units; u++)
             weight[u * units + u] = 1;
-        const mrn_layer layer = {weight, NULL, (uint32_t)units, (uint32_t)units, MRN_ACTIVATION_softmax};
+        const mrn_layer layer = {weight, NULL, (uint32_t)units, (uint32_t)units, MRN_ACTIVATION_softmax,
+                                 NULL};
         const mrn_network network = {.layers = &layer, .layer_count = 1, .columns = units};
         for (size_t isa = 0; isa < mrn_isa_count(); isa++)
             for (size_t round = 0; mrn_isa_usable(isa) && round < 20; round++) {
@@ -351,8 +351,8 @@ static void test_special_rows(void) {
                 nothing[2] = {0, 0};
     static unsigned char block[4096] __attribute__((aligned(64))),
         scratch[1 << 16] __attribute__((aligned(64)));
-    const mrn_layer layers[] = {{identity, nothing, 2, 2, MRN_ACTIVATION_linear},
-                                {identity, NULL, 2, 2, MRN_ACTIVATION_softmax}};
+    const mrn_layer layers[] = {{identity, nothing, 2, 2, MRN_ACTIVATION_linear, NULL},
+                                {identity, NULL, 2, 2, MRN_ACTIVATION_softmax, NULL}};
     const mrn_network network = {.layers = layers, .layer_count = 2, .columns = 2};
     for (size_t isa = 0; isa < mrn_isa_count(); isa++) {
         mrn_model *model;
@@ -399,7 +399,7 @@ static void test_equal_bits(void) {
 static void test_refusals(void) {
     const float weights[4] = {1, 2, 3, 4}, bad[4] = {1, NAN, 3, 4};
     static unsigned char block[4096] __attribute__((aligned(64)));
-    mrn_layer layer = {weights, NULL, 2, 2, 0};
+    mrn_layer layer = {weights, NULL, 2, 2, 0, NULL};
     mrn_network network = {.layers = &layer, .layer_count = 1, .columns = 2};
     mrn_model *model;
     mrn_plan plan;
