@@ -85,7 +85,7 @@ def load_model(path: str | Path, *, isa: str | None = None) -> Model:
         KernelError: ``isa`` names no instruction set.
         OSError: the file cannot be read.
     """
-    found = _find(Path(path))
+    found = find_model(path)
     file = read_model(found)
     try:
         model = Model(file, isa=isa)
@@ -438,8 +438,13 @@ def _kind(thing: object) -> str:
     return type(thing).__name__
 
 
-def _find(path: Path) -> Path:
-    """Return the model file that a path means."""
+def find_model(path: str | Path) -> Path:
+    """Return the model file that a path means: the file, the folder of a version, or of a model (its highest version).
+
+    Raises:
+        NotFoundError: there is no model at ``path``.
+    """
+    path = Path(path)
     if not path.is_dir():
         if not path.exists():
             raise NotFoundError(f"{path}: there is no such file or folder")

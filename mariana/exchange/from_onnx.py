@@ -871,7 +871,7 @@ def _model(
                 inputs=layer.weight.shape[0],
                 units=layer.weight.shape[1],
                 activation=layer.activation.name,
-                slope=None if slope is None or slope.ndim else float(slope),
+                **({} if slope is None or slope.ndim else {"slope": float(slope)}),
             )
         )
     features = [

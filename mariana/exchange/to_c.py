@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mariana import __version__
 from mariana.errors import InvalidInputError
 from mariana.format import CategoricalFeature, DenseLayer, Feature, ModelFile, ModelMetadata
-from mariana.model import tables_of
+from mariana.model import slopes_of, tables_of
 
 STRIP = 16
 """Units to which a softmax row is padded, as in csrc/kernels.h: the order of its sum depends on it."""
@@ -198,8 +198,7 @@ class _Network:
         return f"{self.name}_{key}" if key in self.tables else "NULL"
 
     def _slopes(self, layer: DenseLayer) -> NDArray[np.float32] | None:
-        del layer
-        return None
+        return slopes_of(layer, self.tensors)
 
 
 def _tables(info: ModelMetadata) -> dict[str, NDArray[np.generic]]:
