@@ -30,8 +30,11 @@ const char *mrn_status_message(int status) {
     }
 }
 
-#define MRN_ACTIVATION(id, name, floor, pass) #name,
-static const char *const activations[] = {
+#define MRN_ACTIVATION(id, name, floor, pass, sloped) {#name, (sloped)},
+static const struct {
+    const char *name;
+    int sloped;
+} activations[] = {
 #include "activations.def"
 };
 #undef MRN_ACTIVATION
@@ -41,7 +44,11 @@ size_t mrn_activation_count(void) {
 }
 
 const char *mrn_activation_name(size_t activation) {
-    return activation < mrn_activation_count() ? activations[activation] : NULL;
+    return activation < mrn_activation_count() ? activations[activation].name : NULL;
+}
+
+int mrn_activation_sloped(uint32_t activation) {
+    return activations[activation].sloped;
 }
 
 /* The kernels that isa.def names; sets share some, which are then declared again. */

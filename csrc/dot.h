@@ -37,9 +37,10 @@ enum {
 
 typedef struct mrn_dot_layer {
     const unsigned char *weight; /* panels as above, aligned */
-    const float *bias;           /* (strips * 16), aligned, as the next two */
+    const float *bias;           /* (strips * 16), aligned, as the next three */
     const float *scale;          /* int8: what 1 stands for; split: log2 of what 1 stands for; else NULL */
     const int32_t *sum;          /* int8: sum of the unit's weights; else NULL */
+    const float *slope;          /* for an activation that has slopes; else NULL */
     size_t inputs;
     size_t groups; /* of a plane */
     size_t strips;

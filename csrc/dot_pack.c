@@ -138,7 +138,8 @@ unsigned char *mrn_dot_pack(const mrn_layer *layer, size_t precision, size_t dep
     const float absent = layer->activation == MRN_ACTIVATION_softmax ? -INFINITY : 0.0F;
     float *bias = (float *)(void *)to, *scale = bias + padded;
     int32_t *sum = (int32_t *)(void *)(scale + padded);
-    unsigned char *weight = (unsigned char *)(sum + padded);
+    float *slope = layer->slope ? (float *)(void *)(sum + padded) : NULL;
+    unsigned char *weight = (unsigned char *)(sum + padded * (slope ? 2 : 1));
     const size_t bytes = padded * groups * planes * MRN_CELL;
 
     memset(weight, 0, bytes);
@@ -146,8 +147,10 @@ unsigned char *mrn_dot_pack(const mrn_layer *layer, size_t precision, size_t dep
         bias[u] = u >= units ? absent : layer->bias ? layer->bias[u] : 0.0F;
         scale[u] = 0;
         sum[u] = 0;
+        if (slope)
+            slope[u] = u >= units ? 0.0F : layer->slope[u];
     }
-    *packed = (mrn_dot_layer){weight, bias, scale, sum, inputs, groups, strips, layer->activation};
+    *packed = (mrn_dot_layer){weight, bias, scale, sum, slope, inputs, groups, strips, layer->activation};
     for (size_t u = 0; u < units; u++) {
         const size_t first = u / MRN_STRIP / MRN_PANEL_STRIPS * MRN_PANEL_STRIPS; /* strip of the panel */
         const size_t left = strips - first;

@@ -80,7 +80,8 @@ static void run_layer(const mrn_model *model, size_t i, const float *in, size_t 
         return;
     }
     model->dots->dense(&model->dot_layers[i], in, stride, rows, out, stage);
-    model->kernels->activate(model->dot_layers[i].activation, out, rows, width_of(model, i));
+    model->kernels->activate(model->dot_layers[i].activation, model->dot_layers[i].slope, out, rows,
+                             width_of(model, i));
 }
 
 int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float *y, void *scratch) {

@@ -33,7 +33,7 @@ static size_t strips_of(size_t units) {
 typedef struct layout {
     size_t encoded;
     size_t layers, categories, copies, forms, fill, shift, scale, target_shift, target_scale;
-    size_t numbers; /* bias and weight of each layer, one after the other: all whole cache lines */
+    size_t numbers; /* bias, slope and weight of each layer, one after the other: all whole cache lines */
     size_t end;
     size_t block_rows, half, stage;
     const mrn_dots *dots; /* NULL: float32 */
@@ -52,6 +52,8 @@ static int check_layers(const mrn_network *network, size_t encoded) {
         const mrn_layer *layer = &network->layers[i];
         if (!layer->weight || layer->activation >= mrn_activation_count())
             return MRN_E_ARGUMENT;
+        if (!layer->slope != !mrn_activation_sloped(layer->activation))
+            return MRN_E_ARGUMENT;
         if (layer->inputs != width || layer->units == 0)
             return MRN_E_SHAPE;
         if (layer->activation == MRN_ACTIVATION_softmax && i + 1 != network->layer_count)
@@ -67,7 +69,8 @@ static int check_layers(const mrn_network *network, size_t encoded) {
 static int check_numbers(const mrn_network *network, size_t encoded) {
     for (size_t i = 0; i < network->layer_count; i++) {
         const mrn_layer *layer = &network->layers[i];
-        if (layer->bias && !all_finite(layer->bias, layer->units))
+        if ((layer->bias && !all_finite(layer->bias, layer->units)) ||
+            (layer->slope && !all_finite(layer->slope, layer->units)))
             return MRN_E_RANGE;
         if (network->precision != MRN_PRECISION_float32) {
             const int status = mrn_dot_check(layer, network->precision);
@@ -98,13 +101,13 @@ static size_t place_table(layout *at, const void *table, size_t count) {
     return place(at, table ? multiply(count, sizeof(float)) : 0);
 }
 
-/* Bytes of a layer as dot.h packs it: bias, scale and sum, then planes of cells. */
+/* Bytes of a layer as dot.h packs it: bias, scale, sum and perhaps slope, then planes of cells. */
 static size_t dot_bytes(const mrn_layer *layer, size_t precision, size_t depth, size_t *stage) {
     const size_t cell = mrn_dot_cell_inputs(precision), planes = mrn_dot_planes(precision);
     const size_t units = strips_of(layer->units) * MRN_STRIP;
     const size_t groups = round_up((layer->inputs + cell - 1) / cell, depth);
     *stage = multiply(groups, multiply(planes, MRN_CELL));
-    return add(multiply(units, 3 * sizeof(float)), multiply(units, *stage));
+    return add(multiply(units, (layer->slope ? 4 : 3) * sizeof(float)), multiply(units, *stage));
 }
 
 static int lay_out(const mrn_network *network, size_t isa, layout *at) {
@@ -154,7 +157,7 @@ static int lay_out(const mrn_network *network, size_t isa, layout *at) {
     size_t widest = encoded, staged = 0; /* the widest row, and the bytes of the widest staged one */
     for (size_t i = 0; i < network->layer_count; i++) {
         const size_t width = strips_of(network->layers[i].units) * MRN_STRIP;
-        const size_t rows = add(network->layers[i].inputs, 1);
+        const size_t rows = add(network->layers[i].inputs, network->layers[i].slope ? 2 : 1);
         size_t stage = 0;
         (void)place(at, at->dots ? dot_bytes(&network->layers[i], network->precision, at->dots->depth, &stage)
                                  : multiply(multiply(width, rows), sizeof(float)));
@@ -193,11 +196,14 @@ int mrn_model_plan(const mrn_network *network, size_t isa, mrn_plan *plan) {
 static float *pack_layer(const mrn_layer *layer, float *to, mrn_dense *packed) {
     const size_t inputs = layer->inputs, units = layer->units, strips = strips_of(units);
     const float absent = layer->activation == MRN_ACTIVATION_softmax ? -INFINITY : 0.0F;
-    float *bias = to, *weight = to + strips * MRN_STRIP;
+    float *bias = to, *slope = layer->slope ? bias + strips * MRN_STRIP : NULL;
+    float *weight = (slope ? slope : bias) + strips * MRN_STRIP;
 
     for (size_t u = 0; u < strips * MRN_STRIP; u++)
         bias[u] = u >= units ? absent : layer->bias ? layer->bias[u] : 0.0F;
-    *packed = (mrn_dense){weight, bias, inputs, strips, layer->activation};
+    for (size_t u = 0; slope && u < strips * MRN_STRIP; u++)
+        slope[u] = u >= units ? 0.0F : layer->slope[u];
+    *packed = (mrn_dense){weight, bias, slope, inputs, strips, layer->activation};
     for (size_t first = 0; first < strips; first += MRN_PANEL_STRIPS) {
         const size_t left = strips - first;
         const size_t width = (left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS) * MRN_STRIP;

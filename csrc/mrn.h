@@ -93,6 +93,8 @@ typedef struct mrn_layer {
     uint32_t units;       /* 1..MRN_MAX_WIDTH */
     uint32_t activation;  /* a number of activations.def; softmax only in the last layer */
     const float *weight_scale;  /* int8: (units), what 1 stands for, finite and above 0; else not looked at */
+    const float *slope;   /* (units), finite: leaky_relu and prelu: slope * z for z < 0; elu: slope * (e^z - 1).
+                             NULL for every other activation */
 } mrn_layer;
 
 /* A network as plain data; read during mrn_model_plan and mrn_model_open only, not kept.
@@ -132,9 +134,10 @@ typedef struct mrn_model mrn_model;
 
 /* Check a description completely and say what it needs on instruction set `isa`. Cost: one look at each number.
  *   MRN_E_ARGUMENT   a pointer is NULL that must not be; no layer or column; an unknown activation, form or
- *                    precision; softmax before the last layer; no copy of a column
+ *                    precision; softmax before the last layer; no copy of a column; slopes missing, or given
+ *                    to an activation without
  *   MRN_E_SHAPE      a layer's inputs are not what comes before it, or it has no units
- *   MRN_E_RANGE      a weight, bias or table entry is not finite, or a weight's scale not above 0
+ *   MRN_E_RANGE      a weight, bias, slope or table entry is not finite, or a weight's scale not above 0
  *   MRN_E_TOO_LARGE  more layers or columns than MRN_MAX_*, more inputs of an int8 layer than MRN_INT8_MAX_INPUTS,
  *                    or more bytes than this machine can address
  *   MRN_E_ISA        this machine cannot run `isa`, or the precision on it */

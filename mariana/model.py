@@ -14,8 +14,10 @@ from mariana._binding import choose_isa
 from mariana._binding.dense import FORMS, Layer, Network, Tables
 from mariana.errors import FileFormatError, InvalidInputError, KernelError, NotFoundError, OutOfRangeError
 from mariana.format import (
+    SLOPES,
     CategoricalFeature,
     DatePart,
+    DenseLayer,
     Feature,
     Form,
     InputField,
@@ -135,6 +137,7 @@ class Model:
                 file.tensors[f"{layer.name}.weight"],
                 file.tensors[f"{layer.name}.bias"] if layer.use_bias else None,
                 layer.activation,
+                slopes_of(layer, file.tensors),
             )
             for layer in self.info.layers
         ]
@@ -455,6 +458,14 @@ def find_model(path: str | Path) -> Path:
     if not versions:
         raise NotFoundError(f"{path}: no {MODEL_FILE} here, and no version folder (1, 2, ...) that holds one")
     return path / str(versions[-1]) / MODEL_FILE
+
+
+def slopes_of(layer: DenseLayer, tensors: Mapping[str, Float32]) -> Float32 | None:
+    """Return the slope of each unit of a layer whose activation has one."""
+    if layer.activation in SLOPES:
+        slope = SLOPES[layer.activation] if layer.slope is None else layer.slope
+        return np.full(layer.units, slope, np.float32)
+    return tensors.get(f"{layer.name}.slope")
 
 
 def tables_of(info: ModelMetadata) -> Tables:

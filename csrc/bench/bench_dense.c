@@ -59,6 +59,7 @@ int main(void) {
                                     widths[i],
                                     widths[i + 1],
                                     i + 1 < LAYERS ? 1 : 4,
+                                    NULL,
                                     NULL};
             operations += 2.0 * (double)inputs * (double)units;
         }

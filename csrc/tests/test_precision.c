@@ -263,15 +263,18 @@ static void test_against_double(uint32_t precision) {
 static void test_activations(void) {
     enum { UNITS = 21 };
     static uint16_t weight[UNITS * UNITS];
-    static float plain[UNITS * UNITS], x[UNITS], narrow[UNITS], wide[UNITS];
+    static float plain[UNITS * UNITS], x[UNITS], narrow[UNITS], wide[UNITS], slopes[UNITS];
+    for (size_t k = 0; k < UNITS; k++)
+        slopes[k] = next_float(&seed);
     for (size_t k = 0; k < UNITS; k++)
         plain[k * UNITS + k] = to_float(weight[k * UNITS + k] = nearest(1));
     for (uint32_t activation = 0; activation < mrn_activation_count(); activation++)
         for (size_t isa = 0; isa < mrn_isa_count(); isa++) {
             if (!mrn_isa_usable(isa))
                 continue;
-            const mrn_layer narrow_layer = {weight, NULL, UNITS, UNITS, activation, NULL};
-            const mrn_layer wide_layer = {plain, NULL, UNITS, UNITS, activation, NULL};
+            const float *slope = mrn_activation_sloped(activation) ? slopes : NULL;
+            const mrn_layer narrow_layer = {weight, NULL, UNITS, UNITS, activation, NULL, slope};
+            const mrn_layer wide_layer = {plain, NULL, UNITS, UNITS, activation, NULL, slope};
             for (size_t k = 0; k < UNITS; k++)
                 x[k] = to_float(nearest(next_float(&seed) * 3));
             run(&(mrn_network){.layers = &narrow_layer,
@@ -295,7 +298,7 @@ static void test_int8_limit(void) {
     memset(weight, -128, INPUTS + 1);
     for (size_t k = 0; k < INPUTS; k++)
         x[k] = 255, x[INPUTS + k] = k ? 255 : -0.0F;
-    mrn_layer layer = {weight, NULL, INPUTS, 1, MRN_ACTIVATION_linear, &scale};
+    mrn_layer layer = {weight, NULL, INPUTS, 1, MRN_ACTIVATION_linear, &scale, NULL};
     mrn_network network = {
         .layers = &layer, .layer_count = 1, .columns = INPUTS, .precision = MRN_PRECISION_int8};
     for (size_t isa = 0; isa < mrn_isa_count(); isa++)
@@ -315,7 +318,7 @@ static void test_special_values(void) {
     const uint16_t weight[] = {nearest(2), nearest(-1)};
     const float rows[][2] = {{INFINITY, 1}, {INFINITY, INFINITY}, {NAN, 1}, {3.4e38F, 0}, {1e-45F, 0}};
     const float wanted[] = {INFINITY, NAN, NAN, INFINITY, 0};
-    const mrn_layer layer = {weight, NULL, 2, 1, MRN_ACTIVATION_linear, NULL};
+    const mrn_layer layer = {weight, NULL, 2, 1, MRN_ACTIVATION_linear, NULL, NULL};
     const mrn_network network = {
         .layers = &layer, .layer_count = 1, .columns = 2, .precision = MRN_PRECISION_bfloat16};
     float y[5];
@@ -331,7 +334,7 @@ static void test_refusals(void) {
     const int8_t weight[2] = {1, 2};
     const uint16_t infinite[2] = {0x3f80, 0x7f80};
     float scale[1] = {1};
-    mrn_layer layer = {weight, NULL, 2, 1, MRN_ACTIVATION_linear, scale};
+    mrn_layer layer = {weight, NULL, 2, 1, MRN_ACTIVATION_linear, scale, NULL};
     mrn_network network = {.layers = &layer, .layer_count = 1, .columns = 2, .precision = MRN_PRECISION_int8};
     mrn_plan plan;
     CHECK(mrn_model_plan(&network, 0, &plan) == MRN_OK, "good");

@@ -36,6 +36,8 @@ class Layer(NamedTuple):
     bias: Float32 | None
     """(units,); None: zeros"""
     activation: str
+    slope: Float32 | None = None
+    """(units,) for leaky_relu, elu and prelu; else None"""
 
 
 class Tables(NamedTuple):
@@ -166,6 +168,7 @@ def _describe(layers: Sequence[Layer], columns: int, tables: Tables) -> tuple[An
     for to, layer in zip(described, layers, strict=True):
         to.weight = pointer(layer.weight, "float[]", np.float32)
         to.bias = pointer(layer.bias, "float[]", np.float32)
+        to.slope = pointer(layer.slope, "float[]", np.float32)
         to.inputs, to.units = layer.weight.shape
         to.activation = numbers.get(layer.activation, len(numbers))
     network = ffi.new("mrn_network *")
