@@ -1,25 +1,21 @@
 """Describe the extension module ``mariana._roofs`` to cffi: what ``mariana bench dense`` measures this machine with."""
 
-import importlib.util
+import runpy
 from pathlib import Path
 
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-_spec = importlib.util.spec_from_file_location("build_ffi", HERE.parent / "build_ffi.py")
-assert _spec is not None
-assert _spec.loader is not None
-core = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(core)
+core = runpy.run_path(str(HERE.parent / "build_ffi.py"))
 
 ffi = FFI()
-ffi.cdef("\n".join(core.CDEF.findall((HERE / "roofs.h").read_text(encoding="utf-8"))))
+ffi.cdef("\n".join(core["CDEF"].findall((HERE / "roofs.h").read_text(encoding="utf-8"))))
 ffi.set_source(
     "mariana._roofs",
     '#include "bench/roofs.h"\n',
     sources=["csrc/bench/roofs.c", "csrc/cpu.c"],
     include_dirs=["csrc"],
     depends=["csrc/bench/roofs.h", "csrc/cpu.h", "csrc/unroll.h"],
-    extra_compile_args=core.compile_args(),
+    extra_compile_args=core["compile_args"](),
     py_limited_api=True,
 )

@@ -66,7 +66,9 @@ def export(model: str, kind: Literal["onnx", "c"], output: Path, store: Path | N
     show_default=True,
     help="auto: classification where it ends in softmax or one sigmoid. A classification network of scores gets its softmax.",
 )
-@click.option("--labels", help="Of the classes, separated by commas.  [default: those in the file, else 0, 1, ...]")
+@click.option(
+    "--labels", help="Of the classes, separated by commas.  [default: those in the file, else 0, 1, ...]"
+)
 @click.option("--output", help="Output of the graph, where several can be run.")
 @store_option
 @json_option
@@ -114,7 +116,9 @@ def import_(
         click.echo(json.dumps(document))
         return
     widths = "-".join(str(n) for n in (info.columns, *(layer.units for layer in info.layers)))
-    click.echo(f"{info.task}, {widths}, {info.parameters:,} parameters, from the output {printable(found.output)}")
+    click.echo(
+        f"{info.task}, {widths}, {info.parameters:,} parameters, from the output {printable(found.output)}"
+    )
     if found.left_out:
         click.echo(f"left out: {printable(', '.join(found.left_out))}")
     click.echo(f"published {name} version {version}: {path}")

@@ -77,57 +77,83 @@ def fold(steps: Sequence[Step], columns: int) -> Chain:
     Raises:
         InvalidInputError: two steps cannot stand side by side, or their widths do not fit.
     """
-    layers: list[Layer] = []
-    first = waiting = Affine(np.ones(columns), np.zeros(columns))
-    waits = False
-    width = columns
-
-    def identity() -> None:
-        """Put in a layer that does nothing but what waits."""
-        nonlocal waiting, waits
-        if width > MAX_IDENTITY:
-            raise InvalidInputError(f"an activation follows another one at a width of {width}; up to {MAX_IDENTITY} is run")
-        factor, summand = np.ones(width), np.zeros(width)
-        if waits:
-            factor, summand = _wide(waiting.factor, width), _wide(waiting.summand, width)
-        layers.append(Layer(np.diag(factor), summand, LINEAR))
-        waits = False
-
+    folding = _Folding(columns)
     for step in steps:
         if isinstance(step, Linear):
-            if step.weight.shape[0] != width:
-                raise InvalidInputError(f"a layer takes {step.weight.shape[0]} inputs, but gets {width}")
-            weight, bias = step.weight, step.bias
-            if waits:
-                bias = bias + _wide(waiting.summand, width) @ weight
-                weight = _wide(waiting.factor, width)[:, None] * weight
-                waits = False
-            layers.append(Layer(weight, bias, LINEAR))
-            width = weight.shape[1]
+            folding.linear(step)
         elif isinstance(step, Activated):
-            if not layers or waits or layers[-1].activation.name != "linear":
-                identity()
-            layers[-1].activation = step
-        elif not layers:
-            first = _then(first, step)
-        elif layers[-1].activation.name == "linear":
-            last = layers[-1]
+            folding.activated(step)
+        else:
+            folding.affine(step)
+    return folding.chain()
+
+
+class _Folding:
+    """The layers so far, the affine step before them, and the one that waits behind them."""
+
+    def __init__(self, columns: int) -> None:
+        self.columns = self.width = columns
+        self.layers: list[Layer] = []
+        self.first = NOTHING
+        self.waiting: Affine | None = None
+
+    def linear(self, step: Linear) -> None:
+        """Append a layer; what waits is applied to its inputs: ``(x * a + c) @ w = x @ (a * w) + c @ w``."""
+        if step.weight.shape[0] != self.width:
+            raise InvalidInputError(f"a layer takes {step.weight.shape[0]} inputs, but gets {self.width}")
+        weight, bias = step.weight, step.bias
+        if self.waiting is not None:
+            bias = bias + _wide(self.waiting.summand, self.width) @ weight
+            weight = _wide(self.waiting.factor, self.width)[:, None] * weight
+            self.waiting = None
+        self.layers.append(Layer(weight, bias, LINEAR))
+        self.width = weight.shape[1]
+
+    def activated(self, step: Activated) -> None:
+        """Give it to the layer before it, or to one that does nothing else."""
+        if not self.layers or self.waiting is not None or self.layers[-1].activation.name != "linear":
+            self.identity()
+        self.layers[-1].activation = step
+
+    def affine(self, step: Affine) -> None:
+        """Apply it to a linear layer before it; else it waits."""
+        if not self.layers:
+            self.first = _then(self.first, step)
+        elif self.layers[-1].activation.name == "linear":
+            last = self.layers[-1]
             last.weight = last.weight * step.factor
             last.bias = last.bias * step.factor + step.summand
         else:
-            waiting = _then(waiting, step) if waits else step
-            waits = True
-    if not layers:
-        identity()
-    factor, summand = _wide(first.factor, columns), _wide(first.summand, columns)
-    still = factor == 0  # a column that counts for nothing: what is added to it goes into the bias
-    layers[0].bias = layers[0].bias + np.where(still, summand, 0) @ layers[0].weight
-    shift = np.where(still, 0, -summand / np.where(still, 1, factor)) + 0.0
-    target = Affine(_wide(waiting.factor, width), _wide(waiting.summand, width)) if waits else None
-    return Chain(shift, factor, layers, target)
+            self.waiting = step if self.waiting is None else _then(self.waiting, step)
+
+    def identity(self) -> None:
+        """Append a layer that does nothing but what waits."""
+        if self.width > MAX_IDENTITY:
+            raise InvalidInputError(
+                f"two activations follow each other, {self.width} wide; up to {MAX_IDENTITY} are run"
+            )
+        step = self.waiting or NOTHING
+        weight, bias = np.diag(_wide(step.factor, self.width)), _wide(step.summand, self.width)
+        self.layers.append(Layer(weight, bias, LINEAR))
+        self.waiting = None
+
+    def chain(self) -> Chain:
+        """Return what was folded."""
+        if not self.layers:
+            self.identity()
+        factor, summand = _wide(self.first.factor, self.columns), _wide(self.first.summand, self.columns)
+        still = factor == 0  # a column that counts for nothing: what is added to it goes into the bias
+        start = self.layers[0]
+        start.bias = start.bias + np.where(still, summand, 0) @ start.weight
+        shift = np.where(still, 0, -summand / np.where(still, 1, factor)) + 0.0  # no -0
+        target = None
+        if self.waiting is not None:
+            target = Affine(_wide(self.waiting.factor, self.width), _wide(self.waiting.summand, self.width))
+        return Chain(shift, factor, self.layers, target)
 
 
 LINEAR = Activated("linear")
+NOTHING = Affine(np.ones(()), np.zeros(()))
 
 
 def _then(first: Affine, second: Affine) -> Affine:

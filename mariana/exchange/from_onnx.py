@@ -216,7 +216,10 @@ class _Graph:
         self._properties(proto)
         self.record = TrainingRecord(
             data=f"imported from {path.name}"[:200],
-            versions={"mariana": mariana.__version__, _short(proto.producer_name or "onnx"): _short(proto.producer_version)},
+            versions={
+                "mariana": mariana.__version__,
+                _short(proto.producer_name or "onnx"): _short(proto.producer_version),
+            },
         )
         if self.graph.sparse_initializer:
             raise InvalidInputError("sparse tensors are not read")
@@ -267,7 +270,10 @@ class _Graph:
                 columns = (entry.name,)
             if single and len(self.names) == width:
                 columns = self.names
-            self._set(entry.name, _Rows(self._new(f"input {entry.name}", width, columns=columns, shape=shape), shape))
+            self._set(
+                entry.name,
+                _Rows(self._new(f"input {entry.name}", width, columns=columns, shape=shape), shape),
+            )
         if not inputs:
             raise InvalidInputError("the graph has no input")
 
@@ -290,10 +296,7 @@ class _Graph:
             attributes = {a.name: self._attribute(a) for a in node.attribute}
             call = _Call(operator, where, values, attributes, self.opset, len(outputs), next(self.count))
             self._find_labels(call)
-            if refused is not None:
-                result = refused
-            else:
-                result = self._run(call)
+            result = self._run(call) if refused is None else refused
         except _RefusedError as error:
             result = _Refusal(f"{where} cannot be run here: {error}")
         except (ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError, ArithmeticError):
@@ -315,7 +318,9 @@ class _Graph:
         """Take the labels of a classifier from where skl2onnx leaves them."""
         found: Sequence[Any] = ()
         if call.operator == "ZipMap":
-            found = call.attributes.get("classlabels_int64s") or call.attributes.get("classlabels_strings") or ()
+            found = (
+                call.attributes.get("classlabels_int64s") or call.attributes.get("classlabels_strings") or ()
+            )
         elif call.operator == "ArrayFeatureExtractor" and isinstance(call.values[0], np.ndarray):
             found = call.values[0].ravel().tolist()
         if len(found) and not self.labels:
@@ -336,16 +341,22 @@ class _Graph:
         """Return the output that a model is made of, its name, and the names of the others."""
         names = [entry.name for entry in self.graph.output]
         if wanted is not None and wanted not in names:
-            raise InvalidInputError(f"there is no output {wanted[:64]!r}; there are: {_short(', '.join(names))}")
+            raise InvalidInputError(
+                f"there is no output {wanted[:64]!r}; there are: {_short(', '.join(names))}"
+            )
         for name in names:
             if name not in self.values:
                 raise FileFormatError(f"nothing gives the output {_short(name)!r}")
         runnable = [n for n in names if isinstance(self.values[n], _Rows) and wanted in {None, n}]
         if not runnable:
-            reasons = [v.reason for n in names if wanted in {None, n} and isinstance(v := self.values[n], _Refusal)]
+            reasons = [
+                v.reason for n in names if wanted in {None, n} and isinstance(v := self.values[n], _Refusal)
+            ]
             raise InvalidInputError(reasons[-1] if reasons else "no output depends on the input")
         if len(runnable) > 1:
-            raise InvalidInputError(f"several outputs can be run; choose one with --output: {', '.join(runnable)}")
+            raise InvalidInputError(
+                f"several outputs can be run; choose one with --output: {', '.join(runnable)}"
+            )
         rows = self.values[runnable[0]]
         assert isinstance(rows, _Rows)  # noqa: S101 - filtered above
         return rows, runnable[0], tuple(name for name in names if name != runnable[0])
@@ -393,7 +404,10 @@ class _Graph:
 
     def _op_Scaler(self, call: _Call) -> _Value:  # noqa: N802
         rows = call.rows()
-        offset, scale = (np.array(call.attributes.get(key, d), np.float64) for key, d in (("offset", [0.0]), ("scale", [1.0])))
+        offset, scale = (
+            np.array(call.attributes.get(key, d), np.float64)
+            for key, d in (("offset", [0.0]), ("scale", [1.0]))
+        )
         if len(rows.shape) != 1 or any(a.size not in {1, rows.shape[0]} for a in (offset, scale)):
             raise _RefusedError(f"it does not fit rows of shape {rows.shape}")
         return self._affine(call, rows, scale, -offset * scale)
@@ -407,7 +421,11 @@ class _Graph:
             return x * factor + summand
 
         node = self._new(
-            call.where, rows.node.width, parents=(rows.node,), function=function, affine=Affine(factor, summand)
+            call.where,
+            rows.node.width,
+            parents=(rows.node,),
+            function=function,
+            affine=Affine(factor, summand),
         )
         return _Rows(node, rows.shape)
 
@@ -420,15 +438,16 @@ class _Graph:
 
     # ---- Operators that change no number -------------------------------------------------------------
 
-    def _op_LogSoftmax(self, call: _Call) -> _Value:  # noqa: N802
+    def _op_LogSoftmax(self, _: _Call) -> _Value:  # noqa: N802
         raise _RefusedError(
             "export the network without it, and import what is left with --task classification: softmax is put there"
         )
 
-    def _same(self, call: _Call) -> _Value:
+    def _op_Identity(self, call: _Call) -> _Value:  # noqa: N802
         return call.values[0]
 
-    _op_Identity = _op_ZipMap = _same
+    def _op_ZipMap(self, call: _Call) -> _Value:  # noqa: N802
+        return call.values[0]
 
     def _op_Dropout(self, call: _Call) -> _Value:  # noqa: N802
         training = call.optional(2)
@@ -529,7 +548,12 @@ class _Graph:
     # ---- Constants -----------------------------------------------------------------------------------
 
     def _op_Constant(self, call: _Call) -> _Value:  # noqa: N802
-        for key, kind in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64), ("value_ints", np.int64)):
+        for key, kind in (
+            ("value_float", np.float32),
+            ("value_floats", np.float32),
+            ("value_int", np.int64),
+            ("value_ints", np.int64),
+        ):
             if key in call.attributes:
                 return np.array(call.attributes[key], kind)
         found = call.attributes.get("value")
@@ -539,7 +563,9 @@ class _Graph:
 
     def _op_Shape(self, call: _Call) -> _Value:  # noqa: N802
         value = call.values[0]
-        shape = value.shape if isinstance(value, np.ndarray) else (0, *call.rows().shape)  # 0: as it is, in a Reshape
+        shape = (
+            value.shape if isinstance(value, np.ndarray) else (0, *call.rows().shape)
+        )  # 0: as it is, in a Reshape
         return np.array(shape[call.attributes.get("start", 0) : call.attributes.get("end")], np.int64)
 
     def _op_Gather(self, call: _Call) -> _Value:  # noqa: N802
@@ -642,7 +668,10 @@ def _celu(call: _Call) -> Callable[..., Float64]:
 
 
 def _selu(call: _Call) -> Callable[..., Float64]:
-    alpha, gamma = _attribute(call, "alpha", 1.6732632423543772), _attribute(call, "gamma", 1.0507009873554805)
+    alpha, gamma = (
+        _attribute(call, "alpha", 1.6732632423543772),
+        _attribute(call, "gamma", 1.0507009873554805),
+    )
     return lambda x: gamma * np.where(x < 0, alpha * np.expm1(np.minimum(x, 0)), x)
 
 
@@ -676,7 +705,8 @@ def softplus(x: Float64) -> Float64:
 
 def gelu(x: Float64) -> Float64:
     """Return x Phi(x), Phi being the normal distribution."""
-    return x * 0.5 * (1 + np.asarray(_erf(x * math.sqrt(0.5))))
+    phi: Float64 = (1 + _erf(x * math.sqrt(0.5))) / 2
+    return x * phi
 
 
 def gelu_tanh(x: Float64) -> Float64:
@@ -774,7 +804,12 @@ def recognise(function: Callable[[Float64], Float64]) -> Activated | None:
     slope = -y[-1]
 
     def same(candidate: Float64) -> bool:
-        return bool((np.abs(y - candidate)[known] <= np.broadcast_to(1e-6 + 1e-6 * np.abs(candidate), y.shape)[known]).all())
+        return bool(
+            (
+                np.abs(y - candidate)[known]
+                <= np.broadcast_to(1e-6 + 1e-6 * np.abs(candidate), y.shape)[known]
+            ).all()
+        )
 
     for name, candidate in _FIXED.items():
         if same(candidate(_GRID)):
@@ -793,7 +828,9 @@ _FIXED: dict[str, Callable[[Float64], Float64]] = {
     "relu": lambda x: np.maximum(x, 0),
     "sigmoid": sigmoid,
     "tanh": np.tanh,
-    "selu": lambda x: 1.0507009873554805 * np.where(x < 0, 1.6732632423543772 * np.expm1(np.minimum(x, 0)), x),
+    "selu": lambda x: (
+        1.0507009873554805 * np.where(x < 0, 1.6732632423543772 * np.expm1(np.minimum(x, 0)), x)
+    ),
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
     "silu": lambda x: x * sigmoid(x),
@@ -824,7 +861,9 @@ def _last_step(node: _Node) -> tuple[_Node, Step | None]:
     if node.affine is not None:
         return node.parents[0], node.affine
     if len(node.parents) > 1:
-        raise InvalidInputError(f"{node.where} joins two parts of the network, and is no activation known here")
+        raise InvalidInputError(
+            f"{node.where} joins two parts of the network, and is no activation known here"
+        )
     raise InvalidInputError(f"{node.where} is no activation that Mariana runs")
 
 
@@ -847,7 +886,9 @@ def _classes(
             raise InvalidInputError("it gives probabilities of classes: that is no regression")
         return ()
     if not probable:
-        raise InvalidInputError(f"a classification network of {units} outputs ends in {ending}, not in {last.activation.name}")
+        raise InvalidInputError(
+            f"a classification network of {units} outputs ends in {ending}, not in {last.activation.name}"
+        )
     classes = max(units, 2)
     labels = tuple(given or found or range(classes))
     if len(labels) != classes:
@@ -859,7 +900,8 @@ def _model(
     chain: Chain, source: _Node, labels: tuple[Label, ...], record: TrainingRecord
 ) -> tuple[ModelMetadata, dict[str, NDArray[np.float32]]]:
     """Return what a model file holds, with golden rows."""
-    layers, tensors = [], {}
+    layers = []
+    tensors: dict[str, NDArray[np.float32]] = {}
     for i, layer in enumerate(chain.layers):
         name, slope = f"dense_{i}", layer.activation.slope
         tensors |= {f"{name}.weight": _float32(layer.weight), f"{name}.bias": _float32(layer.bias)}
@@ -876,7 +918,9 @@ def _model(
         )
     features = [
         NumericFeature(name=name, shift=float(shift), scale=float(scale))
-        for name, shift, scale in zip(source.columns, _float32(chain.shift), _float32(chain.scale), strict=True)
+        for name, shift, scale in zip(
+            source.columns, _float32(chain.shift), _float32(chain.scale), strict=True
+        )
     ]
     target = chain.target
     metadata = ModelMetadata(
@@ -903,7 +947,8 @@ def _golden(metadata: ModelMetadata, tensors: dict[str, NDArray[np.float32]]) ->
     if not np.isfinite(outputs).all():
         raise InvalidInputError("the network gives numbers that are not finite")
     return Golden(
-        inputs=tuple(map(tuple, rows.astype(float).tolist())), outputs=tuple(map(tuple, outputs.astype(float).tolist()))
+        inputs=tuple(map(tuple, rows.astype(float).tolist())),
+        outputs=tuple(map(tuple, outputs.astype(float).tolist())),
     )
 
 

@@ -27,9 +27,7 @@ def onnx_package() -> ModuleType:
     try:
         import onnx  # noqa: PLC0415 - optional
     except ImportError:
-        raise MarianaError(
-            "ONNX files need the package onnx: pip install 'mariana-serve[onnx]'"
-        ) from None
+        raise MarianaError("ONNX files need the package onnx: pip install 'mariana-serve[onnx]'") from None
     return onnx
 
 
@@ -53,7 +51,7 @@ def read_proto(path: Path) -> Any:
     if proto.functions:
         try:
             proto = onnx.inliner.inline_local_functions(proto)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - what C++ says of broken functions has many types
             raise FileFormatError(f"{path}: its local functions cannot be inlined: {_short(error)}") from None
     return proto
 
@@ -71,7 +69,14 @@ def array_of(tensor: Any, path: Path) -> NDArray[Any]:
     """
     onnx = onnx_package()
     name, kinds = _short(tensor.name) or "(no name)", onnx.TensorProto
-    known = {kinds.FLOAT: 4, kinds.DOUBLE: 8, kinds.FLOAT16: 2, kinds.BFLOAT16: 2, kinds.INT64: 8, kinds.INT32: 4}
+    known = {
+        kinds.FLOAT: 4,
+        kinds.DOUBLE: 8,
+        kinds.FLOAT16: 2,
+        kinds.BFLOAT16: 2,
+        kinds.INT64: 8,
+        kinds.INT32: 4,
+    }
     dims = list(tensor.dims)
     if any(dim < 0 for dim in dims) or len(dims) > 8:
         raise FileFormatError(f"{path}: tensor {name!r} has the shape {_short(dims)}")
@@ -84,17 +89,25 @@ def array_of(tensor: Any, path: Path) -> NDArray[Any]:
         return np.array(texts, object if tensor.data_type == kinds.STRING else bool).reshape(dims)
     if tensor.data_type not in known:
         kind = kinds.DataType.Name(tensor.data_type) if tensor.data_type in kinds.DataType.values() else "?"
-        raise FileFormatError(f"{path}: tensor {name!r} holds {kind}; float32, float64, float16, bfloat16 are read")
+        raise FileFormatError(
+            f"{path}: tensor {name!r} holds {kind}; float32, float64, float16, bfloat16 are read"
+        )
     if tensor.data_location == kinds.EXTERNAL:
         raw = _external(tensor, name, path, count * known[tensor.data_type])
         tensor = kinds(name=tensor.name, dims=dims, data_type=tensor.data_type, raw_data=raw)
     if tensor.HasField("raw_data"):
         found, wanted = len(tensor.raw_data), count * known[tensor.data_type]
     else:
-        fields = {kinds.FLOAT: tensor.float_data, kinds.DOUBLE: tensor.double_data, kinds.INT64: tensor.int64_data}
+        fields = {
+            kinds.FLOAT: tensor.float_data,
+            kinds.DOUBLE: tensor.double_data,
+            kinds.INT64: tensor.int64_data,
+        }
         found, wanted = len(fields.get(tensor.data_type, tensor.int32_data)), count
     if found != wanted:
-        raise FileFormatError(f"{path}: tensor {name!r} of shape {_short(dims)} is damaged: it has {found} of {wanted}")
+        raise FileFormatError(
+            f"{path}: tensor {name!r} of shape {_short(dims)} is damaged: it has {found} of {wanted}"
+        )
     array: NDArray[Any] = onnx.numpy_helper.to_array(tensor)
     return array.astype(np.float32) if tensor.data_type == kinds.BFLOAT16 else array
 
@@ -104,13 +117,17 @@ def _external(tensor: Any, name: str, path: Path, size: int) -> bytes:
     facts = {entry.key: entry.value for entry in tensor.external_data}
     location = facts.get("location", "")
     if location in {"", ".", ".."} or "/" in location or "\\" in location or "\0" in location:
-        raise FileFormatError(f"{path}: tensor {name!r} points to {_short(location)!r}, which is no file beside it")
+        raise FileFormatError(
+            f"{path}: tensor {name!r} points to {_short(location)!r}, which is no file beside it"
+        )
     try:
         offset, length = int(facts.get("offset", "0")), int(facts.get("length", str(size)))
     except ValueError:
         offset, length = -1, -1
     if offset < 0 or length != size:
-        raise FileFormatError(f"{path}: tensor {name!r} needs {size} bytes of {location!r}, found another length")
+        raise FileFormatError(
+            f"{path}: tensor {name!r} needs {size} bytes of {location!r}, found another length"
+        )
     try:
         data = _read(path.parent / location, offset, size)
     except OSError as error:

@@ -27,18 +27,17 @@ STRIP = 16
 _ENCODING = ("categories", "copies", "forms", "fill", "shift", "scale")
 _TYPES = {"categories": "uint32_t", "copies": "uint16_t", "forms": "uint8_t"}
 _INCLUDE = '#include "../activation_template.h"\n'
-_ACTIVATION = re.compile(
-    r"^MRN_ACTIVATION\((\d+), (\w+), ([^,]+), (\w+)(?:, (\d))?\)$", re.MULTILINE
-)
+_ACTIVATION = re.compile(r"^MRN_ACTIVATION\((\d+), (\w+), ([^,]+), (\w+)(?:, (\d))?\)$", re.MULTILINE)
 
 
 _NO_FUSING = """\
-/* A multiplication and an addition stay two roundings, in GNU modes too. gcc knows no STDC pragma. */
+/* A multiplication and an addition stay two roundings, in GNU modes too, and no loop becomes a call of memset. gcc
+ * knows no STDC pragma. */
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)
 #pragma GCC push_options
-#pragma GCC optimize("fp-contract=off")
+#pragma GCC optimize("fp-contract=off", "no-tree-loop-distribute-patterns")
 #endif
 """
 _FUSING_AS_BEFORE = """\
@@ -142,7 +141,9 @@ class _Network:
     def _labels(self) -> Iterator[str]:
         if labels := self.info.labels:
             strings = ", ".join(_string(str(label)) for label in labels)
-            yield _array("static MARIANA_MAYBE const char *const", f"{self.name.upper()}_LABELS", len(labels), strings)
+            yield _array(
+                "static MARIANA_MAYBE const char *const", f"{self.name.upper()}_LABELS", len(labels), strings
+            )
             yield ""
 
     def _constants(self) -> Iterator[str]:
@@ -221,7 +222,9 @@ def _core() -> str:
     """Return the arithmetic; several exported models in one program share it, if one version exported them."""
     core = _source("embedded/core.h")
     if core.count(_INCLUDE) != 1:
-        raise AssertionError("csrc/embedded/core.h must include the activation template once")  # pragma: no cover
+        raise AssertionError(
+            "csrc/embedded/core.h must include the activation template once"
+        )  # pragma: no cover
     text = core.replace(_INCLUDE, _source("activation_template.h"))
     digest = "0x" + hashlib.sha256(text.encode()).hexdigest()[:8] + "U"
     return "\n".join(
@@ -243,7 +246,7 @@ def _opening(info: ModelMetadata, name: str) -> str:
     lines = [
         f"/* {name}: a dense network for {info.task}, {widths}, {info.precision}. Written by Mariana {__version__}.",
         " *",
-        f" *     #include \"{name}.h\"",
+        f' *     #include "{name}.h"',
         f" *     float row[{name.upper()}_COLUMNS] = {{...}}, out[{name.upper()}_OUTPUTS];",
         f" *     {name}_predict(row, out);",
         " *",
@@ -289,7 +292,7 @@ def _number(value: np.generic) -> str:
     """Return a constant that every compiler reads as this very float32 or integer."""
     if isinstance(value, np.unsignedinteger):
         return f"{int(value)}U"
-    if np.isnan(float(value)):  # type: ignore[arg-type]
+    if np.isnan(float(value)):
         return "MARIANA_NAN"
     text = str(value)
     return text + ("F" if "." in text or "e" in text else ".0F")

@@ -24,6 +24,8 @@ OPSET = 17
 IR_VERSION = 8
 """As old as the opset allows."""
 
+_PRECISIONS = ("float32",)
+
 
 def to_onnx(file: ModelFile, name: str = "mariana") -> bytes:
     """Return an ONNX file with the input ``x`` (batch, features) and the output ``y`` (batch, outputs), float32.
@@ -41,9 +43,13 @@ def to_onnx(file: ModelFile, name: str = "mariana") -> bytes:
     """
     info = file.metadata
     if info.precision == "int8":
-        raise InvalidInputError("int8 cannot be exported to ONNX: its results would differ; export the float32 version")
+        raise InvalidInputError(
+            "int8 cannot be exported to ONNX: its results would differ; export the float32 version"
+        )
     if info.parameters * 4 > MAX_FILE - (1 << 20):
-        raise InvalidInputError(f"{info.parameters * 4} bytes of weights; an ONNX file has at most {MAX_FILE}")
+        raise InvalidInputError(
+            f"{info.parameters * 4} bytes of weights; an ONNX file has at most {MAX_FILE}"
+        )
     graph = _Graph()
     h = graph.encode(tables_of(info), "x")
     for layer in info.layers:
@@ -59,7 +65,9 @@ def to_onnx(file: ModelFile, name: str = "mariana") -> bytes:
         "labels": list(info.labels),
         "targets": list(info.targets),
     }
-    return graph.serialized(name, info.columns, info.outputs, {key: value for key, value in facts.items() if value})
+    return graph.serialized(
+        name, info.columns, info.outputs, {key: value for key, value in facts.items() if value}
+    )
 
 
 class _Graph:
@@ -124,7 +132,9 @@ class _Graph:
             ramp = self.add("Clip", x, self.constant("zero", 0.0), self.constant("one", 1.0))
             x = self.add("Where", self.constant("is_ramp", forms == FORMS["ramp"]), ramp, x)
         if (forms == FORMS["soft"]).any():
-            bounded = self.add("Clip", x, self.constant("soft_low", -4096.0), self.constant("soft_high", 4096.0))
+            bounded = self.add(
+                "Clip", x, self.constant("soft_low", -4096.0), self.constant("soft_high", 4096.0)
+            )
             square = self.add("Add", self.add("Mul", bounded, bounded), self.constant("soft_one", 1.0))
             soft = self.add("Div", bounded, self.add("Sqrt", square))
             x = self.add("Where", self.constant("is_soft", forms == FORMS["soft"]), soft, x)
@@ -136,7 +146,9 @@ class _Graph:
         if layer.use_bias:
             inputs.append(self.constant(f"{layer.name}.bias", file.tensors[f"{layer.name}.bias"]))
         z = self.add("Gemm", *inputs)
-        return z if layer.activation == "linear" else self._activation(layer, slopes_of(layer, file.tensors), z)
+        return (
+            z if layer.activation == "linear" else self._activation(layer, slopes_of(layer, file.tensors), z)
+        )
 
     def _activation(self, layer: DenseLayer, slopes: NDArray[np.float32] | None, z: str) -> str:
         name, kind = layer.name, layer.activation
@@ -149,7 +161,9 @@ class _Graph:
         if kind == "gelu":
             inner = self.add("Erf", self.add("Mul", z, self.constant(f"{name}.half_root", math.sqrt(0.5))))
         elif kind == "gelu_tanh":
-            cube = self.add("Mul", self.add("Mul", self.add("Mul", z, z), z), self.constant(f"{name}.cubic", 0.044715))
+            cube = self.add(
+                "Mul", self.add("Mul", self.add("Mul", z, z), z), self.constant(f"{name}.cubic", 0.044715)
+            )
             root = self.constant(f"{name}.root", math.sqrt(2 / math.pi))
             inner = self.add("Tanh", self.add("Mul", self.add("Add", z, cube), root))
         else:
