@@ -46,8 +46,8 @@ MIN_OPSET = 7
 
 MAX_NODES = 20_000
 GOLDEN_ROWS = 8
-_MAX_REGION = 200
-"""Operators between two dense layers; an activation takes ten at most."""
+_MAX_REGION = 32
+"""Operators that are looked at together; an activation takes ten at most."""
 
 _MAX_ARRAY = 1 << 28
 _GRID = np.concatenate(
@@ -281,6 +281,9 @@ class _Graph:
         return _Node(where, next(self.count), width, **facts)
 
     def _node(self, i: int, node: Any) -> None:
+        texts = (node.domain, node.op_type, node.name, *node.input, *node.output)
+        if not all(isinstance(text, str) for text in texts):
+            raise FileFormatError(f"a name of node {i} is no text")
         domain = node.domain or "ai.onnx"
         operator = node.op_type if domain in {"ai.onnx", "ai.onnx.ml"} else f"{domain}.{node.op_type}"
         where = f"node {_short(node.name) or i!r} ({_short(operator)})"
@@ -297,6 +300,7 @@ class _Graph:
             call = _Call(operator, where, values, attributes, self.opset, len(outputs), next(self.count))
             self._find_labels(call)
             result = self._run(call) if refused is None else refused
+            result = np.asarray(result) if isinstance(result, np.generic) else result
         except _RefusedError as error:
             result = _Refusal(f"{where} cannot be run here: {error}")
         except (ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError, ArithmeticError):
@@ -854,7 +858,7 @@ def _last_step(node: _Node) -> tuple[_Node, Step | None]:
         return node.parents[0], node.linear
     if node.softmax:
         return node.parents[0], Activated("softmax")
-    for cut in _cuts(node):
+    for cut in reversed(list(_cuts(node))):  # as much at once as is known
         found = recognise(partial(_evaluate, node, cut))
         if found is not None:
             return cut, None if found.name == "linear" else found

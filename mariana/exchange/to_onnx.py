@@ -58,7 +58,7 @@ def to_onnx(file: ModelFile, name: str = "mariana") -> bytes:
     if target is not None:
         h = graph.add("Mul", h, graph.constant("target_scale", np.array(target.scale, np.float32)))
         h = graph.add("Add", h, graph.constant("target_shift", np.array(target.shift, np.float32)))
-    graph.add("Identity", h, to="y")
+    graph.add("Identity", h, output="y")
     facts = {
         "task": info.task,
         "features": [feature.name for feature in info.features],
@@ -78,9 +78,9 @@ class _Graph:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
-    def add(self, operator: str, *inputs: str, to: str | None = None, **attributes: Any) -> str:
+    def add(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         """Append a node and return the name of its output."""
-        output = f"{operator.lower()}_{len(self.nodes)}" if to is None else to
+        output = output or f"{operator.lower()}_{len(self.nodes)}"
         self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), [output], output, **attributes))
         return output
 

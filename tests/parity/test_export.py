@@ -375,10 +375,11 @@ def test_onnx_of_every_activation_and_encoding() -> None:
 
 def test_onnx_by_the_reference_evaluator_and_with_names() -> None:
     onnx = pytest.importorskip("onnx")
+    reference = pytest.importorskip("onnx.reference")
     file = network([NumericFeature(name="length", fill=1, shift=1, scale=2)], [4, 3], ["silu", "softmax"])
     x = rows_for(file)[3:]
     proto = onnx.load_from_string(to_onnx(file))
-    (y,) = onnx.reference.ReferenceEvaluator(proto).run(None, {"x": x})
+    (y,) = reference.ReferenceEvaluator(proto).run(None, {"x": x})
     nearly(y, Model(file).predict(x))
     names = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
     assert names["features"] == ["length"]
