@@ -26,6 +26,10 @@ class Settings(BaseSettings):
         default=None,
         description="highest instruction set to use: generic, avx2, avx512, avx512vnni, avx512bf16 (unset: the best)",
     )
+    precision: Literal["float32", "float32-split"] = Field(
+        default="float32",
+        description="how float32 models are computed: float32, or float32-split for large batches on AMX",
+    )
     max_body: int = Field(default=1 << 20, ge=1, description="largest JSON body, bytes")
     max_binary_body: int = Field(default=16 << 20, ge=1, description="largest binary body, bytes")
     max_values: int = Field(default=1_000_000, ge=1, description="largest rows x columns of one prediction")

@@ -21,6 +21,7 @@ _COMMANDS = {
     "index": "index",
     "inspect": "inspect",
     "predict": "predict",
+    "quantize": "quantize",
     "serve": "serve",
     "train": "train",
 }

@@ -73,6 +73,8 @@ def header(file: ModelFile, name: str) -> str:
             f"{name[:64]!r} cannot begin names in C: use a-z, 0-9 and '_', beginning with a letter, "
             "and not with 'mariana'"
         )
+    if file.metadata.precision != "float32":
+        raise InvalidInputError(f"{file.metadata.precision} cannot be exported to C; export the float32 version")
     return "\n".join(
         [
             _opening(file.metadata, name),
