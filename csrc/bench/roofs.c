@@ -1,4 +1,5 @@
-/* What this machine can do at most: as many independent multiply-adds as the registers hold, and plain reads. */
+/* What this machine can do at most: as many independent multiply-adds as the registers hold, and plain reads.
+ */
 #include "roofs.h"
 #include "../cpu.h"
 #include "../unroll.h"
@@ -74,7 +75,8 @@ RUN(avx512, AVX512, __m512, _mm512_setzero_ps(), FMA512, 16)
 RUN(avx512bf16, AVX512BF16, __m512, _mm512_setzero_ps(), BF16, 32)
 RUN(avx512vnni, AVX512VNNI, __m512i, _mm512_setzero_si512(), _mm512_dpbusd_epi32, 64)
 
-/* Two tiles of 16 rows times two, into four sums: what a GEMM does between its loads from the first-level cache.
+/* Two tiles of 16 rows times two, into four sums: what a GEMM does between its loads from the first-level
+ * cache.
  */
 typedef struct tile_config {
     uint8_t palette, start_row, reserved[14];

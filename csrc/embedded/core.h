@@ -1,9 +1,10 @@
-/* The arithmetic of kernels_generic.c for one row at a time, without padding and without libc: what an exported
- * model needs beside its weights. `mariana export --to c` puts activation_template.h where the last include
- * stands; nothing of it is written twice.
+/* The arithmetic of kernels_generic.c for one row at a time, without padding and without libc: what an
+ * exported model needs beside its weights. `mariana export --to c` puts activation_template.h where the last
+ * include stands; nothing of it is written twice.
  *
- * The bits are those of the generic kernels: each unit sums bias + x[0] w[0] + x[1] w[1] + ... with two roundings
- * a term, never fused, and a softmax row is padded to whole strips of 16, whose parts are added as there. */
+ * The bits are those of the generic kernels: each unit sums bias + x[0] w[0] + x[1] w[1] + ... with two
+ * roundings a term, never fused, and a softmax row is padded to whole strips of 16, whose parts are added as
+ * there. */
 #if defined(__FAST_MATH__)
 #error "compile without -ffast-math: it changes what the network computes"
 #endif
@@ -11,8 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A model uses some of these functions; the others vanish without a warning. What its program calls is not inlined
- * there: the program may be compiled with -ffp-contract=fast. */
+/* A model uses some of these functions; the others vanish without a warning. What its program calls is not
+ * inlined there: the program may be compiled with -ffp-contract=fast. */
 #if defined(__GNUC__)
 #define MARIANA_MAYBE __attribute__((unused))
 #define MARIANA_CALL __attribute__((noinline))
@@ -134,7 +135,8 @@ static MARIANA_MAYBE void mariana_encode(const float *row, size_t columns, const
     }
 }
 
-static MARIANA_MAYBE void mariana_scale_back(float *out, size_t count, const float *scale, const float *shift) {
+static MARIANA_MAYBE void mariana_scale_back(float *out, size_t count, const float *scale,
+                                             const float *shift) {
     for (size_t i = 0; i < count; i++)
         out[i] = out[i] * scale[i] + shift[i];
 }

@@ -300,7 +300,6 @@ class _Graph:
             call = _Call(operator, where, values, attributes, self.opset, len(outputs), next(self.count))
             self._find_labels(call)
             result = self._run(call) if refused is None else refused
-            result = np.asarray(result) if isinstance(result, np.generic) else result
         except _RefusedError as error:
             result = _Refusal(f"{where} cannot be run here: {error}")
         except (ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError, ArithmeticError):
@@ -573,8 +572,7 @@ class _Graph:
         return np.array(shape[call.attributes.get("start", 0) : call.attributes.get("end")], np.int64)
 
     def _op_Gather(self, call: _Call) -> _Value:  # noqa: N802
-        found: NDArray[Any] = np.take(call.array(0), call.array(1), axis=call.attributes.get("axis", 0))
-        return found
+        return np.asarray(np.take(call.array(0), call.array(1), axis=call.attributes.get("axis", 0)))
 
     def _op_Slice(self, call: _Call) -> _Value:  # noqa: N802
         array = call.array(0)

@@ -74,7 +74,9 @@ def header(file: ModelFile, name: str) -> str:
             "and not with 'mariana'"
         )
     if file.metadata.precision != "float32":
-        raise InvalidInputError(f"{file.metadata.precision} cannot be exported to C; export the float32 version")
+        raise InvalidInputError(
+            f"{file.metadata.precision} cannot be exported to C; export the float32 version"
+        )
     return "\n".join(
         [
             _opening(file.metadata, name),

@@ -60,6 +60,15 @@ DENSE = [("Gemm", "x w b", "z")]
 WEIGHTS = {"w": W, "b": B}
 
 
+def verdict(folder: Path, data: bytes) -> str:
+    """Return what is said of a file that may be broken; empty when it can be run."""
+    try:
+        imported(folder, data)
+    except (FileFormatError, InvalidInputError) as error:
+        return str(error)
+    return ""
+
+
 def imported(folder: Path, data: bytes, **options: Any) -> Imported:
     path = folder / "net.onnx"
     path.write_bytes(data)
@@ -256,7 +265,9 @@ def test_scikit_learn_with_named_columns(tmp_path: Path) -> None:
     columns = ColumnTransformer([("scaled", StandardScaler(), ["a", "b", "c"])])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pipeline = make_pipeline(columns, MLPRegressor(hidden_layer_sizes=(4,), max_iter=3)).fit(frame, frame["a"])
+        pipeline = make_pipeline(columns, MLPRegressor(hidden_layer_sizes=(4,), max_iter=3)).fit(
+            frame, frame["a"]
+        )
         types = [(name, FloatTensorType([None, 1])) for name in frame]
         proto = skl2onnx.to_onnx(pipeline, initial_types=types)
     found = imported(tmp_path, proto.SerializeToString())
@@ -455,9 +466,9 @@ def test_labels_that_do_not_fit(tmp_path: Path) -> None:
     data = graph([*DENSE, ("Softmax", "z", "y")], constants=WEIGHTS)
     with pytest.raises(InvalidInputError, match="2 labels, but 3 classes"):
         imported(tmp_path, data, labels=("a", "b"))
+    tanh = graph([*DENSE, ("Tanh", "z", "y")], constants=WEIGHTS)
     with pytest.raises(InvalidInputError, match="ends in softmax, not in tanh"):
-        nodes = [*DENSE, ("Tanh", "z", "y")]
-        imported(tmp_path, graph(nodes, constants=WEIGHTS), task="classification")
+        imported(tmp_path, tanh, task="classification")
 
 
 # ---- Hostile files --------------------------------------------------------------------------------------
@@ -508,8 +519,8 @@ HOSTILE: dict[str, Callable[[Any], object]] = {
     "weights by a link": external("link.bin"),
     "a broken offset": external("short.bin", offset="many"),
     "infinite weights": lambda p: setattr(p.graph.initializer[0], "raw_data", np.full(12, np.inf, np.float32).tobytes()),
-    "nothing but attributes": lambda p: p.graph.node[0].attribute.add(name="alpha", type=4, s=b"x"),
-    "a subgraph": lambda p: p.graph.node.insert(0, onnx.helper.make_node("If", ["x"], ["q"], then_branch=p.graph)),
+    "an attribute of another type": lambda p: p.graph.node[0].attribute.add(name="alpha", type=4, s=b"x"),
+    "a subgraph that nothing needs": lambda p: p.graph.node.insert(0, onnx.helper.make_node("If", ["x"], ["q"], then_branch=p.graph)),
     "a thousand operators": lambda p: [
         p.graph.node.extend(onnx.helper.make_node("Abs", [f"y{i}" if i else "y"], [f"y{i + 1}"]) for i in range(5000)),
         setattr(p.graph.output[0], "name", "y5000"),
@@ -527,28 +538,17 @@ def test_a_hostile_file_gives_one_line(tmp_path: Path, what: str) -> None:
     (tmp_path / "short.bin").write_bytes(b"1234")
     (tmp_path / "link.bin").symlink_to("/etc/passwd")
     data = change(HOSTILE[what])
-    if what in {"nothing but attributes", "a subgraph"}:
-        try:
-            imported(tmp_path, data)
-        except (FileFormatError, InvalidInputError) as error:
-            assert "\n" not in str(error)
-        return
-    with pytest.raises((FileFormatError, InvalidInputError)) as info:
-        imported(tmp_path, data)
-    assert "\n" not in str(info.value)
-    assert len(str(info.value)) < 400 + len(str(tmp_path))
+    said = verdict(tmp_path, data)
+    assert said or what in {"an attribute of another type", "a subgraph that nothing needs"}
+    assert "\n" not in said
+    assert len(said) < 400 + len(str(tmp_path))
 
 
 def test_every_cut_of_a_file(tmp_path: Path) -> None:
     data = graph([*DENSE, ("Softmax", "z", "y")], constants=WEIGHTS)
-    whole, refused = imported(tmp_path, data).metadata, 0
-    for end in range(len(data)):
-        try:
-            assert imported(tmp_path, data[:end]).metadata == whole, "protobuf has no end: a cut may fall between parts"
-        except (FileFormatError, InvalidInputError) as error:
-            assert "\n" not in str(error)
-            refused += 1
-    assert refused > len(data) * 0.9
+    said = [verdict(tmp_path, data[:end]) for end in range(len(data))]
+    assert not any("\n" in text for text in said)
+    assert said.count("") < len(data) / 10, "protobuf has no end: few cuts fall between its parts"
 
 
 def test_flipped_bytes(tmp_path: Path) -> None:
@@ -561,10 +561,7 @@ def test_flipped_bytes(tmp_path: Path) -> None:
         broken = bytearray(data)
         for at in random.integers(0, len(data), 3):
             broken[at] = random.integers(0, 256)
-        try:
-            imported(tmp_path, bytes(broken))
-        except (FileFormatError, InvalidInputError) as error:
-            assert "\n" not in str(error)
+        assert "\n" not in verdict(tmp_path, bytes(broken))
 
 
 def test_weights_in_a_second_file(tmp_path: Path) -> None:
