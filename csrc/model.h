@@ -27,4 +27,9 @@ struct mrn_model {
     const mrn_dense *layers;
 };
 
+/* The steps around the layers, in forward.c: raw rows to encoded ones; the last layer's rows, with the padding of
+ * its strips, to rows of `outputs` values, of which `room` may be written from y on. */
+void mrn_encode_rows(const mrn_model *model, const float *x, size_t rows, float *encoded);
+void mrn_finish_rows(const mrn_model *model, const float *from, size_t rows, float *y, size_t room);
+
 #endif
