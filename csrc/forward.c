@@ -5,14 +5,33 @@
 #include <math.h>
 #include <string.h>
 
-/* One raw row to one encoded row: fill, one-hot, shift and scale. */
+/* What becomes of a shifted and scaled number; NaN stays NaN. The bound keeps v * v finite: beyond it, the
+ * result is 1 to the last bit. */
+static float shaped(uint32_t form, float v) {
+    if (form == MRN_FORM_RAMP)
+        return v < 0 ? 0.0F : v > 1 ? 1.0F : v;
+    if (form == MRN_FORM_SOFT) {
+        const float bounded = v < -4096 ? -4096.0F : v > 4096 ? 4096.0F : v;
+        return bounded / sqrtf(1 + bounded * bounded);
+    }
+    return v;
+}
+
+/* One raw row to one encoded row: fill, one-hot or copies, shift, scale and form. */
 static void encode_row(const mrn_model *model, const float *x, float *encoded) {
     float *to = encoded;
     for (size_t c = 0; c < model->columns; c++) {
         const float value = model->fill && isnan(x[c]) ? model->fill[c] : x[c];
         const uint32_t categories = model->categories ? model->categories[c] : 0;
         if (categories == 0) {
-            *to++ = value;
+            const uint32_t copies = model->copies ? model->copies[c] : 1;
+            for (uint32_t i = 0; i < copies; i++)
+                to[i] = value;
+            if (model->forms)
+                for (uint32_t i = 0; i < copies; i++)
+                    if (model->forms[(size_t)(to - encoded) + i] == MRN_FORM_MISSING)
+                        to[i] = isnan(x[c]) ? 1.0F : 0.0F;
+            to += copies;
             continue;
         }
         memset(to, 0, categories * sizeof *to);
@@ -24,6 +43,8 @@ static void encode_row(const mrn_model *model, const float *x, float *encoded) {
         encoded[e] -= model->shift[e];
     for (size_t e = 0; model->scale && e < model->encoded; e++)
         encoded[e] *= model->scale[e];
+    for (size_t e = 0; model->forms && e < model->encoded; e++)
+        encoded[e] = shaped(model->forms[e], encoded[e]);
 }
 
 void mrn_encode_rows(const mrn_model *model, const float *x, size_t rows, float *encoded) {

@@ -29,7 +29,7 @@ static size_t strips_of(size_t units) {
 /* Where each part lies in the block, in bytes from its start; sizes of SIZE_MAX mean "too large". */
 typedef struct layout {
     size_t encoded;
-    size_t layers, categories, fill, shift, scale, target_shift, target_scale;
+    size_t layers, categories, copies, forms, fill, shift, scale, target_shift, target_scale;
     size_t numbers; /* bias and weight of each layer, one after the other: all whole cache lines */
     size_t end;
     size_t block_rows, half;
@@ -98,11 +98,19 @@ static int lay_out(const mrn_network *network, size_t isa, layout *at) {
         return MRN_E_ISA;
 
     size_t encoded = network->columns;
-    for (size_t c = 0; network->categories && c < network->columns; c++)
-        if (network->categories[c])
-            encoded = add(encoded, network->categories[c] - 1U);
+    for (size_t c = 0; c < network->columns; c++) {
+        uint32_t width = network->categories ? network->categories[c] : 0;
+        if (width == 0)
+            width = network->copies ? network->copies[c] : 1;
+        if (width == 0)
+            return MRN_E_ARGUMENT;
+        encoded = add(encoded, width - 1U);
+    }
     if (encoded > MRN_MAX_WIDTH)
         return MRN_E_TOO_LARGE;
+    for (size_t e = 0; network->forms && e < encoded; e++)
+        if (network->forms[e] >= MRN_FORM_COUNT)
+            return MRN_E_ARGUMENT;
     int status = check_layers(network, encoded);
     if (status != MRN_OK)
         return status;
@@ -113,6 +121,8 @@ static int lay_out(const mrn_network *network, size_t isa, layout *at) {
     (void)place(at, sizeof(mrn_model));
     at->layers = place(at, network->layer_count * sizeof(mrn_dense));
     at->categories = place_table(at, network->categories, network->columns);
+    at->copies = place_table(at, network->copies, network->columns);
+    at->forms = place_table(at, network->forms, encoded);
     at->fill = place_table(at, network->fill, network->columns);
     at->shift = place_table(at, network->shift, encoded);
     at->scale = place_table(at, network->scale, encoded);
@@ -204,8 +214,11 @@ int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t b
         .outputs = outputs,
         .block_rows = at.block_rows,
         .half = at.half,
-        .encodes = network->categories || network->fill || network->shift || network->scale,
+        .encodes = network->categories || network->copies || network->forms || network->fill ||
+                   network->shift || network->scale,
         .categories = copy_table(base, at.categories, network->categories, network->columns),
+        .copies = copy_table(base, at.copies, network->copies, network->columns),
+        .forms = copy_table(base, at.forms, network->forms, at.encoded),
         .fill = copy_table(base, at.fill, network->fill, network->columns),
         .shift = copy_table(base, at.shift, network->shift, at.encoded),
         .scale = copy_table(base, at.scale, network->scale, at.encoded),

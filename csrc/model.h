@@ -17,8 +17,10 @@ struct mrn_model {
     size_t outputs;    /* units of the last layer */
     size_t block_rows; /* rows that run through all layers together */
     size_t half;       /* bytes of half the scratch */
-    int encodes;       /* whether any of the next four is there */
+    int encodes;       /* whether any of the next six is there */
     const uint32_t *categories;
+    const uint32_t *copies;
+    const uint32_t *forms;
     const float *fill;
     const float *shift;
     const float *scale;

@@ -64,6 +64,15 @@ enum {
     MRN_MAX_WIDTH = 1048576  /* columns, encoded columns, units of a layer */
 };
 
+/* What becomes of an encoded column v once it is shifted and scaled. */
+enum mrn_form {
+    MRN_FORM_LINEAR = 0,   /* v */
+    MRN_FORM_SOFT = 1,     /* v / sqrt(1 + v * v), v first limited to -4096..4096: outliers stay within -1..1 */
+    MRN_FORM_RAMP = 2,     /* v, limited to 0..1: with its neighbours a piecewise linear encoding */
+    MRN_FORM_MISSING = 3,  /* before it is shifted and scaled: 1 where the raw number is NaN, else 0; then v */
+    MRN_FORM_COUNT = 4
+};
+
 /* One dense layer: y = activation(x . weight + bias). */
 typedef struct mrn_layer {
     const float *weight;  /* (inputs, units), row-major, finite */
@@ -77,17 +86,20 @@ typedef struct mrn_layer {
  *
  * A raw row has `columns` numbers. It is encoded, then runs through the layers, then is scaled back:
  *   1. column c: NaN becomes fill[c].
- *   2. categories[c] == 0: the number is one encoded column; categories[c] == n > 0: it is the number of a
- *      category, 0 <= integer < n, and becomes n encoded columns, one-hot; anything else gives n zeros.
- *   3. encoded column e: (value - shift[e]) * scale[e].
+ *   2. categories[c] == 0: the number is one encoded column, or copies[c] equal ones; categories[c] == n > 0: it
+ *      is the number of a category, 0 <= integer < n, and becomes n encoded columns, one-hot; anything else
+ *      gives n zeros.
+ *   3. encoded column e: (value - shift[e]) * scale[e], then what forms[e] says.
  *   4. the layers; the first has as many inputs as there are encoded columns.
  *   5. output o: value * target_scale[o] + target_shift[o].
- * Each of the six tables may be NULL: its step is skipped. */
+ * Each of the eight tables may be NULL: its step is skipped. */
 typedef struct mrn_network {
     const mrn_layer *layers;
     size_t layer_count;          /* 1..MRN_MAX_LAYERS */
     size_t columns;              /* raw columns of a row, 1..MRN_MAX_WIDTH */
     const uint32_t *categories;  /* (columns) */
+    const uint32_t *copies;      /* (columns), at least 1; not looked at where there are categories */
+    const uint32_t *forms;       /* (encoded columns), of enum mrn_form */
     const float *fill;           /* (columns), finite or NaN: stays missing */
     const float *shift;          /* (encoded columns), finite */
     const float *scale;          /* (encoded columns), finite */
@@ -105,8 +117,8 @@ typedef struct mrn_plan {
 typedef struct mrn_model mrn_model;
 
 /* Check a description completely and say what it needs on instruction set `isa`. Cost: one look at each number.
- *   MRN_E_ARGUMENT   a pointer is NULL that must not be; no layer or column; an unknown activation; softmax
- *                    before the last layer
+ *   MRN_E_ARGUMENT   a pointer is NULL that must not be; no layer or column; an unknown activation or form;
+ *                    softmax before the last layer; no copy of a column
  *   MRN_E_SHAPE      a layer's inputs are not what comes before it, or it has no units
  *   MRN_E_RANGE      a weight, bias or table entry is not finite
  *   MRN_E_TOO_LARGE  more layers or columns than MRN_MAX_*, or more bytes than this machine can address

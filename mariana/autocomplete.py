@@ -174,10 +174,10 @@ class Index:
                 text.decode(),
                 score,
                 edits,
-                ((0, highlight),) if highlight else (),
+                highlights,
                 self._payload(payload) if payload else None,
             )
-            for text, score, payload, highlight, edits in hits
+            for text, score, payload, highlights, edits in hits
         ]
 
     def _payload(self, raw: bytes) -> Any:

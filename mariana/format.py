@@ -11,8 +11,12 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, Self
 
@@ -54,14 +58,108 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
+Form = Literal["linear", "soft", "ramp", "missing"]
+"""What an encoded column v is: ``linear`` v; ``soft`` v / sqrt(1 + v²); ``ramp`` v limited to 0..1; ``missing`` 1 where
+the raw value was missing, else 0, before it is shifted and scaled. ``csrc/mrn.h`` has the same list."""
+
+DatePartName = Literal["year", "month", "day", "weekday", "hour"]
+MAX_KNOTS = 1024
+
+
+class DatePart(_Part):
+    """Says that a number is a part of a date: in a row with names, the date stands under the name of its column."""
+
+    column: FeatureName
+    part: DatePartName = Field(
+        description="weekday: 0 is Monday; hour: with its minutes and seconds as a fraction"
+    )
+
+    def of(self, when: datetime) -> float:
+        """Return the part of a date."""
+        if self.part == "weekday":
+            return float(when.weekday())
+        if self.part == "hour":
+            return when.hour + when.minute / 60 + when.second / 3600
+        return float(getattr(when, self.part))
+
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?)?", re.ASCII)
+
+
+def read_date(value: object) -> datetime | None:
+    """Return what a text in ISO 8601 (2024-03-05, 2024-03-05T14:30:00) or a date says; None if it is neither.
+
+    The time is taken as it stands there: an offset from UTC is read over.
+    """
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day)  # noqa: DTZ001 - the time as it is written
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        return None
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        return None
+
+
+def date_text(features: Sequence[Feature], values: Sequence[float | None]) -> str:
+    """Return a date with these parts, in ISO 8601; a part that is not told is the first one."""
+    told = {
+        feature.date.part: value
+        for feature, value in zip(features, values, strict=True)
+        if feature.kind == "numeric" and feature.date is not None and value is not None
+    }
+    text = f"{int(told.get('year', 1970)):04}-{int(told.get('month', 1)):02}-{int(told.get('day', 1)):02}"
+    if "hour" not in told:
+        return text
+    seconds = min(round(told["hour"] * 3600), 86399)
+    return f"{text}T{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
 class NumericFeature(_Part):
-    """A number; the network sees ``(value - shift) * scale``."""
+    """A number; the network sees ``(value - shift) * scale``, and what else is asked for here."""
 
     kind: Literal["numeric"] = "numeric"
     name: FeatureName
     fill: Finite | None = Field(default=None, description="stands in for a missing value; None: refused")
     shift: Finite = 0.0
     scale: Finite = 1.0
+    soft: StrictBool = Field(default=False, description="z / sqrt(1 + z * z) in place of z: limits outliers")
+    knots: tuple[Finite, ...] = Field(
+        default=(),
+        max_length=MAX_KNOTS,
+        description="ascending; a column for each two neighbours a, b: (value - a) / (b - a), limited to 0..1",
+    )
+    indicator: StrictBool = Field(default=False, description="a column more: 1 where it is missing, else 0")
+    date: DatePart | None = None
+
+    @property
+    def encoding(self) -> list[tuple[Form, float, float]]:
+        """Form, shift and scale of each encoded column, all of them as float32 holds them."""
+        columns: list[tuple[Form, float, float]] = [
+            ("soft" if self.soft else "linear", self.shift, self.scale)
+        ]
+        places = [float(np.float32(knot)) for knot in self.knots]
+        columns += [("ramp", low, 1 / (high - low)) for low, high in pairwise(places)]
+        return columns + [("missing", 0.0, 1.0)] * self.indicator
+
+    @property
+    def width(self) -> int:
+        """Number of encoded columns."""
+        return 1 + max(len(self.knots) - 1, 0) + self.indicator
+
+    @property
+    def column(self) -> str:
+        """Its name in a table and in a row with names."""
+        return self.name if self.date is None else self.date.column
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        places = np.array(self.knots, np.float32).astype(np.float64)
+        if len(places) == 1 or (np.diff(places) < 1e-37).any():
+            raise ValueError(f"feature {self.name!r} needs no knots, or two and more that ascend in float32")
+        return self
 
 
 class BooleanFeature(_Part):
@@ -72,6 +170,21 @@ class BooleanFeature(_Part):
     fill: StrictBool | None = Field(default=None, description="stands in for a missing value; None: refused")
     shift: Finite = 0.0
     scale: Finite = 1.0
+
+    @property
+    def encoding(self) -> list[tuple[Form, float, float]]:
+        """Form, shift and scale of the encoded column."""
+        return [("linear", self.shift, self.scale)]
+
+    @property
+    def width(self) -> int:
+        """Number of encoded columns."""
+        return 1
+
+    @property
+    def column(self) -> str:
+        """Its name in a table and in a row with names."""
+        return self.name
 
 
 class CategoricalFeature(_Part):
@@ -85,6 +198,16 @@ class CategoricalFeature(_Part):
     categories: tuple[StrictStr, ...] = Field(min_length=1, max_length=65536)
     fill: StrictStr | None = Field(default=None, description="stands in for a missing value; None: refused")
 
+    @property
+    def width(self) -> int:
+        """Number of encoded columns."""
+        return len(self.categories)
+
+    @property
+    def column(self) -> str:
+        """Its name in a table and in a row with names."""
+        return self.name
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(set(self.categories)) != len(self.categories):
@@ -97,6 +220,25 @@ class CategoricalFeature(_Part):
 
 
 Feature = Annotated[NumericFeature | BooleanFeature | CategoricalFeature, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, slots=True)
+class InputField:
+    """What a row with names holds under one name.
+
+    Attributes:
+        name: of the column.
+        kind: ``date`` is a text in ISO 8601, which several features take their part of.
+        required: nothing stands in for a missing value.
+        features: places of the features that read it.
+        categories: of a categorical one.
+    """
+
+    name: str
+    kind: Literal["numeric", "boolean", "categorical", "date"]
+    required: bool
+    features: tuple[int, ...]
+    categories: tuple[str, ...] = ()
 
 
 class DenseLayer(_Part):
@@ -169,7 +311,22 @@ class ModelMetadata(_Part):
     @property
     def encoded_columns(self) -> int:
         """Columns that the first layer sees: categorical features are one-hot."""
-        return sum(len(f.categories) if f.kind == "categorical" else 1 for f in self.features)
+        return sum(feature.width for feature in self.features)
+
+    @property
+    def fields(self) -> list[InputField]:
+        """What a row with names holds: a field a feature, one for all parts of a date."""
+        fields: dict[str, InputField] = {}
+        for place, feature in enumerate(self.features):
+            kind: Literal["numeric", "boolean", "categorical", "date"] = feature.kind
+            categories = feature.categories if feature.kind == "categorical" else ()
+            if feature.kind == "numeric" and feature.date is not None:
+                kind = "date"
+            before = fields.get(feature.column)
+            places = (*before.features, place) if before is not None else (place,)
+            required = feature.fill is None or (before is not None and before.required)
+            fields[feature.column] = InputField(feature.column, kind, required, places, categories)
+        return list(fields.values())
 
     @property
     def outputs(self) -> int:
@@ -195,6 +352,7 @@ class ModelMetadata(_Part):
         for things, which in ((self.features, "features"), (self.layers, "layers")):
             if len({thing.name for thing in things}) != len(things):
                 raise ValueError(f"two {which} have the same name")
+        self._check_dates()
         if math.prod(self.input_shape) != self.columns:
             raise ValueError(f"input_shape {self.input_shape} does not hold {self.columns} features")
         width = self.encoded_columns
@@ -212,6 +370,12 @@ class ModelMetadata(_Part):
             self._check_scaling(self.target_scaling)
         self._check_golden()
         return self
+
+    def _check_dates(self) -> None:
+        dates = [f.date for f in self.features if f.kind == "numeric" and f.date is not None]
+        taken = {f.name for f in self.features if f.column == f.name}
+        if len(set(dates)) != len(dates) or any(date.column in taken for date in dates):
+            raise ValueError("two features are the same part of a date, or have the name of its column")
 
     def _check_golden(self) -> None:
         rows = self.golden.inputs

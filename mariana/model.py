@@ -11,9 +11,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mariana._binding import choose_isa
-from mariana._binding.dense import Layer, Network, Tables
+from mariana._binding.dense import FORMS, Layer, Network, Tables
 from mariana.errors import FileFormatError, InvalidInputError, KernelError, NotFoundError, OutOfRangeError
-from mariana.format import CategoricalFeature, Feature, ModelFile, ModelMetadata, read_model
+from mariana.format import (
+    CategoricalFeature,
+    DatePart,
+    Feature,
+    Form,
+    InputField,
+    ModelFile,
+    ModelMetadata,
+    NumericFeature,
+    read_date,
+    read_model,
+)
 from mariana.settings import Settings
 from mariana.store import MODEL_FILE, versions_in
 
@@ -103,7 +114,19 @@ class Model:
         outputs: numbers that come out for a row.
     """
 
-    __slots__ = ("_network", "_readers", "_run", "_width", "columns", "info", "isa", "nbytes", "outputs")
+    __slots__ = (
+        "_dates",
+        "_network",
+        "_plain",
+        "_readers",
+        "_run",
+        "_width",
+        "columns",
+        "info",
+        "isa",
+        "nbytes",
+        "outputs",
+    )
 
     def __init__(self, file: ModelFile, *, isa: str | None = None) -> None:
         self.info: ModelMetadata = file.metadata
@@ -117,7 +140,12 @@ class Model:
         ]
         isa = Settings().isa if isa is None else isa
         self._network = Network(layers, self.info.columns, choose_isa(isa), _tables(self.info))
-        self._readers = {feature.name: _Reader(feature) for feature in self.info.features}
+        dated = [feature.column != feature.name for feature in self.info.features]
+        self._plain = np.flatnonzero(~np.array(dated))
+        self._readers = {
+            f.name: _Reader(f) for f, part in zip(self.info.features, dated, strict=True) if not part
+        }
+        self._dates = [_DateReader(self.info, field) for field in self.info.fields if field.kind == "date"]
         self.isa: str = self._network.isa
         self.nbytes: int = self._network.nbytes
         self.columns: int = self.info.columns
@@ -191,7 +219,7 @@ class Model:
 
         Args:
             records: rows; numbers for numeric features, True or False for boolean ones, strings
-                for categorical ones.
+                for categorical ones; for the column of a date a text in ISO 8601, a date or a datetime.
 
         Returns:
             (len(records), columns) float32.
@@ -202,7 +230,7 @@ class Model:
             OutOfRangeError: a number is not finite or does not fit float32; a category is unknown.
         """
         readers = self._readers
-        x = np.empty((len(records), len(readers)), np.float32)
+        x = np.empty((len(records), self.columns), np.float32)
         for i, record in enumerate(records):
             if not isinstance(record, Mapping):
                 raise InvalidInputError(
@@ -217,9 +245,13 @@ class Model:
                 else:
                     found += 1
                 row.append(reader.read(value, i))
+            if self._dates:
+                found += self._encode_dates(record, i, x[i])
+                x[i, self._plain] = row
+            else:
+                x[i] = row
             if found != len(record):
                 self._refuse_unknown(i)
-            x[i] = row
         return x
 
     def decode(self, y: Float32) -> list[Prediction]:
@@ -255,6 +287,15 @@ class Model:
         """
         return self.decode(self._network.predict(self.encode(records)))
 
+    def _encode_dates(self, record: Mapping[str, object], i: int, row: Float32) -> int:
+        """Write the parts of a record's dates to their columns and return how many dates there were."""
+        found = 0
+        for reader in self._dates:
+            found += reader.name in record
+            for place, value in reader.read(record.get(reader.name), i):
+                row[place] = value
+        return found
+
     def _rows(self, x: ArrayLike) -> Float32:
         """Return ``x`` as (batch, columns) float32, C-contiguous."""
         try:
@@ -287,7 +328,8 @@ class Model:
         return rows
 
     def _refuse_unknown(self, row: int) -> None:
-        known = ", ".join(list(self._readers)[:10]) + (", ..." if len(self._readers) > 10 else "")
+        names = [field.name for field in self.info.fields]
+        known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         raise InvalidInputError(
             f"row {row}: a name is no feature of this model; there are: {known}",
             pointer=f"/{row}",
@@ -351,6 +393,39 @@ class _Reader:
         return _pointer(row, self._name)
 
 
+class _DateReader:
+    """Reads the dates of one column out of records."""
+
+    __slots__ = ("_parts", "_required", "name")
+
+    def __init__(self, info: ModelMetadata, field: InputField) -> None:
+        self.name = field.name
+        self._required = field.required
+        self._parts: list[tuple[int, DatePart]] = []
+        for place in field.features:
+            feature = info.features[place]
+            if isinstance(feature, NumericFeature) and feature.date is not None:
+                self._parts.append((place, feature.date))
+
+    def read(self, value: object, row: int) -> list[tuple[int, float]]:
+        """Return place and number of each part, NaN for a missing date."""
+        if value is None:
+            if self._required:
+                raise InvalidInputError(
+                    f"row {row}: {self.name!r} is missing, and the model has no substitute for it",
+                    pointer=_pointer(row, self.name),
+                )
+            return [(place, _MISSING) for place, _ in self._parts]
+        date = read_date(value)
+        if date is None:
+            raise InvalidInputError(
+                f"row {row}: {self.name!r} must be a date as ISO 8601 writes it, such as 2024-03-05 or "
+                "2024-03-05T14:30:00",
+                pointer=_pointer(row, self.name),
+            )
+        return [(place, part.of(date)) for place, part in self._parts]
+
+
 def _pointer(row: int, name: str) -> str:
     """Return a JSON pointer (RFC 6901)."""
     return f"/{row}/" + name.replace("~", "~0").replace("/", "~1")
@@ -379,22 +454,27 @@ def _find(path: Path) -> Path:
 
 def _tables(info: ModelMetadata) -> Tables:
     """Return what happens around the layers; a table that would change nothing is None."""
-    categories, fill, shift, scale = [], [], [], []
+    categories, fill, copies = [], [], []
+    encoded: list[tuple[Form, float, float]] = []
     for feature in info.features:
         if isinstance(feature, CategoricalFeature):
-            categories.append(len(feature.categories))
+            categories.append(feature.width)
             fill.append(_MISSING if feature.fill is None else feature.categories.index(feature.fill))
-            shift += [0.0] * len(feature.categories)
-            scale += [1.0] * len(feature.categories)
+            encoded += [("linear", 0.0, 1.0)] * feature.width
         else:
             categories.append(0)
             fill.append(_MISSING if feature.fill is None else float(feature.fill))
-            shift.append(feature.shift)
-            scale.append(feature.scale)
+            encoded += feature.encoding
+        copies.append(feature.width)
+    forms, shift, scale = zip(*encoded, strict=True)
     target = info.target_scaling
     return Tables(
         categories=np.array(categories, np.uint32) if any(categories) else None,
         fill=None if all(math.isnan(value) for value in fill) else np.array(fill, np.float32),
+        copies=None
+        if all(c or n == 1 for c, n in zip(categories, copies, strict=True))
+        else np.array(copies, np.uint32),
+        forms=None if set(forms) == {"linear"} else np.array([FORMS[form] for form in forms], np.uint32),
         shift=np.array(shift, np.float32) if any(shift) else None,
         scale=np.array(scale, np.float32) if any(value != 1.0 for value in scale) else None,
         target_shift=None if target is None else np.array(target.shift, np.float32),

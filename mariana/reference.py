@@ -20,18 +20,40 @@ def encode(
     fill: Sequence[float] | None = None,
     shift: Sequence[float] | None = None,
     scale: Sequence[float] | None = None,
+    copies: Sequence[int] | None = None,
+    forms: Sequence[str] | None = None,
 ) -> list[float]:
     """Return what the first layer sees of a raw row; ``mrn_network`` in ``csrc/mrn.h`` explains the tables."""
     encoded: list[float] = []
     for column, given in enumerate(row):
         value = fill[column] if fill is not None and math.isnan(given) else given
         count = categories[column] if categories is not None else 0
-        encoded += [1.0 if value == i else 0.0 for i in range(count)] if count else [value]
+        number = copies[column] if copies is not None else 1
+        if count:
+            encoded += [1.0 if value == i else 0.0 for i in range(count)]
+        elif forms is None:
+            encoded += [value] * number
+        else:
+            of_copies = forms[len(encoded) : len(encoded) + number]
+            encoded += [float(math.isnan(given)) if form == "missing" else value for form in of_copies]
     if shift is not None:
         encoded = [value - by for value, by in zip(encoded, shift, strict=True)]
     if scale is not None:
         encoded = [value * by for value, by in zip(encoded, scale, strict=True)]
+    if forms is not None:
+        encoded = [shape(form, value) for form, value in zip(forms, encoded, strict=True)]
     return encoded
+
+
+def shape(form: str, value: float) -> float:
+    """Return what becomes of a number that is shifted and scaled already."""
+    if math.isnan(value) or form in ("linear", "missing"):
+        return value
+    if form == "ramp":
+        return min(max(value, 0.0), 1.0)
+    return (
+        math.copysign(1 / math.hypot(1, 1 / value), value) if value else 0.0
+    )  # value / sqrt(1 + value ** 2)
 
 
 def activate(name: str, sums: Sequence[float]) -> list[float]:

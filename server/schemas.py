@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 
-from mariana.format import Feature, Label
+from mariana.format import InputField, Label, date_text
 from mariana.model import Model
 
 from .bodies import Number
@@ -114,7 +115,9 @@ class FeatureInfo(BaseModel):
     """One input column."""
 
     name: str
-    kind: Literal["numeric", "boolean", "categorical"]
+    kind: Literal["numeric", "boolean", "categorical", "date"] = Field(
+        description="a date is a text in ISO 8601; in a row of numbers its parts stand in place of it"
+    )
     required: bool = Field(description="no value stands in for a missing one")
     categories: list[str] | None = None
 
@@ -238,12 +241,12 @@ def request_schema(name: str, version: int, model: Model) -> tuple[type[BaseMode
     if len(features) > DESCRIBED_FEATURES:
         return rows, None
     fields: dict[str, Any] = {}
-    for position, feature in enumerate(features):
-        kind = _value_type(feature)
+    for position, field in enumerate(model.info.fields):
+        kind = _value_type(field)
         fields[f"f{position}"] = (
-            (kind, Field(alias=feature.name))
-            if feature.fill is None
-            else (kind | None, Field(default=None, alias=feature.name))
+            (kind, Field(alias=field.name))
+            if field.required
+            else (kind | None, Field(default=None, alias=field.name))
         )
     record: Any = create_model(
         f"{title}_record",
@@ -263,10 +266,12 @@ def _instances(item: Any) -> Any:
     return (Annotated[list[item], Field(min_length=1)], ...)
 
 
-def _value_type(feature: Feature) -> Any:
-    if feature.kind == "categorical":
-        return Literal[feature.categories] if feature.fill is None else str
-    return bool if feature.kind == "boolean" else Number
+def _value_type(field: InputField) -> Any:
+    if field.kind == "categorical":
+        return Literal[field.categories] if field.required else str
+    if field.kind == "date":
+        return Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    return bool if field.kind == "boolean" else Number
 
 
 def examples(model: Model) -> dict[str, dict[str, Any]]:
@@ -276,14 +281,20 @@ def examples(model: Model) -> dict[str, dict[str, Any]]:
     row = list(golden[0]) if golden else [0.0] * len(features)
     found = {"rows": {"summary": "a row of numbers", "value": {"instances": [row]}}}
     if len(features) <= DESCRIBED_FEATURES:
-        record = {f.name: _raw(f, value) for f, value in zip(features, row, strict=True) if value is not None}
+        record = {field.name: _raw(model, field, row) for field in model.info.fields}
+        record = {name: value for name, value in record.items() if value is not None}
         found["records"] = {"summary": "by the names of the features", "value": {"instances": [record]}}
     return found
 
 
-def _raw(feature: Feature, value: float) -> float | bool | str:
-    if feature.kind == "categorical":
-        return (
-            feature.categories[int(value)] if 0 <= value < len(feature.categories) else feature.categories[0]
-        )
-    return bool(value) if feature.kind == "boolean" else value
+def _raw(model: Model, field: InputField, row: Sequence[float | None]) -> float | bool | str | None:
+    """Return what a row of numbers holds for a field, as it stands in a row with names."""
+    value = row[field.features[0]]
+    if value is None:
+        return None
+    if field.kind == "date":
+        features = [model.info.features[place] for place in field.features]
+        return date_text(features, [row[place] for place in field.features])
+    if field.kind == "categorical":
+        return field.categories[int(value)] if 0 <= value < len(field.categories) else field.categories[0]
+    return bool(value) if field.kind == "boolean" else value

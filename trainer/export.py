@@ -122,7 +122,7 @@ def _task(net: Sequential, layers: list[DenseLayer]) -> Literal["classification"
 
 def _examples(features: Sequence[Feature], inputs: int, examples: ArrayLike | None) -> NDArray[np.float64]:
     """Return the raw rows that become golden inputs, when they and the features fit the network."""
-    width = sum(len(f.categories) if f.kind == "categorical" else 1 for f in features)
+    width = sum(feature.width for feature in features)
     if width != inputs:
         raise InvalidInputError(f"the features make {width} columns, but the network takes {inputs} inputs")
     if examples is None:

@@ -54,17 +54,23 @@ static double activate(uint32_t activation, double x) {
 
 static void twin(const mrn_network *network, const float *x, double *out) {
     static double a[WIDEST], b[WIDEST];
+    const uint32_t *forms = network->forms;
     size_t encoded = 0;
     for (size_t c = 0; c < network->columns; c++) {
         const double value = isnan(x[c]) && network->fill ? network->fill[c] : x[c];
         const uint32_t n = network->categories ? network->categories[c] : 0;
-        if (n == 0)
-            a[encoded++] = value;
+        for (uint32_t i = 0; n == 0 && i < (network->copies ? network->copies[c] : 1); i++, encoded++)
+            a[encoded] = forms && forms[encoded] == MRN_FORM_MISSING ? isnan(x[c]) : value;
         for (uint32_t i = 0; i < n; i++)
             a[encoded++] = value == i;
     }
-    for (size_t e = 0; e < encoded; e++)
+    for (size_t e = 0; e < encoded; e++) {
         a[e] = (a[e] - (network->shift ? network->shift[e] : 0)) * (network->scale ? network->scale[e] : 1);
+        if (forms && forms[e] == MRN_FORM_SOFT)
+            a[e] = a[e] / sqrt(1 + a[e] * a[e]);
+        if (forms && forms[e] == MRN_FORM_RAMP && !isnan(a[e]))
+            a[e] = fmin(fmax(a[e], 0), 1);
+    }
     double *in = a, *to = b;
     for (size_t i = 0; i < network->layer_count; i++) {
         const mrn_layer *layer = &network->layers[i];
@@ -126,6 +132,22 @@ static void make(random_network *r, size_t first_width) {
         width += categories[0] - 1;
         n->categories = categories;
     }
+    if (pick(0, 2) == 0) {
+        uint32_t *copies = calloc(n->columns, sizeof *copies);
+        const size_t last = n->columns - 1;
+        for (size_t c = 0; c < n->columns; c++)
+            copies[c] = 1;
+        copies[last] = (uint32_t)pick(1, 6);
+        if (!n->categories || !n->categories[last])
+            width += copies[last] - 1;
+        n->copies = copies;
+    }
+    if (pick(0, 2) == 0) {
+        uint32_t *forms = calloc(width, sizeof *forms);
+        for (size_t e = 0; e < width; e++)
+            forms[e] = (uint32_t)pick(0, MRN_FORM_COUNT - 1);
+        n->forms = forms;
+    }
     n->fill = pick(0, 1) ? floats(n->columns, 1) : NULL;
     n->shift = pick(0, 1) ? floats(width, 1) : NULL;
     n->scale = pick(0, 1) ? floats(width, 2) : NULL;
@@ -150,8 +172,9 @@ static void destroy(random_network *r) {
         free((void *)r->layers[i].weight);
         free((void *)r->layers[i].bias);
     }
-    const void *tables[] = {r->network.categories, r->network.fill,         r->network.shift,
-                            r->network.scale,      r->network.target_shift, r->network.target_scale};
+    const void *tables[] = {r->network.copies,       r->network.forms,       r->network.categories,
+                            r->network.fill,         r->network.shift,       r->network.scale,
+                            r->network.target_shift, r->network.target_scale};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         free((void *)tables[i]);
 }

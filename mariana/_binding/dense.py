@@ -22,6 +22,11 @@ _FLOAT32 = np.dtype(np.float32)
 MAX_LAYERS = int(lib.MRN_MAX_LAYERS)
 MAX_WIDTH = int(lib.MRN_MAX_WIDTH)
 
+FORMS = {
+    form: int(getattr(lib, f"MRN_FORM_{form.upper()}")) for form in ("linear", "soft", "ramp", "missing")
+}
+"""What an encoded column can be, by name: ``csrc/mrn.h`` tells of each."""
+
 
 class Layer(NamedTuple):
     """One dense layer: ``activation(x @ weight + bias)``."""
@@ -51,6 +56,10 @@ class Tables(NamedTuple):
     """(outputs,)"""
     target_scale: Float32 | None = None
     """(outputs,)"""
+    copies: NDArray[np.uint32] | None = None
+    """(columns,); encoded columns that a numeric one becomes"""
+    forms: NDArray[np.uint32] | None = None
+    """(encoded columns,); numbers of ``FORMS``"""
 
 
 def activation_names() -> list[str]:
@@ -163,7 +172,8 @@ def _describe(layers: Sequence[Layer], columns: int, tables: Tables) -> tuple[An
     network.layers = described
     network.layer_count = len(layers)
     network.columns = columns
-    network.categories = pointer(tables.categories, "uint32_t[]", np.uint32)
+    for name in ("categories", "copies", "forms"):
+        setattr(network, name, pointer(getattr(tables, name), "uint32_t[]", np.uint32))
     for name in ("fill", "shift", "scale", "target_shift", "target_scale"):
         setattr(network, name, pointer(getattr(tables, name), "float[]", np.float32))
     alive.append(described)

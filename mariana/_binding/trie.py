@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 import mmap
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import from_json, to_json
 
 from mariana._binding import check, ffi, lib
 from mariana.errors import FileFormatError, InvalidInputError, OutOfRangeError
@@ -27,13 +29,24 @@ _COMPLETION = struct.Struct("@dQQIIII")  # mrn_completion
 _OPEN_FAULTS = frozenset({"E_FORMAT", "E_VERSION", "E_CHECKSUM", "E_TOO_LARGE"})
 
 
+class Entry(NamedTuple):
+    """One entry of a segment."""
+
+    text: bytes
+    """UTF-8, as shown."""
+    score: float = 1.0
+    payload: bytes = b""
+    """JSON, or empty for none."""
+
+
 class Hit(NamedTuple):
-    """One completion as C gives it: bytes are UTF-8, ``highlight`` counts code points."""
+    """One completion as C gives it: bytes are UTF-8."""
 
     text: bytes
     score: float
     payload: bytes
-    highlight: int
+    highlights: tuple[tuple[int, int], ...]
+    """(start, end) in code points of the text."""
     edits: int
 
 
@@ -82,6 +95,10 @@ class Segment:
         Raises:
             InvalidInputError: the prefix is not clean UTF-8 or too long.
         """
+        hits, cut_short = self._complete(prefix, limit, edits)
+        return [hit for _, hit in hits], cut_short
+
+    def _complete(self, prefix: bytes, limit: int, edits: int) -> tuple[list[tuple[int, Hit]], bool]:
         try:
             spare = self._spare.pop()  # one call at a time owns what it writes
         except IndexError:
@@ -101,12 +118,15 @@ class Segment:
         file = self._file
         found = ffi.buffer(completions, count[0] * _COMPLETION.size)
         hits = [
-            Hit(
-                file[text : text + text_bytes],
-                score,
-                file[payload : payload + payload_bytes],
-                highlight,
-                edits,
+            (
+                int(text),
+                Hit(
+                    file[text : text + text_bytes],
+                    score,
+                    file[payload : payload + payload_bytes],
+                    ((0, highlight),) if highlight else (),
+                    edits,
+                ),
             )
             for score, text, payload, text_bytes, payload_bytes, highlight, edits in _COMPLETION.iter_unpack(
                 found
@@ -115,6 +135,86 @@ class Segment:
         cut_short = bool(partial[0])
         self._spare.append(spare)
         return hits, cut_short
+
+    def find(self, text: bytes) -> int | None:
+        """Return the place of the entry that is shown as exactly this text, or None.
+
+        A place names the entry in this segment, for the dead of a :class:`Reader`.
+        """
+        if len(text) > TEXT_MAX:
+            return None
+        try:
+            hits, _ = self._complete(text, LIMIT_MAX, 0)
+        except (InvalidInputError, OutOfRangeError):
+            return None
+        return next((place for place, hit in hits if hit.text == text), None)
+
+
+class Reader:
+    """Several segments that are completed as if their living entries were in one; immutable.
+
+    Any number of threads may use it at a time. An update makes a new one, which shares the segments.
+
+    Args:
+        segments: any number.
+        dead: for each segment, the places (see :meth:`Segment.find`) of the entries that no longer count. No two
+            living entries may have the same text.
+    """
+
+    __slots__ = ("_dead", "_segments", "entries", "nbytes")
+
+    def __init__(self, segments: Sequence[Segment], dead: Sequence[Collection[int]] = ()) -> None:
+        self._segments = tuple(segments)
+        self._dead = tuple(frozenset(places) for places in dead) or (frozenset(),) * len(self._segments)
+        self.entries = sum(segment.entries for segment in segments) - sum(map(len, self._dead))
+        self.nbytes = sum(segment.nbytes for segment in segments)
+
+    def complete(self, prefix: bytes, limit: int, edits: int) -> tuple[list[Hit], bool]:
+        """Return the best living entries; see :meth:`Segment.complete`."""
+        found: list[list[Hit]] = []
+        cut_short = False
+        for segment, dead in zip(self._segments, self._dead, strict=True):
+            hits, cut = segment._complete(prefix, min(limit + len(dead), LIMIT_MAX), edits)  # noqa: SLF001
+            cut_short |= cut
+            found.append([hit for place, hit in hits if place not in dead])
+        if len(found) == 1:
+            return found[0][:limit], cut_short
+        merged = heapq.merge(
+            *found, key=lambda hit: (hit.edits, -hit.score, len(hit.text.decode()), hit.text)
+        )
+        return list(merged)[:limit], cut_short
+
+    def complete_json(self, prefix: bytes, limit: int, edits: int) -> bytes:
+        """Return the same as the JSON body that HTTP answers with, UTF-8."""
+        hits, _ = self.complete(prefix, limit, edits)
+        completions = [
+            {
+                "text": hit.text.decode(),
+                "score": hit.score,
+                "edits": hit.edits,
+                "highlights": hit.highlights,
+                "payload": from_json(hit.payload) if hit.payload else None,
+            }
+            for hit in hits
+        ]
+        return to_json({"query": prefix.decode(), "completions": completions})
+
+
+def build(entries: Iterable[Entry]) -> bytes:
+    """Build a segment file in memory.
+
+    Raises:
+        InvalidInputError: an entry is refused; ``pointer`` says which.
+    """
+    listed = list(entries)
+    file, verdicts = build_segment(
+        [entry.text for entry in listed],
+        [entry.score for entry in listed],
+        [entry.payload for entry in listed],
+    )
+    for row in (verdicts < 0).nonzero()[0][:1].tolist():
+        raise InvalidInputError(f"entry {row}: {verdict_message(int(verdicts[row]))}", pointer=f"/{row}")
+    return bytes(file)
 
 
 def build_segment(

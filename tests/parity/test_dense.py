@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mariana import reference
 from mariana._binding import isa_names, usable_isas
-from mariana._binding.dense import Layer, Network, Tables, activation_names
+from mariana._binding.dense import FORMS, Layer, Network, Tables, activation_names
 
 HIDDEN = [name for name in activation_names() if name != "softmax"]
 ISAS = [isa_names().index(name) for name in usable_isas()]
@@ -38,7 +38,9 @@ class Case:
         if len(self.x) == 0:
             return np.empty((0, self.layers[-1].weight.shape[1])), 0.0
         lists = [None if t is None else t.tolist() for t in self.tables]
-        h = np.array([reference.encode(row, *lists[:4]) for row in self.x.tolist()])
+        names = {number: name for name, number in FORMS.items()}
+        forms = lists[7] and [names[number] for number in lists[7]]
+        h = np.array([reference.encode(row, *lists[:4], lists[6], forms) for row in self.x.tolist()])
         error = 0.0
         for layer in self.layers:
             weight = layer.weight.astype(float)
@@ -122,7 +124,10 @@ def test_encoding_and_scaling(data: st.DataObject) -> None:
     categories = data.draw(
         st.none() | st.lists(st.sampled_from([0, 0, 1, 3, 5]), min_size=columns, max_size=columns)
     )
-    encoded = columns if categories is None else sum(n or 1 for n in categories)
+    copies = data.draw(st.none() | st.lists(st.integers(1, 4), min_size=columns, max_size=columns))
+    widths = zip(categories or [0] * columns, copies or [1] * columns, strict=True)
+    encoded = sum(n or copied for n, copied in widths)
+    forms = data.draw(st.none() | st.lists(st.sampled_from(range(4)), min_size=encoded, max_size=encoded))
     outputs = data.draw(st.integers(1, 5))
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 30)))
 
@@ -137,6 +142,8 @@ def test_encoding_and_scaling(data: st.DataObject) -> None:
         table(encoded),
         table(outputs),
         table(outputs),
+        None if copies is None else np.array(copies, np.uint32),
+        None if forms is None else np.array(forms, np.uint32),
     )
     case = make([encoded, 12, outputs], 6, seed=3, tables=tables)
     case.columns = columns

@@ -47,6 +47,15 @@ def build(entries: list[tuple[str, float]]) -> trie.Segment:
     return trie.Segment(bytes(file), "test")
 
 
+def covered(hit: trie.Hit) -> int:
+    """Return how many code points at the start of a text are highlighted."""
+    if not hit.highlights:
+        return 0
+    ((start, end),) = hit.highlights
+    assert start == 0 < end
+    return end
+
+
 def usable(entries: list[tuple[str, float]]) -> list[tuple[str, float]]:
     return [entry for entry in entries if reference.fold(entry[0]).strip(" ")]
 
@@ -71,7 +80,7 @@ def test_top_k_equals_brute_force(
             continue
         hits, _ = segment.complete(prefix.encode(), limit, 0)
         assert [(hit.text.decode(), hit.score) for hit in hits] == reference.complete(entries, prefix, limit)
-        assert [hit.highlight for hit in hits] == [reference.highlight(h.text.decode(), prefix) for h in hits]
+        assert [covered(hit) for hit in hits] == [reference.highlight(h.text.decode(), prefix) for h in hits]
 
 
 def varint(file: bytes, at: int) -> tuple[int, int]:
@@ -125,7 +134,7 @@ def expect_typed(entries: list[tuple[str, float]], prefixes: set[str], limits: s
             for limit in limits:
                 hits, partial = segment.complete(prefix.encode(), limit, edits)
                 assert not partial
-                got = [(hit.text.decode(), hit.score, hit.edits, hit.highlight) for hit in hits]
+                got = [(hit.text.decode(), hit.score, hit.edits, covered(hit)) for hit in hits]
                 assert got == expected[:limit], (prefix, edits, limit)
 
 
@@ -285,6 +294,55 @@ def test_broken_utf8_is_refused_everywhere(raw: bytes) -> None:
     assert (verdicts < 0).all()
 
 
+# ---- Several segments as one ------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(entries=dictionaries, limit=st.integers(1, 100), data=st.data())
+def test_a_reader_answers_as_one_segment(
+    entries: list[tuple[str, float]], limit: int, data: st.DataObject
+) -> None:
+    entries = [entry for entry in usable(entries) if len(entry[0].encode()) < 200]
+    count = data.draw(st.integers(1, 4))
+    parts: list[list[tuple[str, float]]] = [[] for _ in range(count)]
+    for entry in entries:
+        parts[data.draw(st.integers(0, count - 1))].append(entry)
+    segments = [build(part) for part in parts]
+    living: dict[str, tuple[str, float]] = {}
+    dead: list[set[int]] = [set() for _ in segments]
+    newest: dict[str, int] = {}
+    for number, part in enumerate(parts):
+        for text, score in part:
+            if newest.get(text) == number:
+                living[text] = max(living[text], (text, score))
+                continue
+            if text in newest:  # replaced by a newer segment
+                place = segments[newest[text]].find(text.encode())
+                assert place is not None
+                dead[newest[text]].add(place)
+            newest[text], living[text] = number, (text, score)
+    for text in [text for text in living if data.draw(st.integers(0, 4)) == 0]:  # deleted
+        place = segments[newest[text]].find(text.encode())
+        assert place is not None
+        dead[newest[text]].add(place)
+        del living[text]
+    reader = trie.Reader(segments, dead)
+    one = build(list(living.values()))
+    assert reader.entries == len(living) == one.entries
+    for prefix in {"", "a", "ab", data.draw(st.text(letters, max_size=3))}:
+        assert reader.complete(prefix.encode(), limit, 0) == one.complete(prefix.encode(), limit, 0)
+
+
+def test_a_text_is_found_by_its_exact_form() -> None:
+    segment = build([("São Paulo", 1), ("Sao Paulo", 2), ("sao paulo", 3), ("Saigon", 1)])
+    places = [segment.find(text.encode()) for text in ("São Paulo", "Sao Paulo", "sao paulo", "Saigon")]
+    assert None not in places
+    assert len(set(places)) == 4
+    for text in ("SAO PAULO", "São", "", "x" * 2000, "\n"):
+        assert segment.find(text.encode()) is None
+    assert segment.find(b"\xff") is None
+
+
 # ---- Damaged and hostile files ------------------------------------------------------------------------------
 
 SMALL = [
@@ -363,7 +421,7 @@ def answers(segment: trie.Segment) -> None:
             typed, _ = segment.complete(prefix, 100, edits)
             assert len(typed) <= segment.entries
             for hit in typed:
-                assert hit.highlight <= len(hit.text.decode())
+                assert covered(hit) <= len(hit.text.decode())
         hits, _ = segment.complete(prefix, 100, 0)
         assert len(hits) <= segment.entries
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)

@@ -72,6 +72,9 @@ NAN = np.full(1, np.nan, np.float32)
         ([layer(1, MAX_WIDTH + 1)], 1, Tables(), "E_TOO_LARGE"),
         ([layer()], 1, Tables(categories=np.full(1, 2**32 - 1, np.uint32)), "E_TOO_LARGE"),
         ([layer()], 2, Tables(categories=np.full(2, 2**31, np.uint32)), "E_TOO_LARGE"),
+        ([layer()], 1, Tables(copies=np.zeros(1, np.uint32)), "E_ARGUMENT"),
+        ([layer()], 2, Tables(copies=np.full(2, 2**31, np.uint32)), "E_TOO_LARGE"),
+        ([layer()], 1, Tables(forms=np.full(1, 4, np.uint32)), "E_ARGUMENT"),
     ],
 )
 def test_bad_descriptions_are_refused(layers: list[Layer], columns: int, tables: Tables, status: str) -> None:
