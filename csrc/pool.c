@@ -8,12 +8,12 @@
  *           computes it itself
  *   done    the result is in the item's slot: the caller takes it over
  *
- * A helper writes nothing but its item's slot and reads nothing that belongs to the caller, so one that was put
- * aside in the middle of an item does no harm when it comes back. The gate lets helpers in while a job is open
- * and counts those inside; a new job is written only when nobody is.
+ * A helper writes nothing but its item's slot and reads nothing that belongs to the caller, so one that was
+ * put aside in the middle of an item does no harm when it comes back. The gate lets helpers in while a job is
+ * open and counts those inside; a new job is written only when nobody is.
  *
- * A helper spins for 20 us after its last job, then sleeps. After a revoked item (a busy machine) the pool rests
- * for a number of calls that doubles each time, so that a bad neighbour costs one call in a thousand.
+ * A helper spins for 20 us after its last job, then sleeps. After a revoked item (a busy machine) the pool
+ * rests for a number of calls that doubles each time, so that a bad neighbour costs one call in a thousand.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* SCHED_BATCH */
@@ -74,7 +74,8 @@ static void relax(void) {
 #endif
 }
 
-/* ---- A helper's side ------------------------------------------------------------------------------------ */
+/* ---- A helper's side ------------------------------------------------------------------------------------
+ */
 
 /* Waits until something is posted beyond `seen`; gives its number. */
 static unsigned wait_for_post(mrn_pool *pool, unsigned seen) {
@@ -134,7 +135,8 @@ static void *helper_main(void *argument) {
     }
 }
 
-/* ---- The caller's side ---------------------------------------------------------------------------------- */
+/* ---- The caller's side ----------------------------------------------------------------------------------
+ */
 
 static void start(mrn_pool *pool, size_t threads) {
     pthread_attr_t attributes;
@@ -165,7 +167,7 @@ size_t mrn_pool_bytes(void) {
 int mrn_pool_open(size_t threads, void *block, size_t block_bytes, mrn_pool **pool) {
     if (!block || !pool || threads == 0 || threads > MRN_MAX_THREADS)
         return MRN_E_ARGUMENT;
-    if (block_bytes < sizeof(mrn_pool) || (uintptr_t)block % 64 != 0)
+    if (block_bytes < sizeof(mrn_pool) || (uintptr_t)block % MRN_BLOCK_ALIGN != 0)
         return MRN_E_MEMORY;
     mrn_pool *opened = block;
     atomic_init(&opened->busy, 0);

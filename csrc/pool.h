@@ -10,7 +10,8 @@ enum {
 
 /* Work that falls into items which do not depend on each other. A helper that the operating system has put
  * aside may still read `context` and what it points to, and write the slot of the item that it holds, when
- * mrn_pool_run is back: touch them again only when mrn_pool_ready gives 1, free them after mrn_pool_settle. */
+ * mrn_pool_run is back: touch them again only when mrn_pool_ready gives 1, free them after mrn_pool_settle.
+ */
 typedef struct mrn_job {
     const void *context;
     size_t items; /* 1..MRN_POOL_ITEMS */

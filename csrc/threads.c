@@ -1,8 +1,8 @@
 /* A forward pass shared with the helpers of a pool.
  *
- * Many rows: an item is a block of rows and runs through all layers. Few rows and wide layers: layer by layer,
- * an item is a panel of units, so that each core streams its part of the weights. Both take every sum in the same
- * order as one thread does: the bits are the same.
+ * Many rows: an item is a block of rows and runs through all layers. Few rows and wide layers: layer by
+ * layer, an item is a panel of units, so that each core streams its part of the weights. Both take every sum
+ * in the same order as one thread does: the bits are the same.
  */
 #include "mrn.h"
 #include "model.h"
@@ -50,16 +50,18 @@ static size_t larger(size_t a, size_t b) {
 static size_t place(workspace *at, size_t bytes) {
     const size_t start = at->end;
     at->end = add(start, bytes);
-    at->end = at->end > SIZE_MAX - 63 ? SIZE_MAX : at->end / 64 * 64 + 64;
+    at->end = at->end > SIZE_MAX - MRN_BLOCK_ALIGN
+                  ? SIZE_MAX
+                  : (at->end + MRN_BLOCK_ALIGN - 1) / MRN_BLOCK_ALIGN * MRN_BLOCK_ALIGN;
     return start;
 }
 
 static workspace lay_out(const mrn_model *model, size_t threads) {
-    workspace at = {.scratch_bytes = model->half * 2, .items = threads * ITEMS_A_THREAD};
+    workspace at = {.scratch_bytes = model->scratch, .items = threads * ITEMS_A_THREAD};
     size_t panels = 1, widest = model->encoded;
     at.items = at.items > MRN_POOL_ITEMS ? MRN_POOL_ITEMS : at.items;
     at.step = larger(model->block_rows / 2 / ITEM_ROWS, 1) * ITEM_ROWS;
-    for (size_t i = 0; i < model->layer_count; i++) {
+    for (size_t i = 0; !model->dots && i < model->layer_count; i++) {
         panels = larger(panels, (model->layers[i].strips + MRN_PANEL_STRIPS - 1) / MRN_PANEL_STRIPS);
         widest = larger(widest, model->layers[i].strips * MRN_STRIP);
     }
@@ -81,7 +83,8 @@ int mrn_model_workspace_bytes(const mrn_model *model, const mrn_pool *pool, size
     return *bytes == SIZE_MAX ? MRN_E_TOO_LARGE : MRN_OK;
 }
 
-/* ---- By rows -------------------------------------------------------------------------------------------- */
+/* ---- By rows --------------------------------------------------------------------------------------------
+ */
 
 static size_t rows_of(const shared *job, size_t item) {
     const size_t left = job->rows - item * job->step;
@@ -100,7 +103,8 @@ static void take_rows(const void *context, size_t item, const void *out) {
     memcpy(job->y + item * job->step * outputs, out, rows_of(job, item) * outputs * sizeof *job->y);
 }
 
-/* ---- By panels ------------------------------------------------------------------------------------------ */
+/* ---- By panels ------------------------------------------------------------------------------------------
+ */
 
 static size_t strips_from(const mrn_dense *layer, size_t panel) {
     const size_t left = layer->strips - panel * MRN_PANEL_STRIPS;
@@ -113,6 +117,8 @@ static void compute_panel(const void *context, size_t item, size_t thread, void 
     (void)thread;
     panel.weight += item * PANEL * panel.inputs;
     panel.bias += item * PANEL;
+    if (panel.slope)
+        panel.slope += item * PANEL;
     panel.strips = strips_from(job->layer, item);
     job->model->kernels->dense(&panel, job->in, job->stride, job->rows, out);
 }
@@ -121,11 +127,12 @@ static void take_panel(const void *context, size_t item, const void *out) {
     const shared *job = context;
     const size_t width = strips_from(job->layer, item) * MRN_STRIP;
     for (size_t row = 0; row < job->rows; row++)
-        memcpy(job->y + row * job->layer->strips * MRN_STRIP + item * PANEL,
-               (const float *)out + row * width, width * sizeof(float));
+        memcpy(job->y + row * job->layer->strips * MRN_STRIP + item * PANEL, (const float *)out + row * width,
+               width * sizeof(float));
 }
 
-/* A few rows through all layers; those that are too small to share, and softmax, whose rows are one, alone. */
+/* A few rows through all layers; those that are too small to share, and softmax, whose rows are one, alone.
+ */
 static void predict_few(const mrn_model *model, mrn_pool *pool, const float *x, size_t rows, float *y,
                         shared *job, mrn_job *posted, char *base, const workspace *at) {
     float *const side[2] = {(float *)(void *)(base + at->sides),
@@ -163,10 +170,9 @@ int mrn_model_predict_shared(const mrn_model *model, mrn_pool *pool, const float
         return MRN_E_ARGUMENT;
     const workspace at = lay_out(model, mrn_pool_threads(pool));
     char *base = block;
-    size_t weights = 0;
-    for (size_t i = 0; i < model->layer_count; i++)
-        weights += model->layers[i].inputs * model->layers[i].strips * MRN_STRIP;
-    if (multiply(rows, weights) < SHARED_LEAST || !mrn_pool_begin(pool))
+    const int by_panels = rows <= FEW_ROWS && !model->dots;
+    if (multiply(rows, model->weights) < SHARED_LEAST || (!by_panels && rows <= ITEM_ROWS) ||
+        !mrn_pool_begin(pool))
         return mrn_model_predict(model, x, rows, y, base + at.scratch);
 
     shared *job = block;
@@ -175,7 +181,7 @@ int mrn_model_predict_shared(const mrn_model *model, mrn_pool *pool, const float
                     .scratch = base + at.scratch,
                     .scratch_bytes = at.scratch_bytes};
     mrn_job posted = {.context = job, .slots = base + at.slots, .slot_bytes = at.slot_bytes};
-    if (rows <= FEW_ROWS) {
+    if (by_panels) {
         posted.compute = compute_panel;
         posted.take = take_panel;
         job->rows = rows;

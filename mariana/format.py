@@ -47,7 +47,23 @@ _DAMAGED = "not a safetensors file, or a damaged one"
 MAX_COLUMNS = 1 << 20
 MAX_UNITS = 1 << 20
 
-ActivationName = Literal["linear", "relu", "sigmoid", "tanh", "softmax"]
+ActivationName = Literal[
+    "linear",
+    "relu",
+    "sigmoid",
+    "tanh",
+    "softmax",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "softplus",
+    "prelu",
+]
+SLOPES: dict[str, float] = {"leaky_relu": 0.2, "elu": 1.0}
+"""Activations with one slope for the whole layer, and its default (Keras': ``negative_slope``, ``alpha``)."""
 Label = StrictInt | StrictStr
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=-3.4028234663852886e38, le=3.4028234663852886e38)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -242,7 +258,10 @@ class InputField:
 
 
 class DenseLayer(_Part):
-    """``activation(x @ weight + bias)``; the tensors are ``NAME.weight`` (inputs, units) and ``NAME.bias`` (units)."""
+    """``activation(x @ weight + bias)``; the tensors are ``NAME.weight`` (inputs, units) and ``NAME.bias`` (units).
+
+    ``prelu`` has a third one, ``NAME.slope`` (units).
+    """
 
     kind: Literal["dense"] = "dense"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]
@@ -250,6 +269,21 @@ class DenseLayer(_Part):
     units: Annotated[StrictInt, Field(ge=1, le=MAX_UNITS)]
     activation: ActivationName = "linear"
     use_bias: StrictBool = True
+    slope: Finite | None = Field(
+        default=None,
+        description="slope just below 0: leaky_relu's negative_slope (0.2 when null), elu's alpha (1 when null)",
+    )
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, biases and slopes that are tensors."""
+        return self.units * (self.inputs + self.use_bias + (self.activation == "prelu"))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.slope is not None and self.activation not in SLOPES:
+            raise ValueError(f"layer {self.name!r} has a slope, but {self.activation} has none")
+        return self
 
 
 class TargetScaling(_Part):
@@ -335,8 +369,8 @@ class ModelMetadata(_Part):
 
     @property
     def parameters(self) -> int:
-        """Number of weights and biases."""
-        return sum(la.inputs * la.units + la.units * la.use_bias for la in self.layers)
+        """Number of weights, biases and slopes that are tensors."""
+        return sum(layer.parameters for layer in self.layers)
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each tensor that the file must hold."""
@@ -345,6 +379,8 @@ class ModelMetadata(_Part):
             shapes[f"{layer.name}.weight"] = (layer.inputs, layer.units)
             if layer.use_bias:
                 shapes[f"{layer.name}.bias"] = (layer.units,)
+            if layer.activation == "prelu":
+                shapes[f"{layer.name}.slope"] = (layer.units,)
         return shapes
 
     @model_validator(mode="after")

@@ -12,10 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from mariana._binding import choose_isa
 from mariana._binding.dense import FORMS, Layer, Network, Tables
+from mariana._binding.pool import MAX_THREADS, pool_of
 from mariana.errors import FileFormatError, InvalidInputError, KernelError, NotFoundError, OutOfRangeError
 from mariana.format import (
+    SLOPES,
     CategoricalFeature,
     DatePart,
+    DenseLayer,
     Feature,
     Form,
     InputField,
@@ -67,13 +70,16 @@ class ValuePrediction:
 Prediction = ClassPrediction | ValuePrediction
 
 
-def load_model(path: str | Path, *, isa: str | None = None) -> Model:
+def load_model(path: str | Path, *, isa: str | None = None, threads: int | None = None) -> Model:
     """Read a model file, check all of it, and make it ready to run.
 
     Args:
         path: the file, the folder of a version, or the folder of a model (its highest version).
-        isa: the highest instruction set to use (``generic``, ``avx2``, ``avx512``); default: the
+        isa: the highest instruction set to use (``generic``, ``avx2``, ``avx512``, ...); default: the
             environment's ``MARIANA_ISA``, else the best that this machine has.
+
+        threads: that share the work of a call, with the caller's own, where it is worth it; the answers have the
+            same bits. Idle ones cost no time. Default: ``MARIANA_THREADS``, else 1.
 
     Returns:
         The model; any number of threads may use it at a time.
@@ -82,15 +88,15 @@ def load_model(path: str | Path, *, isa: str | None = None) -> Model:
         NotFoundError: there is no model at ``path``.
         FileFormatError: the file is damaged, newer than this version, inconsistent, or does not
             give the outputs that it promises.
-        KernelError: ``isa`` names no instruction set.
+        KernelError: ``isa`` names no instruction set, or the system starts no more threads.
         OSError: the file cannot be read.
     """
     found = _find(Path(path))
     file = read_model(found)
     try:
-        model = Model(file, isa=isa)
+        model = Model(file, isa=isa, threads=threads)
     except KernelError as error:
-        if error.status == "E_ISA":
+        if error.status in ("E_ISA", "E_NO_MEMORY"):
             raise
         raise FileFormatError(f"{found}: {error}") from None
     _check_golden(found, model)
@@ -105,10 +111,12 @@ class Model:
     Args:
         file: what :func:`mariana.format.read_model` returned.
         isa: as for :func:`load_model`.
+        threads: as for :func:`load_model`.
 
     Attributes:
         info: everything but the weights.
         isa: the instruction set in use.
+        threads: that a call may use, the caller's own among them.
         nbytes: bytes of memory that the packed weights and tables take.
         columns: numbers in a raw row, one a feature.
         outputs: numbers that come out for a row.
@@ -126,20 +134,26 @@ class Model:
         "isa",
         "nbytes",
         "outputs",
+        "threads",
     )
 
-    def __init__(self, file: ModelFile, *, isa: str | None = None) -> None:
+    def __init__(self, file: ModelFile, *, isa: str | None = None, threads: int | None = None) -> None:
         self.info: ModelMetadata = file.metadata
         layers = [
             Layer(
                 file.tensors[f"{layer.name}.weight"],
                 file.tensors[f"{layer.name}.bias"] if layer.use_bias else None,
                 layer.activation,
+                _slopes(layer, file.tensors),
             )
             for layer in self.info.layers
         ]
         isa = Settings().isa if isa is None else isa
-        self._network = Network(layers, self.info.columns, choose_isa(isa), _tables(self.info))
+        self.threads = Settings().threads if threads is None else threads
+        if not 1 <= self.threads <= MAX_THREADS:
+            raise OutOfRangeError(f"threads must be 1 to {MAX_THREADS}, got {self.threads}")
+        pool = pool_of(self.threads) if self.threads > 1 else None
+        self._network = Network(layers, self.info.columns, choose_isa(isa), _tables(self.info), pool=pool)
         dated = [feature.column != feature.name for feature in self.info.features]
         self._plain = np.flatnonzero(~np.array(dated))
         self._readers = {
@@ -450,6 +464,14 @@ def _find(path: Path) -> Path:
     if not versions:
         raise NotFoundError(f"{path}: no {MODEL_FILE} here, and no version folder (1, 2, ...) that holds one")
     return path / str(versions[-1]) / MODEL_FILE
+
+
+def _slopes(layer: DenseLayer, tensors: Mapping[str, Float32]) -> Float32 | None:
+    """Return the slope of each unit of a layer whose activation has one."""
+    if layer.activation in SLOPES:
+        slope = SLOPES[layer.activation] if layer.slope is None else layer.slope
+        return np.full(layer.units, slope, np.float32)
+    return tensors.get(f"{layer.name}.slope")
 
 
 def _tables(info: ModelMetadata) -> Tables:

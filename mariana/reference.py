@@ -56,8 +56,13 @@ def shape(form: str, value: float) -> float:
     )  # value / sqrt(1 + value ** 2)
 
 
-def activate(name: str, sums: Sequence[float]) -> list[float]:
-    """Return an activation of all sums of a layer."""
+def activate(name: str, sums: Sequence[float], slopes: Sequence[float] | None = None) -> list[float]:
+    """Return an activation of all sums of a layer; ``slopes``, one a unit, for those that have one."""
+    if slopes is not None:
+        below = math.expm1 if name == "elu" else float
+        return [
+            slope * below(value) if value < 0 else value for slope, value in zip(slopes, sums, strict=True)
+        ]
     if name == "softmax":
         highest = max(sums)
         powers = [math.exp(value - highest) for value in sums]
@@ -67,12 +72,25 @@ def activate(name: str, sums: Sequence[float]) -> list[float]:
         "relu": lambda value: value if value > 0 else 0.0,
         "sigmoid": lambda value: 1 / (1 + math.exp(-value)) if value > -700 else 0.0,
         "tanh": math.tanh,
+        "selu": lambda value: (
+            1.0507009873554805 * (value if value > 0 else 1.6732632423543772 * math.expm1(value))
+        ),
+        "gelu": lambda value: value / 2 * math.erfc(-value / math.sqrt(2)),
+        "gelu_tanh": lambda value: (
+            value / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (value + 0.044715 * value**3)))
+        ),
+        "silu": lambda value: value / (1 + math.exp(-value)) if value > -700 else 0.0,
+        "softplus": lambda value: max(value, 0.0) + math.log1p(math.exp(-abs(value))),
     }[name]
     return [function(value) for value in sums]
 
 
 def dense(
-    row: Sequence[float], weight: Sequence[Sequence[float]], bias: Sequence[float] | None, activation: str
+    row: Sequence[float],
+    weight: Sequence[Sequence[float]],
+    bias: Sequence[float] | None,
+    activation: str,
+    slopes: Sequence[float] | None = None,
 ) -> list[float]:
     """Return ``activation(row @ weight + bias)``, in double precision, sums exact."""
     units = range(len(weight[0]))
@@ -80,7 +98,7 @@ def dense(
         math.fsum([value * weight[k][unit] for k, value in enumerate(row)] + ([bias[unit]] if bias else []))
         for unit in units
     ]
-    return activate(activation, sums)
+    return activate(activation, sums, slopes)
 
 
 # ---- Autocomplete ------------------------------------------------------------------------------------------

@@ -68,23 +68,28 @@ int main(int count, char **arguments) {
         mrn_model *model;
         size_t bytes;
         CHECK(mrn_model_plan(&network, isa, &plan) == MRN_OK, "plan");
-        CHECK(mrn_model_open(&network, isa, aligned(plan.model_bytes), plan.model_bytes, &model) == MRN_OK, "open");
+        CHECK(mrn_model_open(&network, isa, aligned(plan.model_bytes), plan.model_bytes, &model) == MRN_OK,
+              "open");
         CHECK(mrn_model_workspace_bytes(model, pool, &bytes) == MRN_OK, "workspace");
         void *scratch = aligned(plan.scratch_bytes), *workspace = aligned(bytes);
-        float *x = random_floats(512 * (size_t)widths[0], 1), *y = random_floats(512 * (size_t)widths[LAYERS], 1);
+        float *x = random_floats(512 * (size_t)widths[0], 1),
+              *y = random_floats(512 * (size_t)widths[LAYERS], 1);
         for (size_t b = 0; b < BATCHES; b++) {
             size_t calls = 0;
             for (const double end = seconds() + 2; calls + RUN <= CALLS_MAX && seconds() < end; calls += RUN)
-                for (size_t i = 0; i < 2 * RUN; i++) { /* in runs: a helper is awake from the second call on */
+                for (size_t i = 0; i < 2 * RUN;
+                     i++) { /* in runs: a helper is awake from the second call on */
                     const double start = seconds();
                     CHECK((i < RUN ? mrn_model_predict(model, x, batches[b], y, scratch)
-                                   : mrn_model_predict_shared(model, pool, x, batches[b], y, workspace)) == MRN_OK,
+                                   : mrn_model_predict_shared(model, pool, x, batches[b], y, workspace)) ==
+                              MRN_OK,
                           "predict");
                     times[i / RUN][calls + i % RUN] = (seconds() - start) * 1e6;
                 }
             for (size_t i = 0; i < 2; i++)
                 qsort(times[i], calls, sizeof **times, by_size);
-            printf("%u-%u-%u-%u batch %3zu: alone %9.1f (p99 %9.1f), shared %9.1f (p99 %9.1f): %.2fx, p99 %.2fx\n",
+            printf("%u-%u-%u-%u batch %3zu: alone %9.1f (p99 %9.1f), shared %9.1f (p99 %9.1f): %.2fx, p99 "
+                   "%.2fx\n",
                    widths[0], widths[1], widths[2], widths[3], batches[b], times[0][calls / 2],
                    times[0][calls * 99 / 100], times[1][calls / 2], times[1][calls * 99 / 100],
                    times[0][calls / 2] / times[1][calls / 2],

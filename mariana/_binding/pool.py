@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import numpy as np
-
-from mariana._binding import check, ffi, lib
+from mariana._binding import aligned, check, ffi, lib
 
 MAX_THREADS = int(lib.MRN_MAX_THREADS)
 
@@ -26,9 +24,7 @@ class Pool:
 
     def __init__(self, threads: int) -> None:
         size = int(lib.mrn_pool_bytes())
-        block = np.zeros(size + 64, np.uint8)
-        start = -int(ffi.cast("uintptr_t", ffi.from_buffer(block))) % 64
-        self._block = ffi.from_buffer(block[start : start + size])
+        self._block = aligned(size)
         pool = ffi.new("mrn_pool **")
         check(lib.mrn_pool_open(threads, self._block, size, pool), f"start a pool of {threads} threads")
         self.handle: Any = ffi.gc(pool[0], lib.mrn_pool_close)
@@ -36,7 +32,7 @@ class Pool:
     def keep(self, block: Any) -> Any:
         """Return ``block`` as a pointer that waits for late helpers before its memory is given back."""
 
-        def let_go(_: object, pool: Pool = self, kept: object = block) -> None:
+        def let_go(_: object, pool: Pool = self) -> None:
             lib.mrn_pool_settle(pool.handle)
 
         return ffi.gc(block, let_go)

@@ -160,7 +160,7 @@ def _feature(feature: Feature) -> str:
 
 
 def _bytes(layer: DenseLayer) -> int:
-    return 4 * (layer.inputs * layer.units + layer.units * layer.use_bias)
+    return 4 * layer.parameters
 
 
 def _list(texts: list[str]) -> str:
