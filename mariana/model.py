@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mariana._binding import choose_isa
-from mariana._binding.dense import FORMS, Layer, Network, Tables
+from mariana._binding.dense import FORMS, Layer, Network, Tables, precision_usable
 from mariana._binding.pool import MAX_THREADS, pool_of
 from mariana.errors import FileFormatError, InvalidInputError, KernelError, NotFoundError, OutOfRangeError
 from mariana.format import (
@@ -39,6 +39,9 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MISSING = float("nan")
 _GOLDEN_ABSOLUTE, _GOLDEN_RELATIVE = 1e-4, 1e-3
 """How far golden outputs may be off, in units of the target scale: instruction sets and libraries round differently."""
+_GOLDEN_NARROW = 0.02
+"""The same for bfloat16 and int8, in units of the largest output: where a hidden number lies next to the border of two
+steps, a last bit that differs moves it by a whole step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +73,18 @@ class ValuePrediction:
 Prediction = ClassPrediction | ValuePrediction
 
 
-def load_model(path: str | Path, *, isa: str | None = None, threads: int | None = None) -> Model:
+def load_model(
+    path: str | Path, *, isa: str | None = None, precision: str | None = None, threads: int | None = None
+) -> Model:
     """Read a model file, check all of it, and make it ready to run.
 
     Args:
         path: the file, the folder of a version, or the folder of a model (its highest version).
         isa: the highest instruction set to use (``generic``, ``avx2``, ``avx512``, ...); default: the
             environment's ``MARIANA_ISA``, else the best that this machine has.
-
+        precision: how a file with float32 weights is computed, ``float32`` or ``float32-split``; default: the
+            environment's ``MARIANA_PRECISION``, else ``float32``. A quantised file runs in its own precision.
+            Where the machine has no AMX, ``float32-split`` runs as ``float32``; ``Model.precision`` says what runs.
         threads: that share the work of a call, with the caller's own, where it is worth it; the answers have the
             same bits. Idle ones cost no time. Default: ``MARIANA_THREADS``, else 1.
 
@@ -89,12 +96,13 @@ def load_model(path: str | Path, *, isa: str | None = None, threads: int | None 
         FileFormatError: the file is damaged, newer than this version, inconsistent, or does not
             give the outputs that it promises.
         KernelError: ``isa`` names no instruction set, or the system starts no more threads.
+        InvalidInputError: ``precision`` is none of the two.
         OSError: the file cannot be read.
     """
-    found = _find(Path(path))
+    found = find_model(Path(path))
     file = read_model(found)
     try:
-        model = Model(file, isa=isa, threads=threads)
+        model = Model(file, isa=isa, precision=precision, threads=threads)
     except KernelError as error:
         if error.status in ("E_ISA", "E_NO_MEMORY"):
             raise
@@ -111,11 +119,13 @@ class Model:
     Args:
         file: what :func:`mariana.format.read_model` returned.
         isa: as for :func:`load_model`.
+        precision: as for :func:`load_model`.
         threads: as for :func:`load_model`.
 
     Attributes:
         info: everything but the weights.
         isa: the instruction set in use.
+        precision: how the layers are computed: ``float32``, ``float32-split``, ``bfloat16`` or ``int8``.
         threads: that a call may use, the caller's own among them.
         nbytes: bytes of memory that the packed weights and tables take.
         columns: numbers in a raw row, one a feature.
@@ -134,10 +144,18 @@ class Model:
         "isa",
         "nbytes",
         "outputs",
+        "precision",
         "threads",
     )
 
-    def __init__(self, file: ModelFile, *, isa: str | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        file: ModelFile,
+        *,
+        isa: str | None = None,
+        precision: str | None = None,
+        threads: int | None = None,
+    ) -> None:
         self.info: ModelMetadata = file.metadata
         layers = [
             Layer(
@@ -145,15 +163,22 @@ class Model:
                 file.tensors[f"{layer.name}.bias"] if layer.use_bias else None,
                 layer.activation,
                 _slopes(layer, file.tensors),
+                file.tensors.get(f"{layer.name}.weight_scale"),
             )
             for layer in self.info.layers
         ]
-        isa = Settings().isa if isa is None else isa
-        self.threads = Settings().threads if threads is None else threads
+        settings = Settings()
+        chosen = choose_isa(settings.isa if isa is None else isa)
+        self.precision: str = _precision(
+            self.info.precision, settings.precision if precision is None else precision, chosen
+        )
+        self.threads: int = settings.threads if threads is None else threads
         if not 1 <= self.threads <= MAX_THREADS:
             raise OutOfRangeError(f"threads must be 1 to {MAX_THREADS}, got {self.threads}")
         pool = pool_of(self.threads) if self.threads > 1 else None
-        self._network = Network(layers, self.info.columns, choose_isa(isa), _tables(self.info), pool=pool)
+        self._network = Network(
+            layers, self.info.columns, chosen, _tables(self.info), self.precision, pool=pool
+        )
         dated = [feature.column != feature.name for feature in self.info.features]
         self._plain = np.flatnonzero(~np.array(dated))
         self._readers = {
@@ -169,7 +194,8 @@ class Model:
 
     def __repr__(self) -> str:
         widths = "-".join(str(n) for n in (self.info.encoded_columns, *(la.units for la in self.info.layers)))
-        return f"<Model {self.info.task} {widths} on {self.isa}>"
+        how = "" if self.precision == "float32" else f" in {self.precision}"
+        return f"<Model {self.info.task} {widths}{how} on {self.isa}>"
 
     def predict(self, x: ArrayLike) -> Float32:
         """Run raw rows through the network.
@@ -452,7 +478,7 @@ def _kind(thing: object) -> str:
     return type(thing).__name__
 
 
-def _find(path: Path) -> Path:
+def find_model(path: Path) -> Path:
     """Return the model file that a path means."""
     if not path.is_dir():
         if not path.exists():
@@ -472,6 +498,18 @@ def _slopes(layer: DenseLayer, tensors: Mapping[str, Float32]) -> Float32 | None
         slope = SLOPES[layer.activation] if layer.slope is None else layer.slope
         return np.full(layer.units, slope, np.float32)
     return tensors.get(f"{layer.name}.slope")
+
+
+def _precision(stored: str, wanted: str, isa: int) -> str:
+    """Return the precision that runs: quantised weights their own, float32 ones the one that is wanted, if it can be."""
+    if wanted not in ("float32", "float32-split"):
+        raise InvalidInputError(
+            f"precision must be float32 or float32-split, got {wanted[:40]!r}; for bfloat16 and int8 make a new version "
+            "with mariana quantize"
+        )
+    if stored != "float32":
+        return stored
+    return wanted if precision_usable(wanted, isa) else "float32"
 
 
 def _tables(info: ModelMetadata) -> Tables:
@@ -514,8 +552,12 @@ def _check_golden(path: Path, model: Model) -> None:
     )
     found, promised = model.predict(x), np.array(golden.outputs, np.float32)
     target = model.info.target_scaling
-    unit = 1.0 if target is None else np.abs(target.scale)
-    wrong = ~(np.abs(found - promised) <= _GOLDEN_ABSOLUTE * unit + _GOLDEN_RELATIVE * np.abs(promised))
+    unit = np.ones(model.outputs) if target is None else np.abs(target.scale)
+    if model.info.precision == "float32":
+        allowed = _GOLDEN_ABSOLUTE * unit + _GOLDEN_RELATIVE * np.abs(promised)
+    else:
+        allowed = np.broadcast_to(_GOLDEN_NARROW * np.maximum(unit, np.abs(promised).max()), promised.shape)
+    wrong = ~(np.abs(found - promised) <= allowed)
     if wrong.any():
         row, output = np.argwhere(wrong)[0].tolist()
         raise FileFormatError(

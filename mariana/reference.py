@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import struct
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
@@ -99,6 +100,67 @@ def dense(
         for unit in units
     ]
     return activate(activation, sums, slopes)
+
+
+# ---- Precisions below float32 ------------------------------------------------------------------------------
+
+
+def float32(value: float) -> float:
+    """Return the float32 nearest to a number; infinite beyond the largest one."""
+    try:
+        found: float = struct.unpack("f", struct.pack("f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+    return found
+
+
+def bfloat16(value: float) -> float:
+    """Return the bfloat16 nearest to a float32, ties to even: 8 bits of precision; denormals become 0."""
+    if not math.isfinite(value) or value == 0:
+        return value
+    _, exponent = math.frexp(value)
+    if exponent < -125:  # below 2^-126
+        return math.copysign(0.0, value)
+    rounded = math.ldexp(round(math.ldexp(value, 8 - exponent)), exponent - 8)
+    return math.copysign(math.inf, value) if abs(rounded) >= 2.0**128 else rounded
+
+
+def dense_bfloat16(
+    row: Sequence[float], weight: Sequence[Sequence[float]], bias: Sequence[float] | None, activation: str
+) -> list[float]:
+    """Return what :func:`dense` does of a row whose numbers are rounded to bfloat16, as the weights are."""
+    return dense([bfloat16(value) for value in row], weight, bias, activation)
+
+
+def steps(row: Sequence[float]) -> tuple[list[int], float, int]:
+    """Return a row as whole steps from 0 to 255: ``value`` is about ``(step - zero) * scale``.
+
+    Every operation is rounded to float32, so that the steps are those of the kernels.
+    """
+    low, high = min(0.0, *row), max(0.0, *row)
+    scale = max(float32(float32(high / 255) - float32(low / 255)), float32(1e-37))
+    inverse = float32(1 / scale)
+    zero = min(round(float32(-low * inverse)), 255)
+    return [min(max(round(float32(value * inverse)) + zero, 0), 255) for value in row], scale, zero
+
+
+def dense_int8(
+    row: Sequence[float],
+    weight: Sequence[Sequence[int]],
+    weight_scale: Sequence[float],
+    bias: Sequence[float] | None,
+    activation: str,
+) -> list[float]:
+    """Return a layer with int8 weights: sums of integers are exact, each has one scale."""
+    if not all(map(math.isfinite, row)):
+        return [math.nan] * len(weight_scale)
+    found, scale, zero = steps(row)
+    sums = []
+    for unit, step in enumerate(weight_scale):
+        total = sum((value - zero) * weight[k][unit] for k, value in enumerate(found))
+        product = float32(float32(total) * float32(scale * step))
+        sums.append(float32(product + (bias[unit] if bias else 0.0)))
+    return activate(activation, sums)
 
 
 # ---- Autocomplete ------------------------------------------------------------------------------------------
