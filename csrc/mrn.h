@@ -154,7 +154,8 @@ int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t b
  * x and y do not overlap. Rows may be 0. The model is only read; `scratch` (plan's bytes and alignment) is
  * written, and nothing is allocated. NaN, infinities and denormals in x do what IEEE 754 says, as in NumPy.
  * A row's result has the same bits whatever the number of rows and its place among them, on one instruction
- * set; avx2 and avx512 give the same bits as each other. MRN_E_ARGUMENT: a pointer is NULL. */
+ * set. In float32 every set but generic gives the same bits as each other, and generic the same on every
+ * machine (but for the bits of a NaN). MRN_E_ARGUMENT: a pointer is NULL. */
 int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float *y, void *scratch);
 
 /* ---- Threads ------------------------------------------------------------------------------------------ */
