@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -20,14 +21,14 @@ from numpy.typing import NDArray
 
 from mariana.datasets import BUNDLED
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError
-from mariana.format import Feature
+from mariana.format import DatePart, Feature, read_date
 
 MISSING = frozenset(("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"))
 """How a missing value is written in a CSV file."""
 
 _BOOLEANS = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}
 
-Kind = Literal["numeric", "boolean", "categorical"]
+Kind = Literal["numeric", "boolean", "date", "categorical"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class Column:
     Attributes:
         name: from the header.
         cells: texts as they were written, None where missing; or float64 numbers, NaN where missing.
-        kind: what all cells that are not missing can be read as; numeric before boolean before categorical.
+        kind: what all cells that are not missing can be read as; numeric before boolean before date (texts in ISO 8601)
+            before categorical.
         unit: what a row is called in messages: line (of a CSV file) or row.
         places: number of the line or row of each cell.
     """
@@ -75,6 +77,23 @@ class Column:
                 self.refuse(i, f"is {str(cell)[:40]!r}, expected {wanted}")
             numbers[i] = value
         return numbers
+
+    def dates(self, part: DatePart) -> NDArray[np.float64]:
+        """Return a part of the cells as dates, NaN where missing.
+
+        Raises:
+            InvalidInputError: a cell is no date in ISO 8601; the message names its line.
+        """
+        known: dict[str | None, float] = {None: math.nan}
+        texts = self.texts()
+        for row, text in enumerate(texts):
+            if text in known:
+                continue
+            when = read_date(text)
+            if when is None:
+                self.refuse(row, f"is {str(text)[:40]!r}, expected a date such as 2024-03-05")
+            known[text] = part.of(when)
+        return np.array([known[text] for text in texts])
 
     def texts(self) -> list[str | None]:
         """Return the cells as texts, None where missing; whole numbers without a point."""
@@ -133,7 +152,7 @@ class Table:
     def matrix(self, features: Sequence[Feature]) -> NDArray[np.float64]:
         """Return raw rows as a model takes them: (rows, features).
 
-        A number, 1 or 0 for a boolean, the index of a category; rounded to float32; NaN where it is missing (or no
+        A number, 1 or 0 for a boolean, a part of a date, the index of a category; rounded to float32; NaN where it is missing (or no
         known category) and the feature has a fill.
 
         Raises:
@@ -142,12 +161,14 @@ class Table:
         """
         matrix = np.empty((self.rows, len(features)))
         for i, feature in enumerate(features):
-            column = self.column(feature.name)
+            column = self.column(feature.column)
             if feature.kind == "categorical":
                 index = {category: float(n) for n, category in enumerate(feature.categories)}
                 values = np.array(
                     [index.get(t, math.nan) if t is not None else math.nan for t in column.texts()]
                 )
+            elif feature.kind == "numeric" and feature.date is not None:
+                values = column.dates(feature.date).astype(np.float32)
             else:
                 values = column.numbers(feature.kind).astype(np.float32)
             missing = np.isnan(values)
@@ -303,9 +324,12 @@ def _read_parquet(name: str, data: bytes) -> Table:
             numbers = np.array([math.nan if cell is None else float(cell) for cell in cells])
             kind: Kind = "boolean" if bool in found else "numeric"
             columns[title] = Column(title, numbers, kind, "row", range(table.num_rows))
+        elif all(issubclass(kind, date) for kind in found):
+            dates = [None if cell is None else cell.isoformat() for cell in cells]
+            columns[title] = Column(title, dates, "date", "row", range(table.num_rows))
         else:
             raise FileFormatError(
-                f"{name}: column {title!r} is of type {chunks.type}; numbers, booleans and strings can be read"
+                f"{name}: column {title!r} is of type {chunks.type}; numbers, booleans, strings and dates can be read"
             )
     return Table(_stem(name), columns, table.num_rows, hashlib.sha256(data).hexdigest())
 
@@ -323,7 +347,9 @@ def _kind(cells: list[str | None]) -> Kind:
     known = {cell for cell in cells if cell is not None}
     if all(read_number(cell) is not None for cell in known):
         return "numeric"
-    return "boolean" if known <= _BOOLEANS.keys() else "categorical"
+    if known <= _BOOLEANS.keys():
+        return "boolean"
+    return "date" if all(read_date(cell) is not None for cell in known) else "categorical"
 
 
 def read_number(text: str) -> float | None:
