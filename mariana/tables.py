@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -334,13 +334,87 @@ def _read_parquet(name: str, data: bytes) -> Table:
     return Table(_stem(name), columns, table.num_rows, hashlib.sha256(data).hexdigest())
 
 
-def _array_column(name: str, array: NDArray[np.generic]) -> Column:
+def table_of(x: Any, names: Sequence[str] | None = None) -> Table:
+    """Return an array or a data frame (pandas, polars, pyarrow) as a table.
+
+    Args:
+        x: (rows, columns); columns of a data frame may hold numbers, booleans, texts and dates, and miss values.
+        names: of an array's columns, if it has so many; else x0, x1, ...
+
+    Raises:
+        InvalidInputError: it is sparse, complex, empty, or of another shape.
+        TypeError: a cell is no number, text, boolean or date.
+    """
+    titles = getattr(x, "column_names", None) or getattr(x, "columns", None)  # pyarrow's columns have no names
+    if titles is not None and not callable(titles):
+        columns = [_array_column(str(title), np.asarray(x[title])) for title in titles]
+        rows = len(x)
+    else:
+        array = _matrix(x)
+        rows = len(array)
+        if names is None or len(names) != array.shape[1]:
+            names = [f"x{i}" for i in range(array.shape[1])]
+        columns = [_array_column(name, array[:, i]) for i, name in enumerate(names)]
+    for count, what in ((rows, "sample"), (len(columns), "feature")):
+        if not count:
+            raise InvalidInputError(
+                f"Found array with 0 {what}(s) (shape=({rows}, {len(columns)})) while a minimum of 1 is required."
+            )
+    by_name = {column.name: column for column in columns}
+    if len(by_name) != len(columns):
+        raise InvalidInputError("two columns have the same name")
+    return Table("table", by_name, rows, "")
+
+
+def _matrix(x: Any) -> NDArray[Any]:
+    if hasattr(x, "tocsr") or hasattr(x, "todense"):
+        raise InvalidInputError("Sparse data was passed, but dense data is required; use X.toarray()")
+    array = np.asarray(x)
+    if array.dtype.kind == "c":
+        raise InvalidInputError("Complex data not supported: X must be real numbers")
+    if array.ndim != 2:
+        raise InvalidInputError(
+            f"Expected 2D array (rows, columns), got {array.ndim}D array of shape {array.shape}. Reshape your data either "
+            "using array.reshape(-1, 1) if your data has a single feature or array.reshape(1, -1) if it contains a "
+            "single sample."
+        )
+    return array
+
+
+def _array_column(name: str, array: NDArray[Any]) -> Column:
+    """Return a column of an array (rows,)."""
     places = range(len(array))
-    if array.dtype.kind == "U":
-        texts = [None if text in MISSING else str(text) for text in array.tolist()]
-        return Column(name, texts, "categorical", "row", places)
-    kind: Kind = "boolean" if array.dtype.kind == "b" else "numeric"
-    return Column(name, array.astype(np.float64), kind, "row", places)
+    kind = array.dtype.kind
+    if kind in "biuf":
+        return Column(name, array.astype(np.float64), "boolean" if kind == "b" else "numeric", "row", places)
+    if kind == "M":
+        stamps = np.datetime_as_string(array, unit="s").tolist()
+        return Column(name, [None if text == "NaT" else text for text in stamps], "date", "row", places)
+    if kind == "U":
+        return _text_column(name, [None if text in MISSING else text for text in array.tolist()])
+    cells = [None if _absent(cell) else cell for cell in array.tolist()]
+    known = [cell for cell in cells if cell is not None]
+    if all(isinstance(cell, bool | np.bool_ | int | float | np.integer | np.floating) for cell in known):
+        flags = bool(known) and all(isinstance(cell, bool | np.bool_) for cell in known)
+        numbers = np.array([math.nan if cell is None else float(cell) for cell in cells])
+        return Column(name, numbers, "boolean" if flags else "numeric", "row", places)
+    if all(isinstance(cell, date) for cell in known):
+        return Column(name, [cell if cell is None else cell.isoformat() for cell in cells], "date", "row", places)
+    strange = [cell for cell in known if not isinstance(cell, str | int | float | np.generic)]
+    if strange:
+        raise TypeError(f"argument must be a string or a number, not {type(strange[0]).__name__} (column {name!r})")
+    return _text_column(name, [None if cell is None or cell in MISSING else str(cell) for cell in cells])
+
+
+def _absent(cell: object) -> bool:
+    """Whether a cell holds None, NaN, NaT or pandas' NA."""
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)  # noqa: PLR0124
+
+
+def _text_column(name: str, texts: list[str | None]) -> Column:
+    known = {text for text in texts if text is not None}
+    dates = bool(known) and all(read_date(text) is not None for text in known)
+    return Column(name, texts, "date" if dates else "categorical", "row", range(len(texts)))
 
 
 def _kind(cells: list[str | None]) -> Kind:

@@ -6,6 +6,7 @@ It trains without the compiled kernel; what it exports is what the kernel runs.
 from __future__ import annotations
 
 from .callbacks import Callback, EarlyStopping, History, LearningRateScheduler, ReduceLROnPlateau
+from .estimators import DNNClassifier, DNNRegressor
 from .gradcheck import gradcheck
 from .initializers import GlorotNormal, GlorotUniform, HeNormal, HeUniform, Ones, Zeros
 from .layers import Activation, BatchNormalization, Dense, Dropout, Input
@@ -31,6 +32,8 @@ __all__ = [
     "Callback",
     "CategoricalCrossentropy",
     "CosineDecay",
+    "DNNClassifier",
+    "DNNRegressor",
     "Dense",
     "Dropout",
     "EarlyStopping",

@@ -6,7 +6,7 @@ Dense beside it; Dropout does nothing to a prediction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mariana.errors import InvalidInputError
 from mariana.format import DenseLayer
 
+from .embedding import Embedding
 from .layers import Activation, BatchNormalization, Dense, Dropout, Layer
 
 Vector = NDArray[np.float64]
@@ -36,6 +37,7 @@ class _Folding:
     def __init__(self) -> None:
         self.layers: list[_Affine] = []
         self.waiting: tuple[BatchNormalization, Vector, Vector] | None = None
+        self.embedding: Embedding | None = None
 
     def dense(self, layer: Dense) -> None:
         """Append it; what waits is applied to its inputs: ``(x * a + c) @ k + b = x @ (a * k) + (c @ k + b)``."""
@@ -46,6 +48,9 @@ class _Folding:
             bias = summand @ kernel + (0 if bias is None else bias)
             kernel = factor[:, None] * kernel
             self.waiting = None
+        if self.embedding is not None:
+            kernel = self.embedding.matrix() @ kernel  # (x @ m) @ k = x @ (m @ k)
+            self.embedding = None
         self.layers.append(_Affine(layer.name, kernel, bias, layer.activation.name))
 
     def batch_normalization(self, layer: BatchNormalization) -> None:
@@ -77,7 +82,11 @@ class _Folding:
         self.layers[-1].activation = layer.activation.name
 
     def check_nothing_waits(self) -> None:
-        """Raise InvalidInputError if a batch normalisation has found no Dense."""
+        """Raise InvalidInputError if an embedding or a batch normalisation has found no Dense."""
+        if self.embedding is not None:
+            raise InvalidInputError(
+                f"layer {self.embedding.name!r} cannot be exported: a Dense must follow it"
+            )
         if self.waiting is not None:
             raise InvalidInputError(
                 f"layer {self.waiting[0].name!r} cannot be exported: it must follow a Dense without activation, "
@@ -85,7 +94,7 @@ class _Folding:
             )
 
 
-def folded(layers: Iterable[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray[np.float32]]]:
+def folded(layers: Sequence[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray[np.float32]]]:
     """Return the layers of the model file and their tensors.
 
     Args:
@@ -100,6 +109,8 @@ def folded(layers: Iterable[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray
             folding.dense(layer)
         elif isinstance(layer, BatchNormalization):
             folding.batch_normalization(layer)
+        elif isinstance(layer, Embedding) and layer is layers[0]:
+            folding.embedding = layer
         elif isinstance(layer, Activation):
             folding.activation(layer)
         elif not isinstance(layer, Dropout):

@@ -18,9 +18,10 @@ from mariana.format import Feature
 
 from . import checks
 from .activations import ACTIVATIONS
-from .callbacks import Callback, EarlyStopping
+from .callbacks import Callback, EarlyStopping, History
 from .embedding import Embedding
 from .layers import BatchNormalization, Dense, Dropout, Layer
+from .losses import BinaryCrossentropy, Loss, MeanSquaredError, SparseCategoricalCrossentropy
 from .optimizers import OPTIMIZERS, Optimizer
 from .regularizers import L1L2
 from .schedules import CosineDecay
@@ -192,7 +193,7 @@ def learn(
         verbose=verbose,
         callbacks=chosen,
         validation_data=validation,  # type: ignore[arg-type] # two or three of them
-        sample_weight=None if weights is None else weights * (len(weights) / weights.sum()),
+        **({} if weights is None else {"sample_weight": weights * (len(weights) / weights.sum())}),
     )
 
 
