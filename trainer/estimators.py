@@ -179,7 +179,7 @@ class _Estimator:
 
     # Learning.
 
-    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:  # noqa: N803 - scikit-learn's name
+    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Learn.
 
         Args:
@@ -205,31 +205,32 @@ class _Estimator:
         seed = self._seed()
         indices = self._indices(targets, again=again)
         learning, held = self._split(indices, table.rows, seed)
-        of = (lambda rows: None if weights is None else weights[rows])  # noqa: E731 - as short as it is
         if not again:
             self.features_, self.left_out_ = infer_features(
-                list(table.columns.values()), learning, self.numbers, of(learning)
+                list(table.columns.values()), learning, self.numbers, _at(weights, learning)
             )
             if not self.features_:
-                raise InvalidInputError("there is no column to learn from: " + "; ".join(map(" ".join, self.left_out_)))
-            self._prepare_targets(indices[learning], of(learning))
+                raise InvalidInputError(
+                    "there is no column to learn from: " + "; ".join(map(" ".join, self.left_out_))
+                )
+            self._prepare_targets(indices[learning], _at(weights, learning))
             self._recipe = self._recipe_for(seed)
             self._rows = len(learning)
             self.network_ = self._built(len(learning))
         net, recipe = self.network_, self._recipe
         raw = table.matrix(self.features_)
         self._examples = raw[learning[:64]]
-        validation = None
+        validation: tuple[Any, ...] | None = None
         if len(held):
             validation = (self._encode(raw[held]), self._network_targets(indices[held]))
             if weights is not None:
-                validation = (*validation, of(held))
+                validation = (*validation, _at(weights, held))
         history = learn(
             net,
             recipe,
             self._encode(raw[learning]),
             self._network_targets(indices[learning]),
-            weights=of(learning),
+            weights=_at(weights, learning),
             validation=validation,
             verbose=self.verbose,
         )
@@ -238,10 +239,10 @@ class _Estimator:
         self.validation_loss_curve_ = history.history.get("val_loss")
         self.best_loss_ = min(self.validation_loss_curve_ or self.loss_curve_)
         self.loss_ = self.loss_curve_[-1]
-        self._calibrate(raw[held], indices[held], of(held))
+        self._calibrate(raw[held], indices[held], _at(weights, held))
         return self
 
-    def _partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Self:  # noqa: N803
+    def _partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Self:
         table = self._table(X)
         targets = self._targets(y, table.rows)
         weights = self._class_weighted(targets, _weights(sample_weight, table.rows))
@@ -250,16 +251,22 @@ class _Estimator:
         self._start(table, X, y, again=not first)
         indices = self._indices(targets, again=True)
         seed = self._seed() if first else self.n_iter_
-        learning, held = self._split(indices, table.rows, seed) if self.early_stopping is True else (np.arange(table.rows), np.arange(0))
+        learning, held = (
+            self._split(indices, table.rows, seed)
+            if self.early_stopping is True
+            else (np.arange(table.rows), np.arange(0))
+        )
         if first:
-            self.features_, self.left_out_ = infer_features(list(table.columns.values()), learning, self.numbers)
+            self.features_, self.left_out_ = infer_features(
+                list(table.columns.values()), learning, self.numbers
+            )
             self._prepare_targets(indices[learning], None)
             self._recipe = self._recipe_for(seed)
             self._rows = len(learning)
             self._recipe = _one_pass(self._recipe.settled(self._rows))
             self.network_ = self._built(self._rows)
             self.n_iter_, self.best_loss_, self._waited = 0, np.inf, 0
-            self.loss_curve_: list[float] = []
+            self.loss_curve_ = []
             self._best: list[Any] = []
         if self.early_stopping is True and self._waited >= self.n_iter_no_change:
             return self
@@ -269,12 +276,18 @@ class _Estimator:
         given = None if weights is None else weights[learning]
         if given is None or given.sum() > 0:
             history = learn(
-                net, self._recipe, self._encode(raw[learning]), self._network_targets(indices[learning]), weights=given
+                net,
+                self._recipe,
+                self._encode(raw[learning]),
+                self._network_targets(indices[learning]),
+                weights=given,
             )
             self.loss_curve_ += history.history["loss"]
         self.n_iter_ += 1
         if len(held):
-            loss = net.evaluate(self._encode(raw[held]), self._network_targets(indices[held]), return_dict=True)
+            loss = net.evaluate(
+                self._encode(raw[held]), self._network_targets(indices[held]), return_dict=True
+            )
             found = float(loss["loss"])  # type: ignore[index,call-overload] # a dict was asked for
             if found < self.best_loss_ - _TOLERANCE:
                 self.best_loss_, self._waited, self._best = found, 0, net.get_weights()
@@ -284,7 +297,7 @@ class _Estimator:
                     net.set_weights(self._best)
         return self
 
-    def _start(self, table: Table, X: Any, y: Any, *, again: bool) -> None:  # noqa: N803
+    def _start(self, table: Table, X: Any, y: Any, *, again: bool) -> None:
         """Note the columns, or check that they are those of the first time."""
         del y
         names = getattr(X, "columns", None)
@@ -321,7 +334,9 @@ class _Estimator:
     def _check_parameters(self) -> None:
         """Refuse values that no recipe would."""
         if not 0 < self.validation_fraction < 1:
-            raise InvalidInputError(f"validation_fraction is {self.validation_fraction!r}: it must be within 0 and 1")
+            raise InvalidInputError(
+                f"validation_fraction is {self.validation_fraction!r}: it must be within 0 and 1"
+            )
         if self.early_stopping not in (True, False, "auto"):
             raise InvalidInputError(f"early_stopping is {self.early_stopping!r}: use True, False or 'auto'")
         self._recipe_for(0)
@@ -340,7 +355,9 @@ class _Estimator:
         if not wanted:
             return np.arange(rows), np.arange(0)
         classes = indices if indices.ndim == 1 and self._estimator_type == "classifier" else None
-        learning, held = stratified_split(classes, rows, self.validation_fraction, np.random.default_rng(seed))
+        learning, held = stratified_split(
+            classes, rows, self.validation_fraction, np.random.default_rng(seed)
+        )
         if not len(learning) or not len(held):
             raise InvalidInputError(
                 f"validation_fraction={self.validation_fraction} of {rows} rows leaves {len(learning)} to learn from and "
@@ -357,7 +374,7 @@ class _Estimator:
 
     # Predicting.
 
-    def _raw_outputs(self, X: Any) -> Float64:  # noqa: N803
+    def _raw_outputs(self, X: Any) -> Float64:
         """Return what the network gives: (rows, units) float64."""
         if not hasattr(self, "network_"):
             raise _not_fitted(self)
@@ -374,7 +391,7 @@ class _Estimator:
                 "features as input"
             )
 
-    def _check_columns(self, X: Any) -> None:  # noqa: N803
+    def _check_columns(self, X: Any) -> None:
         """Compare the names of the columns with those of ``fit``."""
         known = getattr(self, "feature_names_in_", None)
         names = getattr(X, "columns", None)
@@ -394,18 +411,22 @@ class _Estimator:
         for title, listed in (("unseen at fit time", unseen), ("seen at fit time, yet now missing", missing)):
             if listed:
                 more = ["- ...", ""] if len(listed) > 5 else [""]
-                message += f"Feature names {title}:\n" + "\n".join([f"- {name}" for name in listed[:5]] + more)
+                message += f"Feature names {title}:\n" + "\n".join(
+                    [f"- {name}" for name in listed[:5]] + more
+                )
         if not unseen and not missing:
             message += "Feature names must be in the same order as they were in fit.\n"
         raise InvalidInputError(message)
 
-    def _table(self, X: Any) -> Table:  # noqa: N803
+    def _table(self, X: Any) -> Table:
         """Return X as a table."""
         return table_of(X, getattr(self, "feature_names_in_", None))
 
     # Publishing.
 
-    def export(self, store: Store | str | Path, name: str, *, record: Mapping[str, Any] | None = None) -> Path:
+    def export(
+        self, store: Store | str | Path, name: str, *, record: Mapping[str, Any] | None = None
+    ) -> Path:
         """Publish the estimator as the next version of a model and return the path of its file.
 
         What it does to raw rows travels with it: ``mariana serve`` answers raw rows as ``predict`` does.
@@ -533,7 +554,11 @@ class DNNClassifier(_Estimator):
         self.calibrate = calibrate
 
     def partial_fit(
-        self, X: Any, y: Any, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None  # noqa: N803
+        self,
+        X: Any,
+        y: Any,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> Self:
         """Learn from these rows once, going on from the last call.
 
@@ -556,7 +581,7 @@ class DNNClassifier(_Estimator):
             raise InvalidInputError(f"`classes={classes}` is not the same as on last call to partial_fit")
         return self._partial_fit(X, y, sample_weight)
 
-    def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
+    def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each row (rows,); for labels 0 or 1 of each (rows, labels)."""
         p = self._raw_outputs(X)
         if self._multilabel:
@@ -564,19 +589,19 @@ class DNNClassifier(_Estimator):
         best = (p[:, 0] > 0.5).astype(int) if p.shape[1] == 1 else p.argmax(axis=1)
         return np.asarray(self.classes_[best])
 
-    def predict_proba(self, X: Any) -> Float64:  # noqa: N803
+    def predict_proba(self, X: Any) -> Float64:
         """Return probabilities (rows, classes); for labels that of each (rows, labels)."""
         p = self._raw_outputs(X)
         if self._multilabel:
             return p
         return np.hstack([1 - p, p]) if p.shape[1] == 1 else p / p.sum(axis=1, keepdims=True)
 
-    def predict_log_proba(self, X: Any) -> Float64:  # noqa: N803
+    def predict_log_proba(self, X: Any) -> Float64:
         """Return the logarithm of the probabilities."""
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(self.predict_proba(X)))
 
-    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:  # noqa: N803
+    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """Return the share of rows that are right; of several labels, all of them."""
         right = np.asarray(self.predict(X)) == np.asarray(y)
         if right.ndim == 2:
@@ -599,11 +624,13 @@ class DNNClassifier(_Estimator):
         classes, place = np.unique(targets, return_inverse=True)
         if isinstance(self.class_weight, str):
             if self.class_weight != "balanced":
-                raise InvalidInputError(f"class_weight is {self.class_weight!r}: use 'balanced', a mapping or None")
+                raise InvalidInputError(
+                    f"class_weight is {self.class_weight!r}: use 'balanced', a mapping or None"
+                )
             counts = np.bincount(place, weights)
-            return weights * (weights.sum() / len(classes) / np.maximum(counts, 1e-300))[place]
+            return np.asarray(weights * (weights.sum() / len(classes) / np.maximum(counts, 1e-300))[place])
         found = np.array([float(self.class_weight.get(label, 1)) for label in classes.tolist()])
-        return weights * found[place]
+        return np.asarray(weights * found[place])
 
     def _indices(self, targets: NDArray[Any], *, again: bool) -> NDArray[Any]:
         if not again:
@@ -622,10 +649,13 @@ class DNNClassifier(_Estimator):
         places = np.searchsorted(self.classes_, targets).clip(max=len(self.classes_) - 1)
         if (self.classes_[places] != targets).any():
             unknown = targets[self.classes_[places] != targets][0]
-            raise InvalidInputError(f"`y` has classes not in `self.classes_`: {unknown!r} is none of {self.classes_!r}")
+            raise InvalidInputError(
+                f"`y` has classes not in `self.classes_`: {unknown!r} is none of {self.classes_!r}"
+            )
         return np.asarray(places, np.int64)
 
     def _prepare_targets(self, indices: NDArray[Any], weights: Float64 | None) -> None:
+        del indices, weights
         self.temperature_ = 1.0
 
     def _network_targets(self, indices: NDArray[Any]) -> NDArray[Any]:
@@ -671,20 +701,20 @@ class DNNRegressor(_Estimator):
 
     _estimator_type = "regressor"
 
-    def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:  # noqa: N803
+    def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from these rows once, going on from the last call.
 
         The first call decides how columns and the target are scaled. ``early_stopping`` as in the classifier.
         """
         return self._partial_fit(X, y, sample_weight)
 
-    def predict(self, X: Any) -> Float64:  # noqa: N803
+    def predict(self, X: Any) -> Float64:
         """Return the predicted numbers: (rows,), or (rows, targets)."""
         outputs = self._raw_outputs(X)
         values = outputs * np.array(self.target_scaling_.scale) + np.array(self.target_scaling_.shift)
-        return values[:, 0] if self._flat else values
+        return np.asarray(values[:, 0] if self._flat else values)
 
-    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:  # noqa: N803
+    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """Return R², the share of the variance that is explained; of several targets the mean."""
         truth, values = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (y, self.predict(X)))
         weights = None if sample_weight is None else np.asarray(sample_weight, np.float64)
@@ -704,7 +734,9 @@ class DNNRegressor(_Estimator):
         self.target_scaling_: TargetScaling = target_scaling(indices, weights)
 
     def _network_targets(self, indices: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray((indices - np.array(self.target_scaling_.shift)) / np.array(self.target_scaling_.scale))
+        return np.asarray(
+            (indices - np.array(self.target_scaling_.shift)) / np.array(self.target_scaling_.scale)
+        )
 
     def _export_arguments(self) -> dict[str, Any]:
         units = self._outputs[1]
@@ -722,6 +754,10 @@ def _plain(labels: NDArray[Any]) -> list[Any]:
     if labels.dtype.kind in "bf":
         labels = labels.astype(np.int64)
     return list(labels.tolist())
+
+
+def _at(weights: Float64 | None, rows: Rows) -> Float64 | None:
+    return None if weights is None else weights[rows]
 
 
 def _weights(sample_weight: ArrayLike | None, rows: int) -> Float64 | None:

@@ -24,6 +24,7 @@ from mariana.format import (
     TrainingRecord,
     to_bytes,
 )
+from mariana.model_card import CARD_FILE, model_card
 from mariana.store import Store, check_name
 
 from .folding import folded
@@ -104,7 +105,7 @@ def publish(
             f"the network cannot be exported: {where}{': ' * bool(where)}{message}"
         ) from None
     return (store if isinstance(store, Store) else Store(store)).publish_model(
-        name, to_bytes(metadata, tensors)
+        name, to_bytes(metadata, tensors), {CARD_FILE: model_card(metadata, name).encode()}
     )
 
 

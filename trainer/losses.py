@@ -110,9 +110,7 @@ class Loss:
             np.multiply(gradient, 1 / len(losses), out=gradient)
         return float(np.sum(losses)) / len(losses)
 
-    def __call__(
-        self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
-    ) -> float:
+    def __call__(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the loss of predictions (batch, units) as ``predict`` gives them."""
         outputs = np.atleast_2d(np.asarray(y_pred, np.float64)).copy()
         targets = self.targets(np.asarray(y_true), outputs.shape[1], np.float64)

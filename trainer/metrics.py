@@ -296,9 +296,7 @@ class _Counts(Metric):
         if self.kind in ("sparse", "categorical"):
             classes = np.arange(self.units)
             predicted = outputs.argmax(axis=1, keepdims=True) == classes
-            actual = (
-                targets if self.kind == "sparse" else targets.argmax(axis=1, keepdims=True)
-            ) == classes
+            actual = (targets if self.kind == "sparse" else targets.argmax(axis=1, keepdims=True)) == classes
         elif self.kind == "margin":
             predicted, actual = outputs > 0, targets > 0
         else:
@@ -402,9 +400,7 @@ class AUC(Metric):
     def result(self) -> float:
         """Return the area."""
         rows = self.state.reshape(-1, 2 * self.units + 1)
-        areas = [
-            _area(rows[:, i], rows[:, self.units + i] > 0.5, rows[:, -1]) for i in range(self.units)
-        ]
+        areas = [_area(rows[:, i], rows[:, self.units + i] > 0.5, rows[:, -1]) for i in range(self.units)]
         known = [area for area in areas if not math.isnan(area)]
         return float(np.mean(known)) if known else math.nan
 

@@ -152,9 +152,7 @@ class Optimizer:
         self._clip(gradients)
         if "weight_decay" in self._common:
             for part in self._decayed:
-                np.multiply(
-                    parameters[part], 1 - rate * self._common["weight_decay"], out=parameters[part]
-                )
+                np.multiply(parameters[part], 1 - rate * self._common["weight_decay"], out=parameters[part])
         self.step(parameters, gradients, rate)
 
     def step(self, parameters: Array, gradients: Array, rate: float) -> None:

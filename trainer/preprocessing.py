@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mariana.errors import InvalidInputError
-from mariana.format import BooleanFeature, CategoricalFeature, DatePart, DatePartName, Feature, Form, NumericFeature, TargetScaling
+from mariana.format import (
+    BooleanFeature,
+    CategoricalFeature,
+    DatePart,
+    DatePartName,
+    Feature,
+    Form,
+    NumericFeature,
+    TargetScaling,
+)
 from mariana.tables import Column, read_number
 
 MAX_CATEGORIES = 1000
@@ -187,7 +196,9 @@ def infer_features(
             found = _date_parts(column, learn, counts, pieces if numbers == "auto" else 0)
         else:
             values = column.numbers(column.kind)
-            found = _number(column.name, column.kind, values, learn, counts, None if numbers == "standard" else pieces)
+            found = _number(
+                column.name, column.kind, values, learn, counts, None if numbers == "standard" else pieces
+            )
         if isinstance(found, str):
             left_out.append((column.name, found))
         else:
@@ -250,8 +261,12 @@ def _number(
         all_seen, all_weights = _distinct(np.where(np.isnan(seen), middle, seen), counts)
         shift, scale = _standardisation(all_seen, all_weights)
         if kind == "boolean":
-            return [BooleanFeature(name=name, fill=middle >= 0.5 if missing else None, shift=shift, scale=scale)]
-        return [NumericFeature(name=name, fill=middle if missing else None, shift=shift, scale=scale, date=date)]
+            return [
+                BooleanFeature(name=name, fill=middle >= 0.5 if missing else None, shift=shift, scale=scale)
+            ]
+        return [
+            NumericFeature(name=name, fill=middle if missing else None, shift=shift, scale=scale, date=date)
+        ]
     knots = _knots(distinct, weights, pieces)
     return [
         NumericFeature(
@@ -276,13 +291,15 @@ def _distinct(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the different values, ascending, and how often each is there."""
     distinct, place = np.unique(values, return_inverse=True)
-    return distinct, np.bincount(place, counts, len(distinct))
+    return distinct, np.bincount(place, counts, len(distinct)).astype(np.float64)
 
 
 def _quantile(distinct: NDArray[np.float64], weights: NDArray[np.float64], share: float) -> float:
     """Return the least value that so much of the weight does not exceed: a value that is there."""
     below = np.cumsum(weights)
-    return float(distinct[min(int(np.searchsorted(below, share * below[-1] * (1 - 1e-12))), len(distinct) - 1)])
+    return float(
+        distinct[min(int(np.searchsorted(below, share * below[-1] * (1 - 1e-12))), len(distinct) - 1)]
+    )
 
 
 def _robust_scale(distinct: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
@@ -303,7 +320,9 @@ def _knots(distinct: NDArray[np.float64], weights: NDArray[np.float64], pieces: 
     if len(distinct) > pieces + 1:
         below = np.cumsum(np.sqrt(weights))
         inner = np.searchsorted(below, np.arange(1, pieces) / pieces * below[-1])
-        distinct = distinct[np.unique(np.concatenate([[0], np.minimum(inner, len(distinct) - 1), [len(distinct) - 1]]))]
+        distinct = distinct[
+            np.unique(np.concatenate([[0], np.minimum(inner, len(distinct) - 1), [len(distinct) - 1]]))
+        ]
     apart = np.concatenate([[True], np.diff(distinct) > 1e-30])
     return tuple(distinct[apart].tolist()) if np.abs(distinct).max() < 1e37 else ()
 

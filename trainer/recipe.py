@@ -93,7 +93,9 @@ class Recipe:
             ("schedule", ("cosine", "constant")),
         ):
             if getattr(self, name) not in known:
-                raise InvalidInputError(f"{name} is {getattr(self, name)!r:.60}: use one of {', '.join(known)}")
+                raise InvalidInputError(
+                    f"{name} is {getattr(self, name)!r:.60}: use one of {', '.join(known)}"
+                )
 
     def settled(self, rows: int) -> Recipe:
         """Return the recipe with what depends on the number of rows filled in.
@@ -124,7 +126,9 @@ def build(recipe: Recipe, features: Iterable[Feature], outputs: Outputs, units: 
     """
     recipe = recipe.settled(rows)
     features = list(features)
-    hidden: list[Layer] = [Embedding(features, recipe.embed)] if Embedding.needed(features, recipe.embed) else []
+    hidden: list[Layer] = (
+        [Embedding(features, recipe.embed)] if Embedding.needed(features, recipe.embed) else []
+    )
     penalty = L1L2(l1=recipe.l1, l2=recipe.l2) if recipe.l1 or recipe.l2 else None
     initial = "he_normal" if recipe.activation in _RECTIFIERS else "glorot_uniform"
     for width in recipe.layers:
@@ -192,7 +196,7 @@ def learn(
         epochs=recipe.epochs or 1,
         verbose=verbose,
         callbacks=chosen,
-        validation_data=validation,  # type: ignore[arg-type] # two or three of them
+        validation_data=validation,
         **({} if weights is None else {"sample_weight": weights * (len(weights) / weights.sum())}),
     )
 
