@@ -54,10 +54,15 @@ static void scale_back(const mrn_model *model, float *y) {
         y[o] += model->target_shift[o];
 }
 
+/* Numbers of a row that a layer puts out, those that fill up the last strip with them. */
+static size_t width_of(const mrn_model *model, size_t layer) {
+    return (model->dots ? model->dot_layers[layer].strips : model->layers[layer].strips) * MRN_STRIP;
+}
+
 /* Takes the padding out of `rows` rows of results; `room` floats may be written from y on. Whole strips are
  * copied while they fit: what falls behind a row is overwritten by the next one. */
 static void copy_rows(const mrn_model *model, const float *from, size_t rows, float *y, size_t room) {
-    const size_t outputs = model->outputs, width = model->layers[model->layer_count - 1].strips * MRN_STRIP;
+    const size_t outputs = model->outputs, width = width_of(model, model->layer_count - 1);
     for (size_t row = 0; row < rows; row++, from += width, y += outputs, room -= outputs) {
         if (width == MRN_STRIP && room >= MRN_STRIP)
             memcpy(y, from, MRN_STRIP * sizeof *y);
@@ -65,6 +70,18 @@ static void copy_rows(const mrn_model *model, const float *from, size_t rows, fl
             memcpy(y, from, outputs * sizeof *y);
         scale_back(model, y);
     }
+}
+
+static void run_layer(const mrn_model *model, size_t i, const float *in, size_t rows, float *out,
+                      void *stage) {
+    const size_t stride = i ? width_of(model, i - 1) : model->encoded;
+    if (!model->dots) {
+        model->kernels->dense(&model->layers[i], in, stride, rows, out);
+        return;
+    }
+    model->dots->dense(&model->dot_layers[i], in, stride, rows, out, stage);
+    model->kernels->activate(model->dot_layers[i].activation, model->dot_layers[i].slope, out, rows,
+                             width_of(model, i));
 }
 
 int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float *y, void *scratch) {
@@ -84,10 +101,8 @@ int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float
             side = 1;
         }
         for (size_t i = 0; i < model->layer_count; i++, side = 1 - side) {
-            const mrn_dense *layer = &model->layers[i];
             float *out = (float *)(void *)halves[side];
-            const size_t stride = i ? model->layers[i - 1].strips * MRN_STRIP : model->encoded;
-            model->kernels->dense(layer, in, stride, block, out);
+            run_layer(model, i, in, block, out, (char *)scratch + 2 * model->half);
             in = out;
         }
         copy_rows(model, in, block, y, rows * model->outputs);

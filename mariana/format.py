@@ -47,7 +47,29 @@ _DAMAGED = "not a safetensors file, or a damaged one"
 MAX_COLUMNS = 1 << 20
 MAX_UNITS = 1 << 20
 
-ActivationName = Literal["linear", "relu", "sigmoid", "tanh", "softmax"]
+ActivationName = Literal[
+    "linear",
+    "relu",
+    "sigmoid",
+    "tanh",
+    "softmax",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "softplus",
+    "prelu",
+]
+SLOPES: dict[str, float] = {"leaky_relu": 0.2, "elu": 1.0}
+"""Activations with one slope for the whole layer, and its default (Keras': ``negative_slope``, ``alpha``)."""
+Precision = Literal["float32", "bfloat16", "int8"]
+"""How weights are stored; those of the last two are also computed with. ``docs/precision.md`` says how."""
+
+INT8_MAX_INPUTS = 1 << 16
+"""Of a layer with int8 weights: their products still sum up in 32 bits."""
+
 Label = StrictInt | StrictStr
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=-3.4028234663852886e38, le=3.4028234663852886e38)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -242,7 +264,10 @@ class InputField:
 
 
 class DenseLayer(_Part):
-    """``activation(x @ weight + bias)``; the tensors are ``NAME.weight`` (inputs, units) and ``NAME.bias`` (units)."""
+    """``activation(x @ weight + bias)``; the tensors are ``NAME.weight`` (inputs, units) and ``NAME.bias`` (units).
+
+    ``prelu`` has a third one, ``NAME.slope`` (units).
+    """
 
     kind: Literal["dense"] = "dense"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]
@@ -250,6 +275,21 @@ class DenseLayer(_Part):
     units: Annotated[StrictInt, Field(ge=1, le=MAX_UNITS)]
     activation: ActivationName = "linear"
     use_bias: StrictBool = True
+    slope: Finite | None = Field(
+        default=None,
+        description="slope just below 0: leaky_relu's negative_slope (0.2 when null), elu's alpha (1 when null)",
+    )
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, biases and slopes that are tensors."""
+        return self.units * (self.inputs + self.use_bias + (self.activation == "prelu"))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.slope is not None and self.activation not in SLOPES:
+            raise ValueError(f"layer {self.name!r} has a slope, but {self.activation} has none")
+        return self
 
 
 class TargetScaling(_Part):
@@ -297,6 +337,51 @@ class Golden(_Part):
     outputs: tuple[tuple[Finite, ...], ...] = Field(max_length=64)
 
 
+class Loss(_Part):
+    """How far a quantised network is from the one that it was made from, on some rows."""
+
+    data: str = Field(description="name of the data, or 'golden rows'")
+    rows: int = Field(ge=1)
+    max_difference: float = Field(ge=0, description="largest absolute difference between two outputs")
+    mean_difference: float = Field(ge=0)
+    before: dict[str, float] = Field(default_factory=dict, description="metrics of the float32 network")
+    after: dict[str, float] = Field(default_factory=dict, description="metrics of the quantised network")
+
+
+class Quantization(_Part):
+    """Which float32 file a quantised network comes from, and what it lost on the way."""
+
+    source_sha256: Sha256 = Field(description="SHA-256 of the float32 model file")
+    losses: tuple[Loss, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """What a tensor must be.
+
+    Attributes:
+        name: as safetensors has it: ``F32``, ``BF16``, ``I8``.
+        dtype: of the array that holds it; NumPy has no bfloat16, its 16 bits are in a uint16.
+        shape: of the array.
+    """
+
+    name: Literal["F32", "BF16", "I8"]
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
+
+_WEIGHTS: dict[str, tuple[Literal["F32", "BF16", "I8"], np.dtype[Any]]] = {
+    "float32": ("F32", np.dtype("<f4")),
+    "bfloat16": ("BF16", np.dtype("<u2")),
+    "int8": ("I8", np.dtype("i1")),
+}
+
+
 class ModelMetadata(_Part):
     """Everything about a model but its weights."""
 
@@ -310,7 +395,8 @@ class ModelMetadata(_Part):
     labels: tuple[Label, ...] = Field(default=(), description="class labels in the order of the outputs")
     targets: tuple[str, ...] = Field(default=(), description="names of what is predicted")
     target_scaling: TargetScaling | None = None
-    precision: Literal["float32"] = "float32"
+    precision: Precision = "float32"
+    quantization: Quantization | None = Field(default=None, description="of a network that was quantised")
     training: TrainingRecord = TrainingRecord()
     golden: Golden = Golden(inputs=(), outputs=())
     tensors: dict[str, Sha256] = Field(default_factory=dict, description="SHA-256 of each tensor's bytes")
@@ -347,17 +433,26 @@ class ModelMetadata(_Part):
 
     @property
     def parameters(self) -> int:
-        """Number of weights and biases."""
-        return sum(la.inputs * la.units + la.units * la.use_bias for la in self.layers)
+        """Number of weights, biases and slopes that are tensors."""
+        return sum(layer.parameters for layer in self.layers)
+
+    def tensor_types(self) -> dict[str, TensorType]:
+        """Return what each tensor of the file must be."""
+        types: dict[str, TensorType] = {}
+        for layer in self.layers:
+            types[f"{layer.name}.weight"] = TensorType(*_WEIGHTS[self.precision], (layer.inputs, layer.units))
+            units = TensorType(*_WEIGHTS["float32"], (layer.units,))
+            if self.precision == "int8":
+                types[f"{layer.name}.weight_scale"] = units
+            if layer.use_bias:
+                types[f"{layer.name}.bias"] = units
+            if layer.activation == "prelu":
+                types[f"{layer.name}.slope"] = units
+        return types
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each tensor that the file must hold."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        for layer in self.layers:
-            shapes[f"{layer.name}.weight"] = (layer.inputs, layer.units)
-            if layer.use_bias:
-                shapes[f"{layer.name}.bias"] = (layer.units,)
-        return shapes
+        return {name: kind.shape for name, kind in self.tensor_types().items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -367,13 +462,7 @@ class ModelMetadata(_Part):
         self._check_dates()
         if math.prod(self.input_shape) != self.columns:
             raise ValueError(f"input_shape {self.input_shape} does not hold {self.columns} features")
-        width = self.encoded_columns
-        for layer in self.layers:
-            if layer.inputs != width:
-                raise ValueError(f"layer {layer.name!r} takes {layer.inputs} inputs, but gets {width}")
-            if layer.activation == "softmax" and layer is not self.layers[-1]:
-                raise ValueError(f"layer {layer.name!r} is softmax, which only the last layer can be")
-            width = layer.units
+        self._check_layers()
         if self.task == "classification":
             self._check_classification()
         elif self.labels:
@@ -382,6 +471,19 @@ class ModelMetadata(_Part):
             self._check_scaling(self.target_scaling)
         self._check_golden()
         return self
+
+    def _check_layers(self) -> None:
+        width = self.encoded_columns
+        for layer in self.layers:
+            if layer.inputs != width:
+                raise ValueError(f"layer {layer.name!r} takes {layer.inputs} inputs, but gets {width}")
+            if layer.activation == "softmax" and layer is not self.layers[-1]:
+                raise ValueError(f"layer {layer.name!r} is softmax, which only the last layer can be")
+            if self.precision == "int8" and layer.inputs > INT8_MAX_INPUTS:
+                raise ValueError(
+                    f"layer {layer.name!r} has {layer.inputs} inputs; int8 takes up to {INT8_MAX_INPUTS}"
+                )
+            width = layer.units
 
     def _check_dates(self) -> None:
         dates = [f.date for f in self.features if f.kind == "numeric" and f.date is not None]
@@ -424,24 +526,29 @@ class ModelFile:
 
     Attributes:
         metadata: everything but the weights.
-        tensors: by name, float32, C-contiguous, finite, of the shapes that the metadata says.
+        tensors: by name, C-contiguous, finite, of the types and shapes that ``metadata.tensor_types()`` says.
     """
 
     metadata: ModelMetadata
-    tensors: dict[str, NDArray[np.float32]]
+    tensors: dict[str, NDArray[Any]]
 
 
-def to_bytes(metadata: ModelMetadata, tensors: dict[str, NDArray[np.float32]]) -> bytes:
+def to_bytes(metadata: ModelMetadata, tensors: dict[str, NDArray[Any]]) -> bytes:
     """Return the bytes of a model file; the same arguments give the same bytes.
 
     Args:
         metadata: what the file says; its ``tensors`` (checksums) are filled in here.
-        tensors: float32 arrays of the shapes that ``metadata.tensor_shapes()`` says.
+        tensors: arrays of the types and shapes that ``metadata.tensor_types()`` says; numbers of another type become
+            float32.
 
     Raises:
         FileFormatError: the metadata is not consistent or no Unicode, or the tensors do not fit it or are not finite.
     """
-    arrays = {name: np.ascontiguousarray(tensors[name], dtype="<f4") for name in sorted(tensors)}
+    types = metadata.tensor_types()
+    arrays = {}
+    for name in sorted(tensors):
+        kept = name in types and types[name].dtype == tensors[name].dtype
+        arrays[name] = np.ascontiguousarray(tensors[name], dtype=types[name].dtype if kept else "<f4")
     _check_tensors("model", metadata, arrays)
     checksums = {name: _sha256(array) for name, array in arrays.items()}
     try:
@@ -449,7 +556,20 @@ def to_bytes(metadata: ModelMetadata, tensors: dict[str, NDArray[np.float32]]) -
     except PydanticSerializationError:
         raise FileFormatError("model: a name, label or category holds half of a surrogate pair") from None
     _parse_metadata("model", document)  # model_copy and model_construct check nothing
-    return safetensors.numpy.save(arrays, metadata={METADATA_KEY: document})
+    data = safetensors.numpy.save(arrays, metadata={METADATA_KEY: document})
+    return _named_bfloat16(data) if metadata.precision == "bfloat16" else data
+
+
+def _named_bfloat16(data: bytes) -> bytes:
+    """Call the 16-bit tensors of a safetensors file what they are; its writer only knows NumPy's types."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    for name, tensor in header.items():
+        if name != "__metadata__" and tensor["dtype"] == "U16":
+            tensor["dtype"] = "BF16"
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def read_model(path: str | Path) -> ModelFile:
@@ -468,7 +588,8 @@ def read_model(path: str | Path) -> ModelFile:
         header = _read_header(path, file, status.st_size)
         metadata = _read_metadata(path, header)
         # Only now is it known how much the rest may be: nothing is read on the word of a length alone.
-        found, wanted = status.st_size - len(header), 4 * metadata.parameters
+        types = metadata.tensor_types()
+        found, wanted = status.st_size - len(header), sum(kind.nbytes for kind in types.values())
         if found != wanted:
             raise FileFormatError(f"{path}: the tensors must take {wanted} bytes, found {found}")
         try:
@@ -479,11 +600,15 @@ def read_model(path: str | Path) -> ModelFile:
             raise FileFormatError(f"{path}: {found} bytes of tensors do not fit into memory") from None
     tensors = {}
     for name, view in views:
-        if view["dtype"] != "F32":
-            raise FileFormatError(f"{path}: tensor {_short(name)!r} must be F32, found {view['dtype']}")
-        tensors[name] = (
-            np.frombuffer(view["data"], "<f4").astype(np.float32, copy=False).reshape(view["shape"])
-        )
+        kind = types.get(name)
+        if kind is None:
+            raise FileFormatError(f"{path}: tensor {_short(name)!r} belongs to no layer")
+        if view["dtype"] != kind.name:
+            raise FileFormatError(
+                f"{path}: tensor {_short(name)!r} must be {kind.name}, found {view['dtype']}"
+            )
+        array = np.frombuffer(view["data"], kind.dtype)
+        tensors[name] = array.astype(kind.dtype.newbyteorder("="), copy=False).reshape(view["shape"])
     _check_tensors(str(path), metadata, tensors)
     for name, array in tensors.items():
         if _sha256(array) != metadata.tensors.get(name):
@@ -537,8 +662,8 @@ def _parse_metadata(path: str, text: str) -> ModelMetadata:
         raise FileFormatError(f"{path}: {_short(where)}: {_short(first['msg'])}") from None
 
 
-def _sha256(array: NDArray[np.float32]) -> str:
-    return hashlib.sha256(array.astype("<f4", copy=False).data).hexdigest()
+def _sha256(array: NDArray[Any]) -> str:
+    return hashlib.sha256(array.astype(array.dtype.newbyteorder("<"), copy=False).data).hexdigest()
 
 
 def _short(thing: object) -> str:
@@ -547,17 +672,21 @@ def _short(thing: object) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def _check_tensors(path: str, metadata: ModelMetadata, tensors: dict[str, NDArray[np.float32]]) -> None:
-    shapes = metadata.tensor_shapes()
-    for name, shape in shapes.items():
+def _check_tensors(path: str, metadata: ModelMetadata, tensors: dict[str, NDArray[Any]]) -> None:
+    types = metadata.tensor_types()
+    for name, kind in types.items():
         if name not in tensors:
             raise FileFormatError(f"{path}: tensor {name!r} is missing")
         found = tensors[name]
-        if found.dtype != np.float32 or found.shape != shape:
+        if found.dtype != kind.dtype or found.shape != kind.shape:
+            wanted = f"{kind.dtype.name if kind.name != 'BF16' else 'bfloat16 (as uint16)'} {kind.shape}"
             raise FileFormatError(
-                f"{path}: tensor {name!r} must be float32 {shape}, found {found.dtype} {_short(found.shape)}"
+                f"{path}: tensor {name!r} must be {wanted}, found {found.dtype} {_short(found.shape)}"
             )
-        if not np.isfinite(found).all():
+        finite = (found & 0x7F80) != 0x7F80 if kind.name == "BF16" else np.isfinite(found)
+        if not finite.all():
             raise FileFormatError(f"{path}: tensor {name!r} holds a number that is not finite")
-    if extra := sorted(tensors.keys() - shapes.keys()):
+        if name.endswith(".weight_scale") and not (found > 0).all():
+            raise FileFormatError(f"{path}: tensor {name!r} holds a scale that is not above 0")
+    if extra := sorted(tensors.keys() - types.keys()):
         raise FileFormatError(f"{path}: tensor {_short(extra[0])!r} belongs to no layer")

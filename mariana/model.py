@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mariana._binding import choose_isa
-from mariana._binding.dense import FORMS, Layer, Network, Tables
+from mariana._binding.dense import FORMS, Layer, Network, Tables, precision_usable
 from mariana.errors import FileFormatError, InvalidInputError, KernelError, NotFoundError, OutOfRangeError
 from mariana.format import (
+    SLOPES,
     CategoricalFeature,
     DatePart,
+    DenseLayer,
     Feature,
     Form,
     InputField,
@@ -36,6 +38,9 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MISSING = float("nan")
 _GOLDEN_ABSOLUTE, _GOLDEN_RELATIVE = 1e-4, 1e-3
 """How far golden outputs may be off, in units of the target scale: instruction sets and libraries round differently."""
+_GOLDEN_NARROW = 0.02
+"""The same for bfloat16 and int8, in units of the largest output: where a hidden number lies next to the border of two
+steps, a last bit that differs moves it by a whole step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +72,16 @@ class ValuePrediction:
 Prediction = ClassPrediction | ValuePrediction
 
 
-def load_model(path: str | Path, *, isa: str | None = None) -> Model:
+def load_model(path: str | Path, *, isa: str | None = None, precision: str | None = None) -> Model:
     """Read a model file, check all of it, and make it ready to run.
 
     Args:
         path: the file, the folder of a version, or the folder of a model (its highest version).
-        isa: the highest instruction set to use (``generic``, ``avx2``, ``avx512``); default: the
+        isa: the highest instruction set to use (``generic``, ``avx2``, ``avx512``, ...); default: the
             environment's ``MARIANA_ISA``, else the best that this machine has.
+        precision: how a file with float32 weights is computed, ``float32`` or ``float32-split``; default: the
+            environment's ``MARIANA_PRECISION``, else ``float32``. A quantised file runs in its own precision.
+            Where the machine has no AMX, ``float32-split`` runs as ``float32``; ``Model.precision`` says what runs.
 
     Returns:
         The model; any number of threads may use it at a time.
@@ -83,12 +91,13 @@ def load_model(path: str | Path, *, isa: str | None = None) -> Model:
         FileFormatError: the file is damaged, newer than this version, inconsistent, or does not
             give the outputs that it promises.
         KernelError: ``isa`` names no instruction set.
+        InvalidInputError: ``precision`` is none of the two.
         OSError: the file cannot be read.
     """
-    found = _find(Path(path))
+    found = find_model(Path(path))
     file = read_model(found)
     try:
-        model = Model(file, isa=isa)
+        model = Model(file, isa=isa, precision=precision)
     except KernelError as error:
         if error.status == "E_ISA":
             raise
@@ -105,10 +114,12 @@ class Model:
     Args:
         file: what :func:`mariana.format.read_model` returned.
         isa: as for :func:`load_model`.
+        precision: as for :func:`load_model`.
 
     Attributes:
         info: everything but the weights.
         isa: the instruction set in use.
+        precision: how the layers are computed: ``float32``, ``float32-split``, ``bfloat16`` or ``int8``.
         nbytes: bytes of memory that the packed weights and tables take.
         columns: numbers in a raw row, one a feature.
         outputs: numbers that come out for a row.
@@ -126,20 +137,28 @@ class Model:
         "isa",
         "nbytes",
         "outputs",
+        "precision",
     )
 
-    def __init__(self, file: ModelFile, *, isa: str | None = None) -> None:
+    def __init__(self, file: ModelFile, *, isa: str | None = None, precision: str | None = None) -> None:
         self.info: ModelMetadata = file.metadata
         layers = [
             Layer(
                 file.tensors[f"{layer.name}.weight"],
                 file.tensors[f"{layer.name}.bias"] if layer.use_bias else None,
                 layer.activation,
+                _slopes(layer, file.tensors),
+                file.tensors.get(f"{layer.name}.weight_scale"),
             )
             for layer in self.info.layers
         ]
-        isa = Settings().isa if isa is None else isa
-        self._network = Network(layers, self.info.columns, choose_isa(isa), _tables(self.info))
+        if isa is None or precision is None:
+            settings = Settings()
+            isa = settings.isa if isa is None else isa
+            precision = settings.precision if precision is None else precision
+        chosen = choose_isa(isa)
+        self.precision: str = _precision(self.info.precision, precision, chosen)
+        self._network = Network(layers, self.info.columns, chosen, _tables(self.info), self.precision)
         dated = [feature.column != feature.name for feature in self.info.features]
         self._plain = np.flatnonzero(~np.array(dated))
         self._readers = {
@@ -155,7 +174,8 @@ class Model:
 
     def __repr__(self) -> str:
         widths = "-".join(str(n) for n in (self.info.encoded_columns, *(la.units for la in self.info.layers)))
-        return f"<Model {self.info.task} {widths} on {self.isa}>"
+        how = "" if self.precision == "float32" else f" in {self.precision}"
+        return f"<Model {self.info.task} {widths}{how} on {self.isa}>"
 
     def predict(self, x: ArrayLike) -> Float32:
         """Run raw rows through the network.
@@ -438,7 +458,7 @@ def _kind(thing: object) -> str:
     return type(thing).__name__
 
 
-def _find(path: Path) -> Path:
+def find_model(path: Path) -> Path:
     """Return the model file that a path means."""
     if not path.is_dir():
         if not path.exists():
@@ -450,6 +470,26 @@ def _find(path: Path) -> Path:
     if not versions:
         raise NotFoundError(f"{path}: no {MODEL_FILE} here, and no version folder (1, 2, ...) that holds one")
     return path / str(versions[-1]) / MODEL_FILE
+
+
+def _slopes(layer: DenseLayer, tensors: Mapping[str, Float32]) -> Float32 | None:
+    """Return the slope of each unit of a layer whose activation has one."""
+    if layer.activation in SLOPES:
+        slope = SLOPES[layer.activation] if layer.slope is None else layer.slope
+        return np.full(layer.units, slope, np.float32)
+    return tensors.get(f"{layer.name}.slope")
+
+
+def _precision(stored: str, wanted: str, isa: int) -> str:
+    """Return the precision that runs: quantised weights their own, float32 ones the one that is wanted, if it can be."""
+    if wanted not in ("float32", "float32-split"):
+        raise InvalidInputError(
+            f"precision must be float32 or float32-split, got {wanted[:40]!r}; for bfloat16 and int8 make a new version "
+            "with mariana quantize"
+        )
+    if stored != "float32":
+        return stored
+    return wanted if precision_usable(wanted, isa) else "float32"
 
 
 def _tables(info: ModelMetadata) -> Tables:
@@ -492,8 +532,12 @@ def _check_golden(path: Path, model: Model) -> None:
     )
     found, promised = model.predict(x), np.array(golden.outputs, np.float32)
     target = model.info.target_scaling
-    unit = 1.0 if target is None else np.abs(target.scale)
-    wrong = ~(np.abs(found - promised) <= _GOLDEN_ABSOLUTE * unit + _GOLDEN_RELATIVE * np.abs(promised))
+    unit = np.ones(model.outputs) if target is None else np.abs(target.scale)
+    if model.info.precision == "float32":
+        allowed = _GOLDEN_ABSOLUTE * unit + _GOLDEN_RELATIVE * np.abs(promised)
+    else:
+        allowed = np.broadcast_to(_GOLDEN_NARROW * np.maximum(unit, np.abs(promised).max()), promised.shape)
+    wrong = ~(np.abs(found - promised) <= allowed)
     if wrong.any():
         row, output = np.argwhere(wrong)[0].tolist()
         raise FileFormatError(

@@ -23,7 +23,12 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     workers: int = Field(default=1, ge=1, le=256, description="processes that serve")
     isa: str | None = Field(
-        default=None, description="highest instruction set to use: generic, avx2, avx512 (unset: the best)"
+        default=None,
+        description="highest instruction set to use: generic, avx2, avx512, avx512vnni, avx512bf16 (unset: the best)",
+    )
+    precision: Literal["float32", "float32-split"] = Field(
+        default="float32",
+        description="how float32 models are computed: float32, or float32-split for large batches on AMX",
     )
     max_body: int = Field(default=1 << 20, ge=1, description="largest JSON body, bytes")
     max_binary_body: int = Field(default=16 << 20, ge=1, description="largest binary body, bytes")

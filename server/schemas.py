@@ -137,6 +137,9 @@ class ModelInfo(BaseModel):
     parameters: int | None = Field(default=None, description="weights and biases")
     layers: list[int] | None = Field(default=None, description="units of each layer")
     isa: str | None = Field(default=None, description="instruction set in use")
+    precision: Literal["float32", "float32-split", "bfloat16", "int8"] | None = Field(
+        default=None, description="how the layers are computed"
+    )
     nbytes: int | None = Field(default=None, description="of packed weights in memory")
     model_version_status: list[VersionStatus]
 
@@ -223,6 +226,7 @@ class ModelMetadataAnswer(BaseModel):
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
+    parameters: dict[str, str] = Field(description="precision and isa: how and on what it is computed")
 
 
 def request_schema(name: str, version: int, model: Model) -> tuple[type[BaseModel], type[BaseModel] | None]:

@@ -86,7 +86,12 @@ def load_state(settings: Settings) -> State:
         served = ServedModel(name, {}, {})
         for version in _try(partial(store.model_versions, name), f"list the versions of {name}")[0] or []:
             model, failure = _try(
-                partial(load_model, store.model_path(name, version), isa=settings.isa),
+                partial(
+                    load_model,
+                    store.model_path(name, version),
+                    isa=settings.isa,
+                    precision=settings.precision,
+                ),
                 f"load model {name} {version}",
             )
             if model is not None:

@@ -5,57 +5,153 @@ It trains without the compiled kernel; what it exports is what the kernel runs.
 
 from __future__ import annotations
 
-from .callbacks import Callback, EarlyStopping, History, LearningRateScheduler, ReduceLROnPlateau
+from .activations import CustomActivation
+from .augmentation import (
+    FeatureDropout,
+    MixUp,
+    RandomErasing,
+    RandomFlip,
+    RandomNoise,
+    RandomRotation,
+    RandomTranslation,
+    RandomZoom,
+)
+from .callbacks import (
+    Callback,
+    CSVLogger,
+    EarlyStopping,
+    History,
+    LambdaCallback,
+    LearningRateScheduler,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+)
+from .checkpoints import BackupAndRestore
+from .diagnosis import Diagnosis, find_learning_rate
 from .estimators import DNNClassifier, DNNRegressor
 from .gradcheck import gradcheck
-from .initializers import GlorotNormal, GlorotUniform, HeNormal, HeUniform, Ones, Zeros
-from .layers import Activation, BatchNormalization, Dense, Dropout, Input
+from .initializers import (
+    Constant,
+    GlorotNormal,
+    GlorotUniform,
+    HeNormal,
+    HeUniform,
+    LecunNormal,
+    LecunUniform,
+    Ones,
+    Orthogonal,
+    RandomNormal,
+    RandomUniform,
+    TruncatedNormal,
+    Zeros,
+)
+from .layers import Activation, BatchNormalization, Dense, Dropout, Flatten, GaussianNoise, Input, PReLU
 from .losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
+    CustomLoss,
+    Hinge,
+    Huber,
+    MeanAbsoluteError,
     MeanSquaredError,
+    Poisson,
     SparseCategoricalCrossentropy,
 )
+from .metrics import AUC, F1Score, Precision, Recall, TopKAccuracy
 from .optimizers import SGD, Adagrad, Adam, Adamax, AdamW, Nadam, RMSprop
-from .schedules import CosineDecay, ExponentialDecay, PolynomialDecay, StepDecay, WarmUp
+from .regularizers import L1, L1L2, L2, MaxNorm
+from .schedules import (
+    CosineDecay,
+    CosineDecayRestarts,
+    ExponentialDecay,
+    InverseTimeDecay,
+    OneCycle,
+    PiecewiseConstantDecay,
+    PolynomialDecay,
+    StepDecay,
+    WarmUp,
+)
 from .sequential import Sequential, set_random_seed
 
 __all__ = [
+    "AUC",
+    "L1",
+    "L1L2",
+    "L2",
     "SGD",
     "Activation",
     "Adagrad",
     "Adam",
     "AdamW",
     "Adamax",
+    "BackupAndRestore",
     "BatchNormalization",
     "BinaryCrossentropy",
+    "CSVLogger",
     "Callback",
     "CategoricalCrossentropy",
+    "Constant",
     "CosineDecay",
+    "CosineDecayRestarts",
+    "CustomActivation",
+    "CustomLoss",
     "DNNClassifier",
     "DNNRegressor",
     "Dense",
+    "Diagnosis",
     "Dropout",
     "EarlyStopping",
     "ExponentialDecay",
+    "F1Score",
+    "FeatureDropout",
+    "Flatten",
+    "GaussianNoise",
     "GlorotNormal",
     "GlorotUniform",
     "HeNormal",
     "HeUniform",
+    "Hinge",
     "History",
+    "Huber",
     "Input",
+    "InverseTimeDecay",
+    "LambdaCallback",
     "LearningRateScheduler",
+    "LecunNormal",
+    "LecunUniform",
+    "MaxNorm",
+    "MeanAbsoluteError",
     "MeanSquaredError",
+    "MixUp",
+    "ModelCheckpoint",
     "Nadam",
+    "OneCycle",
     "Ones",
+    "Orthogonal",
+    "PReLU",
+    "PiecewiseConstantDecay",
+    "Poisson",
     "PolynomialDecay",
+    "Precision",
     "RMSprop",
+    "RandomErasing",
+    "RandomFlip",
+    "RandomNoise",
+    "RandomNormal",
+    "RandomRotation",
+    "RandomTranslation",
+    "RandomUniform",
+    "RandomZoom",
+    "Recall",
     "ReduceLROnPlateau",
     "Sequential",
     "SparseCategoricalCrossentropy",
     "StepDecay",
+    "TopKAccuracy",
+    "TruncatedNormal",
     "WarmUp",
     "Zeros",
+    "find_learning_rate",
     "gradcheck",
     "set_random_seed",
 ]

@@ -148,7 +148,7 @@ class PReLU(ActivationFunction):
 
     def __init__(self, alpha_initializer: str | Initializer = "zeros") -> None:
         self.alpha_initializer = initializers.get(alpha_initializer)
-        self.alpha: Array | None = None
+        self.alpha: Array = np.empty(0)
 
     def build(self, units: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of alpha."""
@@ -156,13 +156,13 @@ class PReLU(ActivationFunction):
 
     def attach(self, parameters: dict[str, Array], gradients: dict[str, Array]) -> None:
         """Take the views of alpha and its gradient."""
-        if self.alpha is not None:
+        if self.alpha.size:
             raise InvalidInputError("the same PReLU stands in two layers; make a new one for each")
         self.alpha, self._gradient = parameters["alpha"], gradients["alpha"]
 
     def initialize(self, rng: np.random.Generator) -> None:
         """Fill alpha."""
-        if self.alpha is not None:
+        if self.alpha.size:
             self.alpha_initializer.fill(self.alpha, rng)
 
     def forward(self, y: Array, buffers: Buffers) -> None:
@@ -458,7 +458,8 @@ class CustomActivation(ActivationFunction):
     def __init__(
         self, function: Callable[[Array], Array], derivative: Callable[[Array], Array], name: str = "custom"
     ) -> None:
-        if not callable(function) or not callable(derivative):
+        pair: tuple[object, ...] = (function, derivative)
+        if not all(map(callable, pair)):
             raise InvalidInputError("CustomActivation takes two functions: of x, and its derivative")
         self.function, self.derivative, self.name = function, derivative, name
 

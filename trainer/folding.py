@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mariana.errors import InvalidInputError
-from mariana.format import DenseLayer
+from mariana.format import ActivationName, DenseLayer
 
 from .embedding import Embedding
-from .layers import Activation, BatchNormalization, Dense, Dropout, Layer
+from .layers import Activation, BatchNormalization, Dense, Dropout, Flatten, GaussianNoise, Layer
 
 Vector = NDArray[np.float64]
 
@@ -113,11 +114,16 @@ def folded(layers: Sequence[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray
             folding.embedding = layer
         elif isinstance(layer, Activation):
             folding.activation(layer)
-        elif not isinstance(layer, Dropout):
+        elif not isinstance(layer, Dropout | GaussianNoise | Flatten):
             raise InvalidInputError(f"layer {layer.name!r} ({type(layer).__name__}) cannot be exported")
     folding.check_nothing_waits()
     tensors: dict[str, NDArray[np.float32]] = {}
     for merged in folding.layers:
+        if merged.activation not in get_args(ActivationName):
+            raise InvalidInputError(
+                f"layer {merged.name!r} cannot be exported: the model file does not know the activation "
+                f"{merged.activation!r}; it knows {', '.join(get_args(ActivationName))}"
+            )
         if merged.activation == "softmax" and merged is not folding.layers[-1]:
             raise InvalidInputError(
                 f"layer {merged.name!r} cannot be exported: only the last layer can be softmax"

@@ -34,6 +34,10 @@ Kind = Literal["binary", "multilabel", "sparse", "categorical", "margin", "value
 """What targets are: 0 or 1; several of them; a class index; a column a class; -1 or 1; numbers."""
 
 
+Pair = tuple[Callable[[Array, Array], Array], Callable[[Array, Array], Array]]
+"""The loss of each row and its gradient, as functions of outputs and targets: a custom loss."""
+
+
 class Loss:
     """A loss; derive from it and write ``rows``.
 
@@ -130,7 +134,7 @@ class Loss:
         return outputs
 
 
-class _Error(Loss):
+class _OfDifference(Loss):
     """The mean over the outputs of a function of ``output - target``."""
 
     def rows(
@@ -149,7 +153,7 @@ class _Error(Loss):
         raise NotImplementedError
 
 
-class MeanSquaredError(_Error):
+class MeanSquaredError(_OfDifference):
     """Mean of ``(output - target) ** 2``: for regression; a few targets far off count much."""
 
     name = "mean_squared_error"
@@ -161,7 +165,7 @@ class MeanSquaredError(_Error):
         np.multiply(error, error, out=error)
 
 
-class MeanAbsoluteError(_Error):
+class MeanAbsoluteError(_OfDifference):
     """Mean of ``|output - target|``: for the median, which targets far off do not move."""
 
     name = "mean_absolute_error"
@@ -173,7 +177,7 @@ class MeanAbsoluteError(_Error):
         np.abs(error, out=error)
 
 
-class Huber(_Error):
+class Huber(_OfDifference):
     """Half of the square of errors up to ``delta``, beyond it a straight line (Huber, 1964).
 
     As smooth as the squared error near 0 and as patient with targets far off as the absolute one.
@@ -500,7 +504,8 @@ class CustomLoss(Loss):
         gradient: Callable[[Array, Array], Array],
         name: str = "custom",
     ) -> None:
-        if not callable(function) or not callable(gradient):
+        pair: tuple[object, ...] = (function, gradient)
+        if not all(map(callable, pair)):
             raise InvalidInputError("CustomLoss takes two functions: the loss of each row, and its gradient")
         self.function, self.gradient, self.name = function, gradient, name
 

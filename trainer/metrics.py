@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -387,7 +387,7 @@ class AUC(Metric):
         self._parts.append(np.hstack([outputs, actual, w]).astype(np.float64).ravel())
 
     @property
-    def state(self) -> Vector:  # type: ignore[override]
+    def state(self) -> Vector:
         """All rows so far, flat."""
         if len(self._parts) > 1:
             self._parts = [np.concatenate(self._parts)]
@@ -453,7 +453,7 @@ def get(value: str | Metric, kind: Kind, units: int) -> Metric:
     """
     known: dict[str, Callable[[], Metric]] = {"accuracy": lambda: _accuracy(kind), **METRICS}
     known["acc"] = known["accuracy"]
-    metric = cast(Metric, _get("metric", known, value, Metric))
+    metric = _get("metric", known, value, Metric)
     metric.build(kind, units)
     return metric
 

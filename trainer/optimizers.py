@@ -166,6 +166,7 @@ class Optimizer:
             numbers["learning_rate"] = self._rate
         arrays = dict(self.slots)
         if self._average is not None:
+            numbers["averaged"] = self._average.steps
             arrays["average"] = self._average.sum
         return numbers, arrays
 
@@ -178,7 +179,8 @@ class Optimizer:
             np.copyto(slot, arrays[name])
         if self._average is not None:
             np.copyto(self._average.sum, arrays["average"])
-            self._average.steps = self.iterations
+            self._average.steps = int(numbers["averaged"])
+            self._average.shown = False
 
     def _clip(self, gradients: Array) -> None:
         if (value := self._common.get("clipvalue")) is not None:

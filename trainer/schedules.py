@@ -213,7 +213,7 @@ class CosineDecayRestarts(Schedule):
             period = math.floor(done)
             share = done - period
         else:
-            period = math.floor(math.log(1 - done * (1 - self.t_mul), self.t_mul))
+            period = math.floor(math.log(1 - done * (1 - self.t_mul), self.t_mul) + 1e-9)
             begin = (1 - self.t_mul**period) / (1 - self.t_mul)
             share = (done - begin) / self.t_mul**period
         cosine = self.m_mul**period * (1 + math.cos(math.pi * share)) / 2
@@ -259,7 +259,7 @@ class OneCycle(Schedule):
         """Return the rate of a step; they count from 0, and it stays at the last one."""
         top, last = self.pct_start * self.total_steps - 1, self.total_steps - 1
         first = self.max_learning_rate / self.div_factor
-        if step <= top:
+        if step < top:
             return _along_cosine(first, self.max_learning_rate, step / top)
         share = min((step - top) / (last - top), 1)
         return _along_cosine(self.max_learning_rate, first / self.final_div_factor, share)

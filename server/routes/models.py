@@ -66,6 +66,7 @@ def _info(served: ServedModel) -> ModelInfo:
             "parameters": about.parameters,
             "layers": [layer.units for layer in about.layers],
             "isa": model.isa,
+            "precision": model.precision,
             "nbytes": model.nbytes,
         }
     )

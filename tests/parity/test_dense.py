@@ -1,5 +1,6 @@
 """The dense kernels on every instruction set of this machine, in one process, against double precision."""
 
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from mariana._binding.dense import FORMS, Layer, Network, Tables, activation_nam
 
 HIDDEN = [name for name in activation_names() if name != "softmax"]
 ISAS = [isa_names().index(name) for name in usable_isas()]
+SLOPED = ("leaky_relu", "prelu", "elu")
+STEEPEST = 4
+"""Bound on the slope of any activation here: random PReLU slopes are the steepest."""
 EPSILON = float(np.finfo(np.float32).eps)
 
 
@@ -45,11 +49,12 @@ class Case:
         for layer in self.layers:
             weight = layer.weight.astype(float)
             bias = None if layer.bias is None else layer.bias.tolist()
+            slopes = None if layer.slope is None else layer.slope.tolist()
             size = np.abs(h) @ np.abs(weight)  # what rounding is relative to
-            gain = np.abs(weight).sum(axis=0).max()
+            gain = np.abs(weight).sum(axis=0).max() * STEEPEST
             error = error * gain + EPSILON * (len(weight) + 8) * (size.max(initial=0) + 2)
             h = np.array(
-                [reference.dense(row, weight.tolist(), bias, layer.activation) for row in h.tolist()]
+                [reference.dense(row, weight.tolist(), bias, layer.activation, slopes) for row in h.tolist()]
             )
         if lists[5] is not None:
             h = h * lists[5]
@@ -73,7 +78,9 @@ def make(
     for i, (inputs, units) in enumerate(pairwise(widths)):
         weight = (rng.standard_normal((inputs, units)) / np.sqrt(inputs)).astype(np.float32)
         bias = rng.standard_normal(units).astype(np.float32) if rng.integers(4) else None
-        layers.append(Layer(weight, bias, last if i == len(widths) - 2 else hidden))
+        activation = last if i == len(widths) - 2 else hidden
+        slope = rng.standard_normal(units).astype(np.float32) if activation in SLOPED else None
+        layers.append(Layer(weight, bias, activation, slope))
     x = rng.standard_normal((rows, widths[0])).astype(np.float32)
     return Case(layers, widths[0], tables or Tables(), x)
 
@@ -179,7 +186,7 @@ def test_vector_sets_give_the_same_bits() -> None:
     for seed in range(20):
         widths = np.random.default_rng(seed).integers(1, 150, 4).tolist()
         case = make(
-            widths, 13, seed=seed, hidden=HIDDEN[seed % len(HIDDEN)], last=activation_names()[seed % 5]
+            widths, 13, seed=seed, hidden=HIDDEN[seed % len(HIDDEN)], last=activation_names()[seed % 13]
         )
         assert len({case.run(isa).tobytes() for isa in wide}) <= 1
 
@@ -201,10 +208,29 @@ def test_infinities_nan_and_denormals_do_what_numpy_does(isa: int, activation: s
             "sigmoid": lambda: 1 / (1 + np.exp(-sums)),
             "tanh": lambda: np.tanh(sums),
             "softmax": lambda: _softmax(sums),
+            "leaky_relu": lambda: np.where(sums < 0, sums / 2, sums),
+            "prelu": lambda: np.where(sums < 0, sums / 2, sums),
+            "elu": lambda: np.where(sums < 0, np.expm1(sums) / 2, sums),
+            "selu": lambda: 1.05070099 * np.where(sums < 0, 1.67326324 * np.expm1(sums), sums),
+            "gelu": lambda: _below_zero_at_most(sums, sums / 2 * (1 + _erf(sums / math.sqrt(2)))),
+            "gelu_tanh": lambda: _below_zero_at_most(
+                sums, sums / 2 * (1 + np.tanh(0.797884561 * (sums + 0.044715 * sums**3)))
+            ),
+            "silu": lambda: _below_zero_at_most(sums, sums / (1 + np.exp(-sums))),
+            "softplus": lambda: np.logaddexp(sums, 0),
         }[activation]()
-    found = Network([Layer(weight, None, activation)], 2, isa).predict(x)
+    slope = np.full(3, 0.5, np.float32) if activation in SLOPED else None
+    found = Network([Layer(weight, None, activation, slope)], 2, isa).predict(x)
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-37)
-    assert (found[:, 0] != 0).sum() == (wanted[:, 0] != 0).sum(), "denormals were flushed"
+    assert (found[:, 0] != 0).sum() >= (wanted[:, 0] != 0).sum(), "denormals were flushed"
+
+
+_erf = np.vectorize(math.erf, [np.float32])
+
+
+def _below_zero_at_most(sums: Any, values: Any) -> Any:
+    """Replace what came out as infinity times 0 by the limit at minus infinity."""
+    return np.where(sums < -1e30, 0, values)
 
 
 def _softmax(sums: Any) -> Any:

@@ -53,7 +53,7 @@ NAN = np.full(1, np.nan, np.float32)
     [
         ([], 1, Tables(), "E_ARGUMENT"),
         ([layer()], 0, Tables(), "E_ARGUMENT"),
-        ([layer(activation="gelu")], 1, Tables(), "E_ARGUMENT"),
+        ([layer(activation="mish")], 1, Tables(), "E_ARGUMENT"),
         ([layer(activation="softmax"), layer()], 1, Tables(), "E_ARGUMENT"),
         ([layer()], 2, Tables(), "E_SHAPE"),
         ([layer(1, 2), layer(3, 1)], 1, Tables(), "E_SHAPE"),
@@ -119,4 +119,10 @@ def test_memory_does_not_depend_on_the_rows() -> None:
 
 
 def test_every_activation_has_a_name() -> None:
-    assert activation_names() == ["linear", "relu", "sigmoid", "tanh", "softmax"]
+    assert activation_names()[:5] == [
+        "linear",
+        "relu",
+        "sigmoid",
+        "tanh",
+        "softmax",
+    ]  # numbers are never reused
