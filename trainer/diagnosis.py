@@ -331,9 +331,7 @@ def find_learning_rate(
     checks.whole_number("steps", steps, 20)
     sweep = _Sweep(np.geomspace(low, high, steps))
     with net.put_back(), suppress(_Enough, TrainingError):
-        net.fit(
-            x, y, batch_size=batch_size, epochs=1, steps_per_epoch=steps, callbacks=[sweep], verbose=0
-        )
+        net.fit(x, y, batch_size=batch_size, epochs=1, steps_per_epoch=steps, callbacks=[sweep], verbose=0)
     losses = np.array(sweep.losses)
     if len(losses) < 5:
         raise InvalidInputError(

@@ -82,6 +82,19 @@ class _Folding:
             )
         self.layers[-1].activation = layer.activation.name
 
+    def layer(self, layer: Layer, *, first: bool) -> None:
+        """Append, merge or pass by a layer."""
+        if isinstance(layer, Dense):
+            self.dense(layer)
+        elif isinstance(layer, BatchNormalization):
+            self.batch_normalization(layer)
+        elif isinstance(layer, Embedding) and first:
+            self.embedding = layer
+        elif isinstance(layer, Activation):
+            self.activation(layer)
+        elif not isinstance(layer, Dropout | GaussianNoise | Flatten):
+            raise InvalidInputError(f"layer {layer.name!r} ({type(layer).__name__}) cannot be exported")
+
     def check_nothing_waits(self) -> None:
         """Raise InvalidInputError if an embedding or a batch normalisation has found no Dense."""
         if self.embedding is not None:
@@ -106,16 +119,7 @@ def folded(layers: Sequence[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray
     """
     folding = _Folding()
     for layer in layers:
-        if isinstance(layer, Dense):
-            folding.dense(layer)
-        elif isinstance(layer, BatchNormalization):
-            folding.batch_normalization(layer)
-        elif isinstance(layer, Embedding) and layer is layers[0]:
-            folding.embedding = layer
-        elif isinstance(layer, Activation):
-            folding.activation(layer)
-        elif not isinstance(layer, Dropout | GaussianNoise | Flatten):
-            raise InvalidInputError(f"layer {layer.name!r} ({type(layer).__name__}) cannot be exported")
+        folding.layer(layer, first=layer is layers[0])
     folding.check_nothing_waits()
     tensors: dict[str, NDArray[np.float32]] = {}
     for merged in folding.layers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -161,7 +161,7 @@ _MOST_PIECES = 4096
 
 
 def infer_features(
-    columns: Sequence[Column],
+    columns: Iterable[Column],
     learn: NDArray[np.int64],
     numbers: Numbers = "auto",
     weights: NDArray[np.float64] | None = None,
@@ -184,6 +184,7 @@ def infer_features(
     Returns:
         The features, and the columns left out with the reason.
     """
+    columns = list(columns)
     features: list[Feature] = []
     left_out = []
     counts = np.ones(len(learn)) if weights is None else weights

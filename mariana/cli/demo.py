@@ -63,7 +63,7 @@ def _iris(store: Store) -> str:
     from mariana.tables import read_table  # noqa: PLC0415 - as above
     from mariana.trainer.recipe import Recipe  # noqa: PLC0415 - as above
 
-    recipe = Recipe()
+    recipe = Recipe(layers=(64, 32))
     prepared = prepare(read_table("iris"), "species", "auto", recipe)
     net = network(prepared, recipe)
     temperature = teach(net, prepared, recipe)

@@ -90,9 +90,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--learning-rate",
             type=positive,
-            default=_DEFAULTS.learning_rate,
-            show_default=True,
-            help="Length of the first steps.",
+            help="Length of the first steps.  [default: 0.0007 for classes of 1,000 rows or more, else 0.002]",
         ),
         click.option(
             "--schedule",
