@@ -168,7 +168,7 @@ def test_bad_arguments_are_told(make, complaint: str) -> None:
 def test_custom_functions_must_keep_the_shape() -> None:
     x, y = np.ones((3, 2)), np.ones(3)
     net = _net([Dense(4, CustomActivation(lambda x: x.sum(), np.cos, "bad")), Dense(1)], "mse", 2)
-    with pytest.raises(InvalidInputError, match="'bad'.*shape"):
+    with pytest.raises(InvalidInputError, match=r"'bad'.*shape"):
         net.predict(x)
     for loss in ((lambda o, t: o - t, np.subtract), (lambda o, t: (o - t)[:, 0], lambda o, _: o[0])):
         with pytest.raises(InvalidInputError, match="loss 'custom': expected a"):
