@@ -119,15 +119,15 @@ def folded(layers: Sequence[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray
         InvalidInputError: a layer cannot be merged; the message names it.
     """
     folding = _Folding()
-    for layer in layers:
-        folding.layer(layer, first=layer is layers[0])
+    for place, layer in enumerate(layers):
+        folding.layer(layer, first=place == 0)
     folding.check_nothing_waits()
     tensors: dict[str, NDArray[np.float32]] = {}
     found = [_finished(merged, tensors) for merged in folding.layers]
-    for layer in found[:-1]:
-        if layer.activation == "softmax":
+    for hidden in found[:-1]:
+        if hidden.activation == "softmax":
             raise InvalidInputError(
-                f"layer {layer.name!r} cannot be exported: only the last layer can be softmax"
+                f"layer {hidden.name!r} cannot be exported: only the last layer can be softmax"
             )
     return found, tensors
 

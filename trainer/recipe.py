@@ -201,13 +201,12 @@ def learn(
         verbose=verbose,
         callbacks=chosen,
         validation_data=validation,
-        **({} if weights is None else {"sample_weight": weights * (len(weights) / weights.sum())}),
+        sample_weight=None if weights is None else weights * (len(weights) / weights.sum()),
     )
 
 
 def _optimizer(recipe: Recipe, rows: int) -> Optimizer:
-    rate: float | CosineDecay = recipe.learning_rate or 0.001
-    if recipe.schedule == "cosine":
-        steps = math.ceil(rows / (recipe.batch_size or rows)) * (recipe.epochs or 1)
-        rate = CosineDecay(rate, steps, alpha=0.001)
-    return OPTIMIZERS[recipe.optimizer](rate, weight_decay=recipe.weight_decay or None)
+    rate = recipe.learning_rate or 0.001
+    steps = math.ceil(rows / (recipe.batch_size or rows)) * (recipe.epochs or 1)
+    falling = CosineDecay(rate, steps, alpha=0.001) if recipe.schedule == "cosine" else rate
+    return OPTIMIZERS[recipe.optimizer](falling, weight_decay=recipe.weight_decay or None)
