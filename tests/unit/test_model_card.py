@@ -28,7 +28,7 @@ def test_a_trained_model_has_a_card_beside_it(tmp_path: Path) -> None:
     assert json.loads(run("inspect", "iris", "--card", "--json", "--store", tmp_path))["card"] == card
     for part in (
         "# iris",
-        "3 classes (the column `species`)",
+        "which of 3 classes a row belongs to (the column `species`)",
         "120 train, 15 validation, 15 test",
         "`setosa: 40`, `versicolor: 40`, `virginica: 40`",
         "always the same answer",
