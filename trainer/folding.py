@@ -124,10 +124,10 @@ def folded(layers: Sequence[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray
     folding.check_nothing_waits()
     tensors: dict[str, NDArray[np.float32]] = {}
     found = [_finished(merged, tensors) for merged in folding.layers]
-    for hidden in found[:-1]:
-        if hidden.activation == "softmax":
+    for exported in found[:-1]:
+        if exported.activation == "softmax":
             raise InvalidInputError(
-                f"layer {hidden.name!r} cannot be exported: only the last layer can be softmax"
+                f"layer {exported.name!r} cannot be exported: only the last layer can be softmax"
             )
     return found, tensors
 
