@@ -17,14 +17,12 @@
 #ifndef MRN_KERNELS_H
 #define MRN_KERNELS_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "mrn.h"
 
 enum {
     MRN_STRIP = 16,       /* units of a strip: one cache line of float32 */
     MRN_PANEL_STRIPS = 4, /* strips of a panel */
-    MRN_LANE_ROWS = 32,   /* rows that run one a lane together: all activations of a narrow net stay in L1 */
-    MRN_BLOCK_ALIGN = 64  /* packed weights, biases and scratch begin on a cache line */
+    MRN_LANE_ROWS = 32    /* rows that run one a lane together: all activations of a narrow net stay in L1 */
 };
 
 enum mrn_activation {

@@ -21,6 +21,8 @@ struct mrn_model {
     int narrow;        /* whether every layer is so narrow that rows share vectors, not units */
     size_t half;       /* bytes of half the scratch */
     int scales;        /* whether target_shift or target_scale is there */
+    size_t scratch;    /* bytes of all of it */
+    size_t weights;    /* of all layers: multiplications for a row */
     int encodes;       /* whether any of the next six is there */
     const uint32_t *categories;
     const uint32_t *copies;
@@ -34,5 +36,10 @@ struct mrn_model {
     const mrn_dot_layer *dot_layers; /* the other precisions; else NULL */
     const mrn_dots *dots;
 };
+
+/* The steps around the layers, in forward.c: raw rows to encoded ones; the last layer's rows, with the
+ * padding of its strips, to rows of `outputs` values, of which `room` may be written from y on. */
+void mrn_encode_rows(const mrn_model *model, const float *x, size_t rows, float *encoded);
+void mrn_finish_rows(const mrn_model *model, const float *from, size_t rows, float *y, size_t room);
 
 #endif
