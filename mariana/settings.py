@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, ge=1, le=256, description="processes that serve")
     isa: str | None = Field(
         default=None,
-        description="highest instruction set to use: generic, avx2, avx512, avx512vnni, avx512bf16 (unset: the best)",
+        description="highest instruction set to use: generic, avx2, avx512, avx512vnni, avx512bf16, amx (unset: the best)",
     )
     precision: Literal["float32", "float32-split"] = Field(
         default="float32",

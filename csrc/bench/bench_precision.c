@@ -1,5 +1,6 @@
 /* The precisions on the best instruction set: microseconds a call and GOP/s, by shape and batch, best of some
  * rounds. make -C csrc build/bench_precision && csrc/build/bench_precision */
+#include "../cpu.h"
 #include "../dot.h"
 #include "../mrn.h"
 #include "../tests/check.h"
@@ -8,11 +9,11 @@
 #include <string.h>
 #include <time.h>
 
-enum { LAYERS = 3, SHAPES = 4, BATCHES = 4, ROUNDS = 9 };
+enum { LAYERS = 3, SHAPES = 4, BATCHES = 4, ROUNDS = 15 };
 
 static double seconds(void) {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now); /* others may want the core too */
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
@@ -37,6 +38,36 @@ static double best_time(const mrn_model *model, const float *x, size_t rows, flo
     return best;
 }
 
+#if defined(MRN_X86)
+/* What the multipliers do in a second when nothing is loaded: 16 chains of one instruction. */
+#define ROOF(instruction)                                                                                    \
+    do {                                                                                                     \
+        double best = INFINITY;                                                                              \
+        for (int round = 0; round < 50; round++) {                                                           \
+            const double start = seconds();                                                                  \
+            for (int i = 0; i < 100000; i++)                                                                 \
+                __asm__ volatile(ALL(instruction)::: REGISTERS);                                             \
+            best = fmin(best, seconds() - start);                                                            \
+        }                                                                                                    \
+        printf("%-12s %7.1f G instructions/s\n", instruction, 16 * 100000 / best * 1e-9);                    \
+    } while (0)
+#define ALL(i)                                                                                               \
+    ONE(i, 0)                                                                                                \
+    ONE(i, 1) ONE(i, 2) ONE(i, 3) ONE(i, 4) ONE(i, 5) ONE(i, 6) ONE(i, 7) ONE(i, 8) ONE(i, 9) ONE(i, 10)     \
+        ONE(i, 11) ONE(i, 12) ONE(i, 13) ONE(i, 14) ONE(i, 15)
+#define ONE(i, n) i " %%zmm31, %%zmm31, %%zmm" #n "\n"
+#define REGISTERS                                                                                            \
+    "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",        \
+        "xmm12", "xmm13", "xmm14", "xmm15"
+
+static __attribute__((target("avx512f,avx512vnni,avx512bf16"))) void roofs(void) {
+    __asm__ volatile("vpxord %%zmm31, %%zmm31, %%zmm31" ::: "xmm31");
+    ROOF("vfmadd231ps");
+    ROOF("vdpbf16ps");
+    ROOF("vpdpbusd");
+}
+#endif
+
 int main(void) {
     static const uint32_t shapes[SHAPES][LAYERS + 1] = {
         {64, 64, 32, 10}, {784, 256, 128, 10}, {784, 1024, 1024, 10}, {1024, 1024, 1024, 1024}};
@@ -44,6 +75,11 @@ int main(void) {
     uint64_t seed = 1;
     size_t isa;
     CHECK(mrn_isa_choose(getenv("MARIANA_ISA"), &isa) == MRN_OK, "MARIANA_ISA");
+#if defined(MRN_X86)
+    if ((mrn_cpu_features() & (MRN_CPU_AVX512 | MRN_CPU_VNNI | MRN_CPU_BF16)) ==
+        (MRN_CPU_AVX512 | MRN_CPU_VNNI | MRN_CPU_BF16))
+        roofs(); /* a multiply-add instruction makes 32, 64 or 128 operations */
+#endif
     float *x = malloc(512 * 1024 * sizeof *x), *y = malloc(512 * 1024 * sizeof *y);
     for (size_t i = 0; i < 512 * 1024; i++)
         x[i] = next_float(&seed);

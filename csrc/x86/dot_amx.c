@@ -190,7 +190,7 @@ static TARGET mrn_dot_row stage_split(const float *x, size_t inputs, size_t grou
     const __m512i sign = _mm512_set1_epi32((int32_t)0x80000000U);
     __m512i size = _mm512_setzero_si512();
     for (size_t k = 0; k < inputs; k += LANES) {
-        const __mmask16 inside = k + LANES <= inputs ? 0xffff : (__mmask16)((1U << (inputs - k)) - 1);
+        const __mmask16 inside = lanes_amx(k, inputs);
         const __m512i bits = _mm512_maskz_loadu_epi32(inside, x + k);
         size = _mm512_max_epi32(size, _mm512_andnot_si512(sign, bits));
     }
@@ -202,9 +202,7 @@ static TARGET mrn_dot_row stage_split(const float *x, size_t inputs, size_t grou
     const __m512 exponent = _mm512_getexp_ps(_mm512_castsi512_ps(_mm512_set1_epi32(largest)));
     const float scale = largest ? _mm512_cvtss_f32(exponent) : 0;
     for (size_t k = 0; k < groups * 2; k += LANES) { /* groups are a multiple of 16 */
-        const __mmask16 inside = k + LANES <= inputs ? 0xffff
-                                 : k < inputs        ? (__mmask16)((1U << (inputs - k)) - 1)
-                                                     : 0;
+        const __mmask16 inside = lanes_amx(k, inputs);
         __m512 rest = _mm512_scalef_ps(_mm512_maskz_loadu_ps(inside, x + k), _mm512_set1_ps(-scale));
         for (size_t term = 0; term < 3; term++) {
             const __m512i part = round_amx(rest);

@@ -22,15 +22,19 @@ static inline TARGET __m512i NAME(cell)(const void *p) {
     memcpy(&cell, p, sizeof cell);
     return _mm512_set1_epi32(cell);
 }
+/* The lanes of a vector from `at` on that come before `end`. */
+static inline TARGET __mmask16 NAME(lanes)(size_t at, size_t end) {
+    const size_t left = end > at ? end - at : 0;
+    return (__mmask16)(left < LANES ? (1U << left) - 1U : 0xffffU);
+}
+
 /* As in dot_stage.h, 16 numbers at once. */
 static inline TARGET mrn_dot_row NAME(stage_bf16)(const float *x, size_t inputs, size_t groups,
                                                   unsigned char *cells) {
     const __m512i one = _mm512_set1_epi32(1), sign = _mm512_set1_epi32((int32_t)0x80000000U);
     for (size_t k = 0, end = groups * 2; k < end; k += LANES) {
-        const __mmask16 inside = k + LANES <= inputs ? 0xffff
-                                 : k < inputs        ? (__mmask16)((1U << (inputs - k)) - 1)
-                                                     : 0;
-        const __mmask16 stored = k + LANES <= end ? 0xffff : (__mmask16)((1U << (end - k)) - 1);
+        const __mmask16 inside = NAME(lanes)(k, inputs);
+        const __mmask16 stored = NAME(lanes)(k, end);
         const __m512i bits = _mm512_maskz_loadu_epi32(inside, x + k), size = _mm512_andnot_si512(sign, bits);
         const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
         __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
@@ -49,9 +53,10 @@ static inline TARGET mrn_dot_row NAME(stage_s8)(const float *x, size_t inputs, s
     __m512 low = _mm512_setzero_ps(), high = low;
     __mmask16 broken = 0;
     for (size_t k = 0; k < inputs; k += LANES) {
-        const __mmask16 inside = k + LANES <= inputs ? 0xffff : (__mmask16)((1U << (inputs - k)) - 1);
+        const __mmask16 inside = NAME(lanes)(k, inputs);
         const __m512 v = _mm512_maskz_loadu_ps(inside, x + k);
-        broken |= _mm512_fpclass_ps_mask(v, 0x99); /* quiet and signalling NaN, both infinities */
+        broken = (__mmask16)(broken |
+                             _mm512_fpclass_ps_mask(v, 0x99)); /* quiet and signalling NaN, both infinities */
         low = _mm512_min_ps(v, low);
         high = _mm512_max_ps(v, high);
     }
@@ -64,10 +69,8 @@ static inline TARGET mrn_dot_row NAME(stage_s8)(const float *x, size_t inputs, s
     const float scale = step > 1e-37F ? step : 1e-37F, inverse = 1.0F / scale;
     const int32_t shift = _mm_cvtss_si32(_mm_set_ss(-lowest * inverse)), zero = shift > 255 ? 255 : shift;
     for (size_t k = 0; k < end; k += LANES) {
-        const __mmask16 inside = k + LANES <= inputs ? 0xffff
-                                 : k < inputs        ? (__mmask16)((1U << (inputs - k)) - 1)
-                                                     : 0;
-        const __mmask16 stored = k + LANES <= end ? 0xffff : (__mmask16)((1U << (end - k)) - 1);
+        const __mmask16 inside = NAME(lanes)(k, inputs);
+        const __mmask16 stored = NAME(lanes)(k, end);
         const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(inside, x + k), _mm512_set1_ps(inverse));
         const __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(zero));
         _mm512_mask_cvtusepi32_storeu_epi8(cells + k, stored,
