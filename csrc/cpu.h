@@ -7,6 +7,11 @@
 #define MRN_X86 1
 #endif
 
+/* Those under arm/ need nothing but the compiler's intrinsics: every 64-bit Arm CPU has Advanced SIMD. */
+#if defined(__aarch64__) && defined(__GNUC__)
+#define MRN_ARM64 1
+#endif
+
 enum {
     MRN_CPU_AVX2_FMA = 1, /* AVX2 and FMA, and the ymm registers are saved on a task switch */
     MRN_CPU_AVX512 = 2,   /* AVX512F, DQ, BW and VL, and the zmm registers are saved on a task switch */

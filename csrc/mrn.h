@@ -151,7 +151,8 @@ int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t b
  * x and y do not overlap. Rows may be 0. The model is only read; `scratch` (plan's bytes and alignment) is
  * written, and nothing is allocated. NaN, infinities and denormals in x do what IEEE 754 says, as in NumPy.
  * A row's result has the same bits whatever the number of rows and its place among them, on one instruction
- * set; avx2 and avx512 give the same bits as each other. MRN_E_ARGUMENT: a pointer is NULL. */
+ * set. In float32 every set but generic gives the same bits as each other, and generic the same on every
+ * machine (but for the bits of a NaN). MRN_E_ARGUMENT: a pointer is NULL. */
 int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float *y, void *scratch);
 
 /* ---- Rows out of JSON --------------------------------------------------------------------------------- */
@@ -162,6 +163,47 @@ int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float
  * MRN_E_ARGUMENT: a pointer is NULL or columns is 0. MRN_E_DECLINED: anything else, right or wrong (other members,
  * null, more rows than fit, a number beyond float32, broken JSON): x is undefined then, the full parser decides. */
 int mrn_json_rows(const void *json, size_t bytes, size_t columns, float *x, size_t capacity, size_t *rows);
+
+/* What mrn_json_tensor found beside the numbers. */
+typedef struct mrn_json_request {
+    size_t rows;
+    size_t id;        /* where in `json` the text of the member "id" begins; its bytes need no escaping */
+    size_t id_bytes;  /* 0: there is none, or it is empty */
+    int has_id;
+} mrn_json_request;
+
+/* Read an inference request of the Open Inference Protocol with one tensor of numbers:
+ *   {"id": "a", "inputs": [{"name": "input", "shape": [rows, columns], "datatype": "FP32", "data": [number, ...]}]}
+ * Members may come in any order, "id" may be left out, data may be nested as rows. The rest is as for mrn_json_rows. */
+int mrn_json_tensor(const void *json, size_t bytes, size_t columns, float *x, size_t capacity,
+                    mrn_json_request *request);
+
+/* ---- Answers in JSON ---------------------------------------------------------------------------------- */
+
+enum { MRN_JSON_FLOAT = 16 };  /* most bytes of a number with the comma after it */
+
+/* Write numbers with commas between them, each as the shortest decimal that reads back as the same float32
+ * (through a double, as parsers do); always with a point or an exponent. *bytes becomes what was written.
+ * MRN_E_ARGUMENT: a pointer is NULL. MRN_E_MEMORY: capacity is below count * MRN_JSON_FLOAT.
+ * MRN_E_RANGE: a number is not finite. */
+int mrn_json_floats(const float *values, size_t count, char *out, size_t capacity, size_t *bytes);
+
+/* How the outputs of a network are told. */
+typedef struct mrn_json_form {
+    size_t outputs;              /* of a row, 1 or more */
+    size_t label_count;          /* 0: values; outputs: classes; 2 with one output: its probability is the second's */
+    const char *labels;          /* JSON texts, one after the other */
+    const uint64_t *label_ends;  /* (label_count), not decreasing: where each ends */
+} mrn_json_form;
+
+/* Bytes that mrn_json_predictions needs at most for `rows` rows. */
+size_t mrn_json_predictions_bytes(const mrn_json_form *form, size_t rows);
+
+/* Write one object a row, in an array: {"label": l, "probability": p, "probabilities": [...]}, or {"value": v}, or
+ * {"value": [...]} when there are several outputs. The label is that of the greatest probability, of equal ones the
+ * first. Statuses as for mrn_json_floats; MRN_E_ARGUMENT also: the form is not consistent. */
+int mrn_json_predictions(const mrn_json_form *form, const float *y, size_t rows, char *out, size_t capacity,
+                         size_t *bytes);
 
 /* ---- Autocomplete indexes ----------------------------------------------------------------------------- */
 

@@ -23,11 +23,24 @@ class _Lib:
     MRN_FOLD_VERSION: int
     MRN_MERGED: int
     MRN_TEXT_MAX: int
+    MRN_RECORD_BRANCHES: int
+    MRN_RECORD_WIDE: int
+    MRN_RECORD_FLOAT: int
+    MRN_RECORD_PAYLOAD: int
     MRN_KEY_MAX: int
     MRN_PAYLOAD_MAX: int
     MRN_QUERY_MAX: int
     MRN_LIMIT_MAX: int
     def mrn_json_rows(self, json: Any, size: int, columns: int, x: Any, capacity: int, rows: Any) -> int: ...
+    MRN_JSON_FLOAT: int
+    def mrn_json_tensor(
+        self, json: Any, size: int, columns: int, x: Any, capacity: int, request: Any
+    ) -> int: ...
+    def mrn_json_floats(self, values: Any, count: int, out: Any, capacity: int, size: Any) -> int: ...
+    def mrn_json_predictions_bytes(self, form: Any, rows: int) -> int: ...
+    def mrn_json_predictions(
+        self, form: Any, y: Any, rows: int, out: Any, capacity: int, size: Any
+    ) -> int: ...
     def mrn_fold(self, text: Any, bytes: int, key: Any, capacity: int, key_bytes: Any) -> int: ...  # noqa: A002 - the name in mrn.h
     def mrn_index_build(self, entries: Any, verdicts: Any, file: Any, file_bytes: Any) -> int: ...
     def mrn_free(self, memory: Any) -> None: ...

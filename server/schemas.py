@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 
+from mariana.autocomplete import DEFAULT_SCORE, QUERY_MAX, TEXT_MAX
 from mariana.format import InputField, Label, date_text
 from mariana.model import Model
 
@@ -15,6 +16,9 @@ from .errors import MEDIA_TYPE
 
 DESCRIBED_FEATURES = 1024
 """A model with more features than that is not described feature by feature."""
+
+BATCH_MAX = 10_000
+"""Entries that one request may change."""
 
 REF = "#/components/schemas/{model}"
 
@@ -41,20 +45,21 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the entry ``responses`` of a route for the errors that it can answer."""
     descriptions = {
         400: "malformed, or of the wrong shape or type",
-        404: "no such model, version or index",
+        401: "no admin token, or a wrong one",
+        403: "the server's settings allow it to nobody",
+        404: "no such model, version, index or entry",
         413: "too large",
         415: "not a type of body that is taken",
         422: "a value is out of its range",
+        503: "busy, about to stop, or not to be written now; try again after Retry-After seconds",
+        507: "the disk is full",
     }
     schema = {"$ref": REF.format(model=ProblemDetails.__name__)}
     told: dict[int | str, str] = {status: descriptions[status] for status in statuses}
+    told[429] = "more requests than this client may send; Retry-After says when"
+    told[503] = descriptions[503]
     told["default"] = "any other error"
     return {s: {"description": text, "content": {MEDIA_TYPE: {"schema": schema}}} for s, text in told.items()}
-
-
-def error_schemas() -> dict[str, Any]:
-    """Return the OpenAPI schemas that :func:`problems` refers to."""
-    return component(ProblemDetails)
 
 
 def component(form: type[BaseModel]) -> dict[str, Any]:
@@ -126,6 +131,7 @@ class ModelInfo(BaseModel):
     """A model; of the version that serves when none is named. Null where none could be loaded."""
 
     name: str
+    ready: bool = Field(description="a version serves")
     version: int | None = Field(description="that serves when none is named")
     versions: list[int] = Field(description="that serve")
     task: Literal["classification", "regression"] | None = None
@@ -157,7 +163,9 @@ class IndexInfo(BaseModel):
     state: Literal["AVAILABLE", "END"]
     entries: int | None = None
     nbytes: int | None = None
-    error: str | None = Field(default=None, description="why it does not serve")
+    error: str | None = Field(
+        default=None, description="why it does not serve, or why its newer files do not"
+    )
 
 
 class IndexList(BaseModel):
@@ -181,6 +189,92 @@ class CompleteAnswer(BaseModel):
 
     query: str
     completions: list[CompletionAnswer]
+
+
+class Insertion(BaseModel):
+    """An entry: what is shown, and what goes with it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = Field(
+        min_length=1, max_length=TEXT_MAX, description="what is shown; at most 1024 bytes of UTF-8"
+    )
+    score: float = Field(
+        default=DEFAULT_SCORE, ge=0, allow_inf_nan=False, description="the higher, the earlier it comes"
+    )
+    payload: Any = Field(
+        default=None, description="any JSON value; given back with the entry; at most 65536 bytes of JSON"
+    )
+
+
+class Insertions(BaseModel):
+    """Entries to be inserted; they replace whole those of the same text. Of a text twice, the later one counts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    entries: list[Insertion] = Field(min_length=1, max_length=BATCH_MAX)
+
+    @classmethod
+    def examples(cls) -> dict[str, Any]:
+        """Return examples for the documentation."""
+        payload = {"country": "VN"}
+        return {
+            "one": {
+                "summary": "a text and its score",
+                "value": {"entries": [{"text": "Hue", "score": 351456}]},
+            },
+            "two": {
+                "summary": "with a payload; without a score it is 1",
+                "value": {
+                    "entries": [{"text": "Da Nang", "score": 1188374, "payload": payload}, {"text": "Vinh"}]
+                },
+            },
+        }
+
+
+class Deletions(BaseModel):
+    """Entries to be deleted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    texts: list[str] = Field(
+        min_length=1,
+        max_length=BATCH_MAX,
+        description="as they are shown; those that are not there do not count",
+    )
+
+    @classmethod
+    def examples(cls) -> dict[str, Any]:
+        """Return examples for the documentation."""
+        return {"two": {"summary": "two entries", "value": {"texts": ["Hue", "Vinh"]}}}
+
+
+class Selection(BaseModel):
+    """What a person typed, and which completion was chosen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str = Field(max_length=QUERY_MAX, description="what was typed; not kept")
+    text: str = Field(
+        min_length=1, max_length=TEXT_MAX, description="the entry that was chosen, as it is shown"
+    )
+
+    @classmethod
+    def examples(cls) -> dict[str, Any]:
+        """Return examples for the documentation."""
+        return {"one": {"summary": "chosen after three letters", "value": {"query": "sai", "text": "Saigon"}}}
+
+
+class ReceiptAnswer(BaseModel):
+    """A change that is on the disk, and visible in the process that answers."""
+
+    sequence: int = Field(
+        description="its number; the changes to an index are numbered as they happen", examples=[17]
+    )
+    count: int = Field(
+        description="entries inserted or replaced, entries that were there to delete, or selections that counted",
+        examples=[2],
+    )
 
 
 class ServerMetadata(BaseModel):
@@ -216,6 +310,41 @@ class TensorMetadata(BaseModel):
     name: str
     datatype: str
     shape: list[int]
+
+
+class Duration(BaseModel):
+    """How often something was done, and how long all of it took."""
+
+    count: int
+    ns: int
+
+
+class InferenceDurations(BaseModel):
+    """Requests, and the time of each stage."""
+
+    success: Duration
+    fail: Duration
+    queue: Duration
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Duration
+
+
+class InferenceStatistics(BaseModel):
+    """Open Inference Protocol, statistics extension: what a version has done since the server started."""
+
+    name: str
+    version: str
+    last_inference: int = Field(description="milliseconds since the epoch; 0: none yet")
+    inference_count: int = Field(description="rows")
+    execution_count: int = Field(description="requests")
+    inference_stats: InferenceDurations
+
+
+class ModelStatistics(BaseModel):
+    """Open Inference Protocol, statistics extension."""
+
+    model_stats: list[InferenceStatistics]
 
 
 class ModelMetadataAnswer(BaseModel):

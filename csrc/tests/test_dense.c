@@ -461,6 +461,51 @@ static void test_equal_bits(void) {
     }
 }
 
+/* What mrn_model_predict promises beyond one machine: generic gives the same bits everywhere, big-endian
+ * machines too, and so does whatever fuses multiply-add. There is no NaN here: its bits differ. */
+static void test_known_bits(void) {
+    enum { WIDTHS = 8, COUNT = 19 };
+    static const size_t widths[WIDTHS] = {1, 3, 8, 16, 17, 40, 64, 130};
+    static float weight[130 * 130], bias[130], slope[130], x[COUNT * 130], y[COUNT * 130];
+    for (size_t isa = 0; isa < mrn_isa_count(); isa++) {
+        uint64_t state = 1, hash = 0xcbf29ce484222325U; /* FNV-1a */
+        if (!mrn_isa_usable(isa))
+            continue;
+        for (uint32_t activation = 0; activation < mrn_activation_count(); activation++)
+            for (size_t w = 0; w < WIDTHS; w++) {
+                const size_t inputs = widths[WIDTHS - 1 - w], units = widths[w];
+                mrn_plan plan;
+                mrn_model *model;
+                for (size_t i = 0; i < inputs * units; i++)
+                    weight[i] = next_float(&state);
+                for (size_t u = 0; u < units; u++)
+                    bias[u] = next_float(&state), slope[u] = next_float(&state);
+                for (size_t i = 0; i < COUNT * inputs; i++)
+                    x[i] = 2 * next_float(&state);
+                const mrn_layer layer = {.weight = weight,
+                                         .bias = bias,
+                                         .inputs = (uint32_t)inputs,
+                                         .units = (uint32_t)units,
+                                         .activation = activation,
+                                         .slope = mrn_activation_sloped(activation) ? slope : NULL};
+                const mrn_network network = {.layers = &layer, .layer_count = 1, .columns = inputs};
+                CHECK(mrn_model_plan(&network, isa, &plan) == MRN_OK, "plan");
+                void *block = aligned_alloc(64, plan.model_bytes),
+                     *scratch = aligned_alloc(64, plan.scratch_bytes);
+                CHECK(mrn_model_open(&network, isa, block, plan.model_bytes, &model) == MRN_OK, "open");
+                CHECK(mrn_model_predict(model, x, COUNT, y, scratch) == MRN_OK, "predict");
+                free(block), free(scratch);
+                for (size_t i = 0; i < COUNT * units; i++) {
+                    uint32_t bits;
+                    memcpy(&bits, &y[i], sizeof bits);
+                    hash = (hash ^ bits) * 0x100000001b3U;
+                }
+            }
+        const uint64_t known = isa == 0 ? 0x54d75afec4fd7c46U : 0x3bf7a5ec34ff339cU;
+        CHECK(hash == known, "%s: 0x%016llx", mrn_isa_name(isa), (unsigned long long)hash);
+    }
+}
+
 static void test_refusals(void) {
     const float weights[4] = {1, 2, 3, 4}, bad[4] = {1, NAN, 3, 4};
     static unsigned char block[4096] __attribute__((aligned(64)));
@@ -518,6 +563,7 @@ int main(void) {
     test_special_values();
     test_special_rows();
     test_equal_bits();
+    test_known_bits();
     test_refusals();
     return 0;
 }
