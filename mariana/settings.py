@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     workers: int = Field(default=1, ge=1, le=256, description="processes that serve")
+    threads: int = Field(
+        default=1, ge=1, le=64, description="threads that share a large prediction; each process has its own"
+    )
     isa: str | None = Field(
         default=None,
         description="highest instruction set to use: generic, avx2, avx512, avx512vnni, avx512bf16, amx (unset: the best)",

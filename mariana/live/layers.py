@@ -9,7 +9,8 @@ where it lies; deletions leave nothing else behind.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 
 from mariana._binding.trie import Entry, Reader, Segment, build
 from mariana.live.journal import Item
@@ -29,7 +30,7 @@ class Layer:
     def __init__(self, items: dict[bytes, Item]) -> None:
         self.items = items
         self.live = len(items)
-        self.segment = Segment(build_file(items), "live changes")
+        self.segment = Segment(build(_entries(items)), "live changes")
         self.dead: set[int] = set()
 
 
@@ -67,9 +68,8 @@ class Layers:
 
     def build_base(self, changes: Mapping[bytes, Item | None]) -> bytes:
         """Return a segment file of what is in the segment, with some entries replaced, inserted, or deleted."""
-        items: dict[bytes, Item | None] = {entry.text: Item(*entry[1:]) for entry in self.base}
-        items.update(changes)
-        return build_file({text: item for text, item in items.items() if item is not None})
+        kept = (entry for entry in self.base if entry.text not in changes)
+        return build(itertools.chain(kept, _entries(changes)))
 
     def apply(self, changes: Mapping[bytes, Item | None]) -> None:
         """Replace, insert or (None) delete entries.
@@ -117,6 +117,5 @@ class Layers:
         )
 
 
-def build_file(items: Mapping[bytes, Item]) -> bytes:
-    """Return a segment file of entries that a segment takes."""
-    return build(Entry(text, item.score, item.payload) for text, item in items.items())
+def _entries(items: Mapping[bytes, Item | None]) -> Iterator[Entry]:
+    return (Entry(text, item.score, item.payload) for text, item in items.items() if item is not None)
