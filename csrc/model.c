@@ -164,6 +164,8 @@ static int lay_out(const mrn_network *network, size_t isa, layout *at) {
         size_t stage = 0;
         (void)place(at, at->dots ? dot_bytes(&network->layers[i], network->precision, at->dots->depth, &stage)
                                  : multiply(multiply(width, rows), sizeof(float)));
+        if (at->dots && at->dots->depth > 1)
+            stage = add(stage, 2 * MRN_BLOCK_ALIGN); /* at most what mrn_dot_row_bytes adds */
         staged = stage > staged ? stage : staged;
         at->narrow &= network->layers[i].units <= NARROW;
         widest = width > widest ? width : widest;
