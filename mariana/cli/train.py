@@ -24,6 +24,7 @@ from mariana.trainer import Sequential
 from mariana.trainer.activations import ACTIVATIONS
 from mariana.trainer.calibration import apply_temperature, find_temperature, logits
 from mariana.trainer.callbacks import Callback
+from mariana.trainer.checkpoints import BackupAndRestore
 from mariana.trainer.data import stratified_split
 from mariana.trainer.optimizers import OPTIMIZERS
 from mariana.trainer.preprocessing import (
@@ -38,6 +39,10 @@ from mariana.trainer.recipe import SMALL, Outputs, Recipe, build, learn
 from mariana.trainer.scores import classification_scores, regression_scores
 
 Rows = NDArray[np.int64]
+
+
+BACKUP_SECONDS = 5.0
+"""At least so many lie between two checkpoints of a training; a shorter one writes none."""
 
 
 class _Layers(click.ParamType[tuple[int, ...]]):
@@ -216,6 +221,7 @@ class Prepared:
     show_default=True,
     help="Share of the rows kept aside for the final score.",
 )
+@click.option("--resume", is_flag=True, help="Go on with this training where it was interrupted.")
 @json_option
 def train(
     data: str,
@@ -223,6 +229,7 @@ def train(
     name: str | None,
     store: Path | None,
     task: Literal["auto", "classification", "regression"],
+    resume: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -236,6 +243,7 @@ def train(
       mariana train iris --target species
       mariana train houses.csv --target price --layers 256,128 --epochs 200
       mariana train digits --target y --name digits-plain
+      mariana train houses.csv --target price --resume
     """
     chosen = {name: options.pop(name) for name in ("validation", "test", "numbers", "class_weight")}
     recipe = Recipe(**options)
@@ -246,9 +254,14 @@ def train(
     say(_described(prepared))
     net = network(prepared, recipe)
     net.summary(print_fn=say)
-    temperature = teach(net, prepared, recipe, verbose=0 if as_json else "auto")
-    metrics = {split: scores(net, prepared, split) for split, rows in prepared.splits.items() if len(rows)}
     published = Store(settings(store=store).store)
+    backup = BackupAndRestore(published.path / "training" / name, 1, at_most_every=BACKUP_SECONDS)
+    if not resume:
+        backup.path.unlink(missing_ok=True)
+    elif not backup.path.exists():
+        say(f"nothing to resume in {backup.path}: the training begins anew")
+    temperature = teach(net, prepared, recipe, verbose=0 if as_json else "auto", callbacks=[backup])
+    metrics = {split: scores(net, prepared, split) for split, rows in prepared.splits.items() if len(rows)}
     path = publish(net, prepared, metrics, published, name, temperature)
     version = int(path.parent.name)
     if as_json:
