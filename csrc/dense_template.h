@@ -46,9 +46,9 @@ static NAME(tile_function) *const NAME(tiles)[TILE_ROWS][MRN_PANEL_STRIPS] = {TI
 
 static const struct {
     float floor;
-    void (*pass)(float *y, size_t rows, size_t width);
+    void (*pass)(float *y, size_t rows, size_t width, const float *slope);
 } NAME(activations)[] = {
-#define MRN_ACTIVATION(id, name, floor, pass) [id] = {(floor), NAME(pass_##pass)},
+#define MRN_ACTIVATION(id, name, floor, pass, sloped) [id] = {(floor), NAME(pass_##pass)},
 #include "activations.def"
 #undef MRN_ACTIVATION
 };
@@ -76,5 +76,13 @@ static TARGET void NAME(dense)(const mrn_dense *layer, const float *x, size_t x_
         }
         weight += strips * MRN_STRIP * layer->inputs;
     }
-    NAME(activations)[layer->activation].pass(y, rows, width);
+    NAME(activations)[layer->activation].pass(y, rows, width, layer->slope);
+}
+
+static TARGET void NAME(activate)(uint32_t activation, const float *slope, float *y, size_t rows,
+                                  size_t width) {
+    const float floor = NAME(activations)[activation].floor;
+    for (size_t i = 0; floor > -INFINITY && i < rows * width; i += LANES)
+        V_STORE(y + i, V_MAX(V_SET(floor), V_LOAD(y + i)));
+    NAME(activations)[activation].pass(y, rows, width, slope);
 }

@@ -1,6 +1,7 @@
 /* The lists of the .def files as functions, and the choice of an instruction set. */
 #include "mrn.h"
 #include "cpu.h"
+#include "dot.h"
 #include "kernels.h"
 
 #include <string.h>
@@ -29,8 +30,11 @@ const char *mrn_status_message(int status) {
     }
 }
 
-#define MRN_ACTIVATION(id, name, floor, pass) #name,
-static const char *const activations[] = {
+#define MRN_ACTIVATION(id, name, floor, pass, sloped) {#name, (sloped)},
+static const struct {
+    const char *name;
+    int sloped;
+} activations[] = {
 #include "activations.def"
 };
 #undef MRN_ACTIVATION
@@ -40,18 +44,35 @@ size_t mrn_activation_count(void) {
 }
 
 const char *mrn_activation_name(size_t activation) {
-    return activation < mrn_activation_count() ? activations[activation] : NULL;
+    return activation < mrn_activation_count() ? activations[activation].name : NULL;
 }
 
-#define MRN_ISA(name, features) extern const mrn_kernels mrn_kernels_##name;
+int mrn_activation_sloped(uint32_t activation) {
+    return activations[activation].sloped;
+}
+
+/* The kernels that isa.def names; sets share some, which are then declared again. */
+#define MRN_ISA(name, features, float32, bfloat16, int8, split)                                              \
+    extern const mrn_kernels mrn_kernels_##float32;                                                          \
+    extern const mrn_dots mrn_dots_##bfloat16, mrn_dots_##int8, mrn_dots_##split;
 #include "isa.def"
 #undef MRN_ISA
 
-#define MRN_ISA(name, features) {#name, (features), &mrn_kernels_##name},
+const mrn_dots mrn_dots_none = {0, NULL};
+
+#define MRN_ISA(name, features, float32, bfloat16, int8, split)                                              \
+    {#name,                                                                                                  \
+     (features),                                                                                             \
+     &mrn_kernels_##float32,                                                                                 \
+     {[MRN_PRECISION_float32] = &mrn_dots_none,                                                              \
+      [MRN_PRECISION_float32_split] = &mrn_dots_##split,                                                     \
+      [MRN_PRECISION_bfloat16] = &mrn_dots_##bfloat16,                                                       \
+      [MRN_PRECISION_int8] = &mrn_dots_##int8}},
 static const struct {
     const char *name;
     unsigned features;
     const mrn_kernels *kernels;
+    const mrn_dots *dots[MRN_PRECISION_int8 + 1];
 } isas[] = {
 #include "isa.def"
 };
@@ -88,4 +109,14 @@ int mrn_isa_choose(const char *highest, size_t *isa) {
 
 const mrn_kernels *mrn_kernels_of(size_t isa) {
     return isas[isa].kernels;
+}
+
+const mrn_dots *mrn_dots_of(size_t isa, size_t precision) {
+    const mrn_dots *dots = isas[isa].dots[precision];
+    return dots->dense ? dots : NULL;
+}
+
+int mrn_precision_usable(size_t precision, size_t isa) {
+    return precision < mrn_precision_count() && mrn_isa_usable(isa) &&
+           (precision == MRN_PRECISION_float32 || mrn_dots_of(isa, precision));
 }

@@ -5,14 +5,33 @@
 #include <math.h>
 #include <string.h>
 
-/* One raw row to one encoded row: fill, one-hot, shift and scale. */
+/* What becomes of a shifted and scaled number; NaN stays NaN. The bound keeps v * v finite: beyond it, the
+ * result is 1 to the last bit. */
+static float shaped(uint32_t form, float v) {
+    if (form == MRN_FORM_RAMP)
+        return v < 0 ? 0.0F : v > 1 ? 1.0F : v;
+    if (form == MRN_FORM_SOFT) {
+        const float bounded = v < -4096 ? -4096.0F : v > 4096 ? 4096.0F : v;
+        return bounded / sqrtf(1 + bounded * bounded);
+    }
+    return v;
+}
+
+/* One raw row to one encoded row: fill, one-hot or copies, shift, scale and form. */
 static void encode_row(const mrn_model *model, const float *x, float *encoded) {
     float *to = encoded;
     for (size_t c = 0; c < model->columns; c++) {
         const float value = model->fill && isnan(x[c]) ? model->fill[c] : x[c];
         const uint32_t categories = model->categories ? model->categories[c] : 0;
         if (categories == 0) {
-            *to++ = value;
+            const uint32_t copies = model->copies ? model->copies[c] : 1;
+            for (uint32_t i = 0; i < copies; i++)
+                to[i] = value;
+            if (model->forms)
+                for (uint32_t i = 0; i < copies; i++)
+                    if (model->forms[(size_t)(to - encoded) + i] == MRN_FORM_MISSING)
+                        to[i] = isnan(x[c]) ? 1.0F : 0.0F;
+            to += copies;
             continue;
         }
         memset(to, 0, categories * sizeof *to);
@@ -24,6 +43,8 @@ static void encode_row(const mrn_model *model, const float *x, float *encoded) {
         encoded[e] -= model->shift[e];
     for (size_t e = 0; model->scale && e < model->encoded; e++)
         encoded[e] *= model->scale[e];
+    for (size_t e = 0; model->forms && e < model->encoded; e++)
+        encoded[e] = shaped(model->forms[e], encoded[e]);
 }
 
 static void scale_back(const mrn_model *model, float *y) {
@@ -33,10 +54,15 @@ static void scale_back(const mrn_model *model, float *y) {
         y[o] += model->target_shift[o];
 }
 
+/* Numbers of a row that a layer puts out, those that fill up the last strip with them. */
+static size_t width_of(const mrn_model *model, size_t layer) {
+    return (model->dots ? model->dot_layers[layer].strips : model->layers[layer].strips) * MRN_STRIP;
+}
+
 /* Takes the padding out of `rows` rows of results; `room` floats may be written from y on. Whole strips are
  * copied while they fit: what falls behind a row is overwritten by the next one. */
 static void copy_rows(const mrn_model *model, const float *from, size_t rows, float *y, size_t room) {
-    const size_t outputs = model->outputs, width = model->layers[model->layer_count - 1].strips * MRN_STRIP;
+    const size_t outputs = model->outputs, width = width_of(model, model->layer_count - 1);
     for (size_t row = 0; row < rows; row++, from += width, y += outputs, room -= outputs) {
         if (width == MRN_STRIP && room >= MRN_STRIP)
             memcpy(y, from, MRN_STRIP * sizeof *y);
@@ -44,6 +70,18 @@ static void copy_rows(const mrn_model *model, const float *from, size_t rows, fl
             memcpy(y, from, outputs * sizeof *y);
         scale_back(model, y);
     }
+}
+
+static void run_layer(const mrn_model *model, size_t i, const float *in, size_t rows, float *out,
+                      void *stage) {
+    const size_t stride = i ? width_of(model, i - 1) : model->encoded;
+    if (!model->dots) {
+        model->kernels->dense(&model->layers[i], in, stride, rows, out);
+        return;
+    }
+    model->dots->dense(&model->dot_layers[i], in, stride, rows, out, stage);
+    model->kernels->activate(model->dot_layers[i].activation, model->dot_layers[i].slope, out, rows,
+                             width_of(model, i));
 }
 
 int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float *y, void *scratch) {
@@ -63,10 +101,8 @@ int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float
             side = 1;
         }
         for (size_t i = 0; i < model->layer_count; i++, side = 1 - side) {
-            const mrn_dense *layer = &model->layers[i];
             float *out = (float *)(void *)halves[side];
-            const size_t stride = i ? model->layers[i - 1].strips * MRN_STRIP : model->encoded;
-            model->kernels->dense(layer, in, stride, block, out);
+            run_layer(model, i, in, block, out, (char *)scratch + 2 * model->half);
             in = out;
         }
         copy_rows(model, in, block, y, rows * model->outputs);

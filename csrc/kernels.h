@@ -27,14 +27,18 @@ enum {
 };
 
 enum mrn_activation {
-#define MRN_ACTIVATION(id, name, floor, pass) MRN_ACTIVATION_##name = (id),
+#define MRN_ACTIVATION(id, name, floor, pass, sloped) MRN_ACTIVATION_##name = (id),
 #include "activations.def"
 #undef MRN_ACTIVATION
 };
 
+/* Whether a layer with this activation has slopes. */
+int mrn_activation_sloped(uint32_t activation);
+
 typedef struct mrn_dense {
     const float *weight; /* panels as above, aligned */
     const float *bias;   /* (strips * 16), aligned */
+    const float *slope;  /* the same, for an activation that has slopes; else NULL */
     size_t inputs;
     size_t strips;
     uint32_t activation;
@@ -44,6 +48,9 @@ typedef struct mrn_kernels {
     /* y = activation(x . weight + bias) for `rows` rows; x is (rows, inputs) with x_stride floats from row to
      * row, y is (rows, strips * 16), aligned. */
     void (*dense)(const mrn_dense *layer, const float *x, size_t x_stride, size_t rows, float *y);
+    /* The activation alone, in place: y is (rows, width), aligned, width a multiple of MRN_STRIP; slope as in
+     * mrn_dense. */
+    void (*activate)(uint32_t activation, const float *slope, float *y, size_t rows, size_t width);
 } mrn_kernels;
 
 /* The kernels of instruction set `isa` (a number of isa.def, below mrn_isa_count()). */

@@ -104,4 +104,4 @@ static inline float strip_max_generic(const vec *strip) {
 #include "activation_template.h"
 #include "dense_template.h"
 
-const mrn_kernels mrn_kernels_generic = {dense_generic};
+const mrn_kernels mrn_kernels_generic = {dense_generic, activate_generic};

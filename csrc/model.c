@@ -1,4 +1,5 @@
 /* Checks the description of a network, says what it needs, and packs it into one block. */
+#include "dot.h"
 #include "mrn.h"
 #include "model.h"
 
@@ -6,8 +7,10 @@
 #include <string.h>
 
 enum {
-    BLOCK_ROWS_MAX = 240,     /* a multiple of every tile height */
-    BLOCK_ROWS_MIN = 12,      /* wide layers still share each load of weights among so many rows */
+    BLOCK_ROWS_MAX = 240, /* a multiple of every tile height */
+    BLOCK_ROWS_MIN = 12,  /* wide layers still share each load of weights among so many rows */
+    DOT_ROWS_MAX = 256,   /* as BLOCK_ROWS_MAX, for the precisions of dot.h */
+    DOT_SCRATCH_AIM = 2 * 1024 * 1024,
     SCRATCH_AIM = 1024 * 1024 /* bytes; what a core's second-level cache holds beside a panel of weights */
 };
 
@@ -29,10 +32,11 @@ static size_t strips_of(size_t units) {
 /* Where each part lies in the block, in bytes from its start; sizes of SIZE_MAX mean "too large". */
 typedef struct layout {
     size_t encoded;
-    size_t layers, categories, fill, shift, scale, target_shift, target_scale;
-    size_t numbers; /* bias and weight of each layer, one after the other: all whole cache lines */
+    size_t layers, categories, copies, forms, fill, shift, scale, target_shift, target_scale;
+    size_t numbers; /* bias, slope and weight of each layer, one after the other: all whole cache lines */
     size_t end;
-    size_t block_rows, half;
+    size_t block_rows, half, stage;
+    const mrn_dots *dots; /* NULL: float32 */
 } layout;
 
 static int all_finite(const float *numbers, size_t count) {
@@ -47,6 +51,8 @@ static int check_layers(const mrn_network *network, size_t encoded) {
     for (size_t i = 0; i < network->layer_count; i++) {
         const mrn_layer *layer = &network->layers[i];
         if (!layer->weight || layer->activation >= mrn_activation_count())
+            return MRN_E_ARGUMENT;
+        if (!layer->slope != !mrn_activation_sloped(layer->activation))
             return MRN_E_ARGUMENT;
         if (layer->inputs != width || layer->units == 0)
             return MRN_E_SHAPE;
@@ -63,8 +69,14 @@ static int check_layers(const mrn_network *network, size_t encoded) {
 static int check_numbers(const mrn_network *network, size_t encoded) {
     for (size_t i = 0; i < network->layer_count; i++) {
         const mrn_layer *layer = &network->layers[i];
-        if (!all_finite(layer->weight, (size_t)layer->inputs * layer->units) ||
-            (layer->bias && !all_finite(layer->bias, layer->units)))
+        if ((layer->bias && !all_finite(layer->bias, layer->units)) ||
+            (layer->slope && !all_finite(layer->slope, layer->units)))
+            return MRN_E_RANGE;
+        if (network->precision != MRN_PRECISION_float32) {
+            const int status = mrn_dot_check(layer, network->precision);
+            if (status != MRN_OK)
+                return status;
+        } else if (!all_finite(layer->weight, (size_t)layer->inputs * layer->units))
             return MRN_E_RANGE;
     }
     const size_t outputs = network->layers[network->layer_count - 1].units;
@@ -89,20 +101,40 @@ static size_t place_table(layout *at, const void *table, size_t count) {
     return place(at, table ? multiply(count, sizeof(float)) : 0);
 }
 
+/* Bytes of a layer as dot.h packs it: bias, scale, sum and perhaps slope, then planes of cells. */
+static size_t dot_bytes(const mrn_layer *layer, size_t precision, size_t depth, size_t *stage) {
+    const size_t cell = mrn_dot_cell_inputs(precision), planes = mrn_dot_planes(precision);
+    const size_t units = strips_of(layer->units) * MRN_STRIP;
+    const size_t groups = round_up((layer->inputs + cell - 1) / cell, depth);
+    *stage = multiply(groups, multiply(planes, MRN_CELL));
+    return add(multiply(units, (layer->slope ? 4 : 3) * sizeof(float)), multiply(units, *stage));
+}
+
 static int lay_out(const mrn_network *network, size_t isa, layout *at) {
     if (!network || !network->layers || network->layer_count == 0 || network->columns == 0)
         return MRN_E_ARGUMENT;
     if (network->layer_count > MRN_MAX_LAYERS || network->columns > MRN_MAX_WIDTH)
         return MRN_E_TOO_LARGE;
-    if (!mrn_isa_usable(isa))
+    if (network->precision >= mrn_precision_count())
+        return MRN_E_ARGUMENT;
+    if (!mrn_precision_usable(network->precision, isa))
         return MRN_E_ISA;
+    at->dots = network->precision == MRN_PRECISION_float32 ? NULL : mrn_dots_of(isa, network->precision);
 
     size_t encoded = network->columns;
-    for (size_t c = 0; network->categories && c < network->columns; c++)
-        if (network->categories[c])
-            encoded = add(encoded, network->categories[c] - 1U);
+    for (size_t c = 0; c < network->columns; c++) {
+        uint32_t width = network->categories ? network->categories[c] : 0;
+        if (width == 0)
+            width = network->copies ? network->copies[c] : 1;
+        if (width == 0)
+            return MRN_E_ARGUMENT;
+        encoded = add(encoded, width - 1U);
+    }
     if (encoded > MRN_MAX_WIDTH)
         return MRN_E_TOO_LARGE;
+    for (size_t e = 0; network->forms && e < encoded; e++)
+        if (network->forms[e] >= MRN_FORM_COUNT)
+            return MRN_E_ARGUMENT;
     int status = check_layers(network, encoded);
     if (status != MRN_OK)
         return status;
@@ -111,8 +143,10 @@ static int lay_out(const mrn_network *network, size_t isa, layout *at) {
     at->encoded = encoded;
     at->end = 0;
     (void)place(at, sizeof(mrn_model));
-    at->layers = place(at, network->layer_count * sizeof(mrn_dense));
+    at->layers = place(at, network->layer_count * (at->dots ? sizeof(mrn_dot_layer) : sizeof(mrn_dense)));
     at->categories = place_table(at, network->categories, network->columns);
+    at->copies = place_table(at, network->copies, network->columns);
+    at->forms = place_table(at, network->forms, encoded);
     at->fill = place_table(at, network->fill, network->columns);
     at->shift = place_table(at, network->shift, encoded);
     at->scale = place_table(at, network->scale, encoded);
@@ -120,19 +154,27 @@ static int lay_out(const mrn_network *network, size_t isa, layout *at) {
     at->target_scale = place_table(at, network->target_scale, outputs);
 
     at->numbers = at->end;
-    size_t widest = encoded;
+    size_t widest = encoded, staged = 0; /* the widest row, and the bytes of the widest staged one */
     for (size_t i = 0; i < network->layer_count; i++) {
         const size_t width = strips_of(network->layers[i].units) * MRN_STRIP;
-        const size_t rows = add(network->layers[i].inputs, 1);
-        (void)place(at, multiply(multiply(width, rows), sizeof(float)));
+        const size_t rows = add(network->layers[i].inputs, network->layers[i].slope ? 2 : 1);
+        size_t stage = 0;
+        (void)place(at, at->dots ? dot_bytes(&network->layers[i], network->precision, at->dots->depth, &stage)
+                                 : multiply(multiply(width, rows), sizeof(float)));
+        staged = stage > staged ? stage : staged;
         widest = width > widest ? width : widest;
     }
     const size_t row_bytes = multiply(round_up(widest, MRN_STRIP), sizeof(float));
-    size_t rows = SCRATCH_AIM / 2 / row_bytes;
-    rows = rows > BLOCK_ROWS_MAX ? BLOCK_ROWS_MAX : rows / BLOCK_ROWS_MIN * BLOCK_ROWS_MIN;
-    at->block_rows = rows < BLOCK_ROWS_MIN ? BLOCK_ROWS_MIN : rows;
+    const size_t most = at->dots ? DOT_ROWS_MAX : BLOCK_ROWS_MAX;
+    const size_t least = at->dots ? MRN_DOT_ROWS : BLOCK_ROWS_MIN;
+    const size_t scratch = at->dots ? DOT_SCRATCH_AIM : SCRATCH_AIM;
+    size_t rows = scratch / 2 / row_bytes;
+    rows = rows > most ? most : rows / least * least;
+    at->block_rows = rows < least ? least : rows;
     at->half = multiply(at->block_rows, row_bytes);
-    if (at->end == SIZE_MAX || multiply(at->half, 2) == SIZE_MAX)
+    at->stage = at->dots ? multiply(at->block_rows, add(staged, sizeof(mrn_dot_row))) : 0;
+    at->stage = round_up(at->stage, MRN_BLOCK_ALIGN);
+    if (at->end == SIZE_MAX || add(multiply(at->half, 2), at->stage) == SIZE_MAX)
         return MRN_E_TOO_LARGE;
     return check_numbers(network, encoded);
 }
@@ -145,7 +187,7 @@ int mrn_model_plan(const mrn_network *network, size_t isa, mrn_plan *plan) {
     if (status != MRN_OK)
         return status;
     plan->model_bytes = at.end;
-    plan->scratch_bytes = at.half * 2;
+    plan->scratch_bytes = at.half * 2 + at.stage;
     plan->alignment = MRN_BLOCK_ALIGN;
     return MRN_OK;
 }
@@ -154,18 +196,21 @@ int mrn_model_plan(const mrn_network *network, size_t isa, mrn_plan *plan) {
 static float *pack_layer(const mrn_layer *layer, float *to, mrn_dense *packed) {
     const size_t inputs = layer->inputs, units = layer->units, strips = strips_of(units);
     const float absent = layer->activation == MRN_ACTIVATION_softmax ? -INFINITY : 0.0F;
-    float *bias = to, *weight = to + strips * MRN_STRIP;
+    float *bias = to, *slope = layer->slope ? bias + strips * MRN_STRIP : NULL;
+    float *weight = (slope ? slope : bias) + strips * MRN_STRIP;
 
     for (size_t u = 0; u < strips * MRN_STRIP; u++)
         bias[u] = u >= units ? absent : layer->bias ? layer->bias[u] : 0.0F;
-    *packed = (mrn_dense){weight, bias, inputs, strips, layer->activation};
+    for (size_t u = 0; slope && u < strips * MRN_STRIP; u++)
+        slope[u] = u >= units ? 0.0F : layer->slope[u];
+    *packed = (mrn_dense){weight, bias, slope, inputs, strips, layer->activation};
     for (size_t first = 0; first < strips; first += MRN_PANEL_STRIPS) {
         const size_t left = strips - first;
         const size_t width = (left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS) * MRN_STRIP;
         const size_t start = first * MRN_STRIP;
         const size_t count = units - start < width ? units - start : width;
         for (size_t k = 0; k < inputs; k++, weight += width) {
-            memcpy(weight, layer->weight + k * units + start, count * sizeof(float));
+            memcpy(weight, (const float *)layer->weight + k * units + start, count * sizeof(float));
             memset(weight + count, 0, (width - count) * sizeof(float));
         }
     }
@@ -190,10 +235,13 @@ int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t b
 
     char *base = block;
     const size_t outputs = network->layers[network->layer_count - 1].units;
-    mrn_dense *layers = (mrn_dense *)(void *)(base + at.layers);
-    float *next = (float *)(void *)(base + at.numbers);
+    mrn_dense *layers = at.dots ? NULL : (mrn_dense *)(void *)(base + at.layers);
+    mrn_dot_layer *dot_layers = at.dots ? (mrn_dot_layer *)(void *)(base + at.layers) : NULL;
+    char *next = base + at.numbers;
     for (size_t i = 0; i < network->layer_count; i++)
-        next = pack_layer(&network->layers[i], next, &layers[i]);
+        next = at.dots ? (char *)mrn_dot_pack(&network->layers[i], network->precision, at.dots->depth,
+                                              (unsigned char *)next, &dot_layers[i])
+                       : (char *)pack_layer(&network->layers[i], (float *)(void *)next, &layers[i]);
 
     mrn_model *opened = block;
     *opened = (mrn_model){
@@ -204,14 +252,19 @@ int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t b
         .outputs = outputs,
         .block_rows = at.block_rows,
         .half = at.half,
-        .encodes = network->categories || network->fill || network->shift || network->scale,
+        .encodes = network->categories || network->copies || network->forms || network->fill ||
+                   network->shift || network->scale,
         .categories = copy_table(base, at.categories, network->categories, network->columns),
+        .copies = copy_table(base, at.copies, network->copies, network->columns),
+        .forms = copy_table(base, at.forms, network->forms, at.encoded),
         .fill = copy_table(base, at.fill, network->fill, network->columns),
         .shift = copy_table(base, at.shift, network->shift, at.encoded),
         .scale = copy_table(base, at.scale, network->scale, at.encoded),
         .target_shift = copy_table(base, at.target_shift, network->target_shift, outputs),
         .target_scale = copy_table(base, at.target_scale, network->target_scale, outputs),
         .layers = layers,
+        .dot_layers = dot_layers,
+        .dots = at.dots,
     };
     *model = opened;
     return MRN_OK;

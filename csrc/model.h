@@ -2,13 +2,15 @@
 #ifndef MRN_MODEL_H
 #define MRN_MODEL_H
 
+#include "dot.h"
 #include "kernels.h"
 
 /* The block of mrn_model_open: this struct, the tables, the layers' biases and weights, each on a cache line.
  *
  * The scratch of mrn_model_predict: two buffers of `half` bytes. A block of rows is encoded into the first
  * one, and each layer reads one and writes the other; without an encoding step the first layer reads the
- * caller's rows. */
+ * caller's rows. A precision below float32 has its layers in `dot_layers` instead of `layers`, and a third
+ * part of the scratch, where dot.h stages the rows of a layer. */
 struct mrn_model {
     const mrn_kernels *kernels;
     size_t layer_count;
@@ -17,14 +19,18 @@ struct mrn_model {
     size_t outputs;    /* units of the last layer */
     size_t block_rows; /* rows that run through all layers together */
     size_t half;       /* bytes of half the scratch */
-    int encodes;       /* whether any of the next four is there */
+    int encodes;       /* whether any of the next six is there */
     const uint32_t *categories;
+    const uint32_t *copies;
+    const uint32_t *forms;
     const float *fill;
     const float *shift;
     const float *scale;
     const float *target_shift;
     const float *target_scale;
-    const mrn_dense *layers;
+    const mrn_dense *layers;         /* float32; else NULL */
+    const mrn_dot_layer *dot_layers; /* the other precisions; else NULL */
+    const mrn_dots *dots;
 };
 
 #endif

@@ -53,6 +53,16 @@ int mrn_isa_usable(size_t isa);
  * MRN_E_ISA: the name is unknown. */
 int mrn_isa_choose(const char *highest, size_t *isa);
 
+/* ---- Precisions --------------------------------------------------------------------------------------- */
+
+/* Precisions are numbered as precisions.def lists them; docs/precision.md says what each computes:
+ * float32, float32-split, bfloat16, int8. Name: NULL for an unknown number.
+ * mrn_precision_usable: whether this machine runs `precision` on instruction set `isa`; all but float32-split
+ * run on every set. */
+size_t mrn_precision_count(void);
+const char *mrn_precision_name(size_t precision);
+int mrn_precision_usable(size_t precision, size_t isa);
+
 /* ---- Dense networks ----------------------------------------------------------------------------------- */
 
 /* Activations are numbered as activations.def lists them. Name: NULL for an unknown number. */
@@ -61,38 +71,56 @@ const char *mrn_activation_name(size_t activation);
 
 enum {
     MRN_MAX_LAYERS = 64,
-    MRN_MAX_WIDTH = 1048576  /* columns, encoded columns, units of a layer */
+    MRN_MAX_WIDTH = 1048576,  /* columns, encoded columns, units of a layer */
+    MRN_INT8_MAX_INPUTS = 65536  /* of an int8 layer: their products still sum up in 32 bits */
+};
+
+/* What becomes of an encoded column v once it is shifted and scaled. */
+enum mrn_form {
+    MRN_FORM_LINEAR = 0,   /* v */
+    MRN_FORM_SOFT = 1,     /* v / sqrt(1 + v * v), v first limited to -4096..4096: outliers stay within -1..1 */
+    MRN_FORM_RAMP = 2,     /* v, limited to 0..1: with its neighbours a piecewise linear encoding */
+    MRN_FORM_MISSING = 3,  /* before it is shifted and scaled: 1 where the raw number is NaN, else 0; then v */
+    MRN_FORM_COUNT = 4
 };
 
 /* One dense layer: y = activation(x . weight + bias). */
 typedef struct mrn_layer {
-    const float *weight;  /* (inputs, units), row-major, finite */
+    const void *weight;   /* (inputs, units), row-major; by the network's precision float, finite; bfloat16 as
+                             uint16_t, finite; or int8_t */
     const float *bias;    /* (units), finite; NULL: zeros */
     uint32_t inputs;      /* units of the layer before; of the first layer: encoded columns */
     uint32_t units;       /* 1..MRN_MAX_WIDTH */
     uint32_t activation;  /* a number of activations.def; softmax only in the last layer */
+    const float *weight_scale;  /* int8: (units), what 1 stands for, finite and above 0; else not looked at */
+    const float *slope;   /* (units), finite: leaky_relu and prelu: slope * z for z < 0; elu: slope * (e^z - 1).
+                             NULL for every other activation */
 } mrn_layer;
 
 /* A network as plain data; read during mrn_model_plan and mrn_model_open only, not kept.
  *
  * A raw row has `columns` numbers. It is encoded, then runs through the layers, then is scaled back:
  *   1. column c: NaN becomes fill[c].
- *   2. categories[c] == 0: the number is one encoded column; categories[c] == n > 0: it is the number of a
- *      category, 0 <= integer < n, and becomes n encoded columns, one-hot; anything else gives n zeros.
- *   3. encoded column e: (value - shift[e]) * scale[e].
+ *   2. categories[c] == 0: the number is one encoded column, or copies[c] equal ones; categories[c] == n > 0: it
+ *      is the number of a category, 0 <= integer < n, and becomes n encoded columns, one-hot; anything else
+ *      gives n zeros.
+ *   3. encoded column e: (value - shift[e]) * scale[e], then what forms[e] says.
  *   4. the layers; the first has as many inputs as there are encoded columns.
  *   5. output o: value * target_scale[o] + target_shift[o].
- * Each of the six tables may be NULL: its step is skipped. */
+ * Each of the eight tables may be NULL: its step is skipped. */
 typedef struct mrn_network {
     const mrn_layer *layers;
     size_t layer_count;          /* 1..MRN_MAX_LAYERS */
     size_t columns;              /* raw columns of a row, 1..MRN_MAX_WIDTH */
     const uint32_t *categories;  /* (columns) */
+    const uint32_t *copies;      /* (columns), at least 1; not looked at where there are categories */
+    const uint32_t *forms;       /* (encoded columns), of enum mrn_form */
     const float *fill;           /* (columns), finite or NaN: stays missing */
     const float *shift;          /* (encoded columns), finite */
     const float *scale;          /* (encoded columns), finite */
     const float *target_shift;   /* (units of the last layer), finite */
     const float *target_scale;   /* (units of the last layer), finite */
+    uint32_t precision;          /* a number of precisions.def; 0: float32 */
 } mrn_network;
 
 /* What a network needs. Both blocks must be aligned to `alignment`. */
@@ -105,12 +133,14 @@ typedef struct mrn_plan {
 typedef struct mrn_model mrn_model;
 
 /* Check a description completely and say what it needs on instruction set `isa`. Cost: one look at each number.
- *   MRN_E_ARGUMENT   a pointer is NULL that must not be; no layer or column; an unknown activation; softmax
- *                    before the last layer
+ *   MRN_E_ARGUMENT   a pointer is NULL that must not be; no layer or column; an unknown activation, form or
+ *                    precision; softmax before the last layer; no copy of a column; slopes missing, or given
+ *                    to an activation without
  *   MRN_E_SHAPE      a layer's inputs are not what comes before it, or it has no units
- *   MRN_E_RANGE      a weight, bias or table entry is not finite
- *   MRN_E_TOO_LARGE  more layers or columns than MRN_MAX_*, or more bytes than this machine can address
- *   MRN_E_ISA        this machine cannot run `isa` */
+ *   MRN_E_RANGE      a weight, bias, slope or table entry is not finite, or a weight's scale not above 0
+ *   MRN_E_TOO_LARGE  more layers or columns than MRN_MAX_*, more inputs of an int8 layer than MRN_INT8_MAX_INPUTS,
+ *                    or more bytes than this machine can address
+ *   MRN_E_ISA        this machine cannot run `isa`, or the precision on it */
 int mrn_model_plan(const mrn_network *network, size_t isa, mrn_plan *plan);
 
 /* Check as above, then pack the weights into `block`; *model points into it. The block must live and stay in
@@ -121,7 +151,8 @@ int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t b
  * x and y do not overlap. Rows may be 0. The model is only read; `scratch` (plan's bytes and alignment) is
  * written, and nothing is allocated. NaN, infinities and denormals in x do what IEEE 754 says, as in NumPy.
  * A row's result has the same bits whatever the number of rows and its place among them, on one instruction
- * set; avx2 and avx512 give the same bits as each other. MRN_E_ARGUMENT: a pointer is NULL. */
+ * set. In float32 every set but generic gives the same bits as each other, and generic the same on every
+ * machine (but for the bits of a NaN). MRN_E_ARGUMENT: a pointer is NULL. */
 int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float *y, void *scratch);
 
 /* ---- Rows out of JSON --------------------------------------------------------------------------------- */

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mariana.autocomplete import Completion, Index, build_index, open_index
+    from mariana.autocomplete import Completion, Explanation, Index, build_index, open_index
     from mariana.errors import (
         FileFormatError,
         InvalidInputError,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         StoreError,
         TrainingError,
     )
+    from mariana.live.state import Receipt
     from mariana.model import Model, load_model
     from mariana.store import Store
 
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Completion": "autocomplete",
+    "Explanation": "autocomplete",
     "FileFormatError": "errors",
     "Index": "autocomplete",
     "InvalidInputError": "errors",
@@ -36,6 +38,7 @@ _HOME = {
     "Model": "model",
     "NotFoundError": "errors",
     "OutOfRangeError": "errors",
+    "Receipt": "live.state",
     "Store": "store",
     "StoreError": "errors",
     "TrainingError": "errors",
@@ -46,6 +49,7 @@ _HOME = {
 
 __all__ = [
     "Completion",
+    "Explanation",
     "FileFormatError",
     "Index",
     "InvalidInputError",
@@ -54,6 +58,7 @@ __all__ = [
     "Model",
     "NotFoundError",
     "OutOfRangeError",
+    "Receipt",
     "Store",
     "StoreError",
     "TrainingError",

@@ -1,20 +1,16 @@
 """Autocomplete: build an index from texts with scores, and complete prefixes from it.
 
-An index is a folder that holds one segment, ``segment-00000001.mrx``; a rebuild publishes the next number whole
-and removes the older ones. Readers that have an older one open go on with it. Segments are mapped, not read, so
-nothing but :func:`build_index` may write in that folder: a file that is cut short while it is mapped ends the
-process that reads it.
+An index is a folder that holds one segment, ``segment-00000001.mrx``, and, once it was changed, ``index.db`` with the
+changes since (docs/live.md). A rebuild publishes the next number whole and removes the older ones. Readers that have an
+older one open go on with it. Segments are mapped, not read, so nothing but Mariana may write in that folder: a file
+that is cut short while it is mapped ends the process that reads it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import mmap
 import numbers
 import os
-import re
-import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +21,11 @@ from tqdm import tqdm
 
 from mariana._binding import trie
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError, OutOfRangeError
-from mariana.store import make_folder, store_errors, write_whole
+from mariana.live import folder
+from mariana.live.journal import Item
+from mariana.live.layers import Layers
+from mariana.live.state import LiveIndex, Receipt
+from mariana.store import store_errors
 
 Fuzzy = Literal["auto", 0, 1, 2]
 Entry = tuple[str, float] | Mapping[str, Any]
@@ -36,11 +36,15 @@ LIMIT_MAX = trie.LIMIT_MAX
 QUERY_MAX = trie.QUERY_MAX
 """The longest query, in bytes of UTF-8, before and after folding."""
 
+TEXT_MAX = trie.TEXT_MAX
+"""The longest text of an entry, in bytes of UTF-8."""
+
+ERROR_FACTOR = 64
+"""A typing error makes a rank so many times worse."""
+
 DEFAULT_SCORE = 1.0
 """The score of an entry that has none."""
 
-_SEGMENT = re.compile(r"segment-([0-9]{8})\.mrx")
-_FILE_MAX = (1 << 32) + 4096
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _FIELDS = ("text", "score", "payload", "contexts")
 
@@ -62,6 +66,27 @@ class Completion:
     edits: int
     highlights: tuple[tuple[int, int], ...]
     payload: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why an answer stands where it does. Its score is ``base + learned``.
+
+    Attributes:
+        completion: the answer.
+        base: the score that the entry was given.
+        learned: what selections added to it.
+        selections: how many these are by now; each one has faded since it was made.
+        factor: what the typing errors cost: so many times worse is its rank, 64 for each.
+        live: whether the entry was changed since the segment was built.
+    """
+
+    completion: Completion
+    base: float
+    learned: float
+    selections: float
+    factor: int
+    live: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +133,21 @@ class BuildReport(os.PathLike[str]):
 class Index:
     """An open index; any number of threads may use it at a time.
 
-    Made by :func:`open_index`. A context manager: leaving it closes the index.
+    Made by :func:`open_index`. A context manager: leaving it closes the index. An index that was opened as a folder
+    can be changed: :meth:`insert`, :meth:`delete` and :meth:`select` are on the disk and visible here when they return.
+    What other processes write is seen after :meth:`refresh`.
     """
 
-    def __init__(self, segment: trie.Segment, path: Path) -> None:
-        self._segment: trie.Segment | None = segment
-        self.info = IndexInfo(path, segment.entries, segment.nbytes, trie.FORMAT_VERSION, trie.FOLD_VERSION)
+    def __init__(self, source: LiveIndex | Layers, path: Path) -> None:
+        self._source: LiveIndex | Layers | None = source
+        self._path = path
 
     def __len__(self) -> int:
         return self.info.entries
 
     def __repr__(self) -> str:
+        if self._source is None:
+            return f"<closed Index: {self._path}>"
         return f"<Index of {len(self)} entries: {self.info.path}>"
 
     def __enter__(self) -> Self:
@@ -128,13 +157,154 @@ class Index:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file; calls that are running finish first. Closing twice does nothing."""
-        self._segment = None  # the last user's reference unmaps it
+        """Let go of the files; calls that are running finish first. Closing twice does nothing."""
+        source, self._source = self._source, None  # the last user's reference unmaps the segment
+        if isinstance(source, LiveIndex):
+            source.close()
+
+    @property
+    def info(self) -> IndexInfo:
+        """What the index is by now."""
+        source = self._opened()
+        path = source.segment if isinstance(source, LiveIndex) else self._path
+        reader = source.reader
+        return IndexInfo(path, reader.entries, reader.nbytes, trie.FORMAT_VERSION, trie.FOLD_VERSION)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the segment file, all of them mapped."""
+        """Bytes of the segment file, all of them mapped, and of the changes in memory."""
         return self.info.bytes
+
+    @property
+    def live(self) -> bool:
+        """Whether the index was ever changed since it was made."""
+        return isinstance(self._source, LiveIndex) and self._source.live
+
+    @property
+    def sequence(self) -> int:
+        """The number of the last change that is visible here; 0 when there never was one."""
+        return self._source.sequence if isinstance(self._source, LiveIndex) else 0
+
+    def _opened(self) -> LiveIndex | Layers:
+        if self._source is None:
+            raise InvalidInputError("the index is closed")
+        return self._source
+
+    def _folder(self) -> LiveIndex:
+        source = self._opened()
+        if not isinstance(source, LiveIndex):
+            raise InvalidInputError("the index was opened as a file: open its folder to change it")
+        return source
+
+    def insert(self, entries: Iterable[Entry]) -> Receipt:
+        """Insert entries, or replace whole those of the same text: all of them or none.
+
+        Args:
+            entries: as :func:`build_index` takes them. Of a text that comes twice, the later one counts.
+
+        Returns:
+            ``sequence``, the number of the change, and ``count``, that of the entries.
+
+        Raises:
+            InvalidInputError: an entry is refused (``pointer`` says which); nothing was changed.
+            StoreError: the disk is full or read-only; nothing was changed.
+
+        Example:
+            >>> index = open_index("store/indexes/cities")  # doctest: +SKIP
+            >>> index.insert([("Duskville", 70_000)])  # doctest: +SKIP
+            Receipt(sequence=1, count=1)
+        """
+        source = self._folder()
+        return source.put(_check_entries(entries))
+
+    def delete(self, texts: Iterable[str]) -> Receipt:
+        """Delete entries by their texts: all of them or none. Texts that are not there do not count.
+
+        Returns:
+            ``sequence``, and ``count``, the number of the entries that were there.
+
+        Raises:
+            InvalidInputError: a text is no string (``pointer`` says which), or ``texts`` is one.
+            StoreError: as :meth:`insert`.
+        """
+        source = self._folder()
+        if isinstance(texts, str):
+            raise InvalidInputError("texts must be several strings; put the one into a list")
+        return source.delete([_read_text(text, f"/{position}") for position, text in enumerate(texts)])
+
+    def select(self, text: str, client: str | None = None) -> Receipt:
+        """Learn that somebody chose an entry: it ranks higher from now on, and less so as time goes by.
+
+        Each selection adds the entry's own score once more; what is added halves with each half-life. Nothing else
+        changes its place. Call it when an entry is chosen, not when it is shown or typed.
+
+        Args:
+            text: of the entry.
+            client: who chose, such as a network address. One counts once a day for each entry, and 100 times a day in
+                all. It is kept as a hash, until the end of the day. None always counts.
+
+        Returns:
+            ``sequence``, and ``count``: 1, or 0 when the client's selections are used up.
+
+        Raises:
+            NotFoundError: there is no such entry.
+            InvalidInputError: an argument is no string.
+            StoreError: as :meth:`insert`.
+        """
+        source = self._folder()
+        if client is not None and not isinstance(client, str):
+            raise InvalidInputError(f"client must be a string, got {type(client).__name__}")
+        return source.select(_read_text(text, ""), client)
+
+    def refresh(self) -> bool:
+        """Take what other processes have written, or a rebuild; costs microseconds when there is nothing.
+
+        Returns:
+            Whether there was something new.
+
+        Raises:
+            FileFormatError: what was written is damaged; the index stays as it was.
+            StoreError: it cannot be read; the index stays as it was.
+        """
+        source = self._opened()
+        return isinstance(source, LiveIndex) and source.refresh()
+
+    def fade(self) -> bool:
+        """Let fade what was learnt, if it is time for the next step (eight in a half-life).
+
+        :meth:`select` does so too; a program that runs for long calls this now and then, as the server does.
+
+        Returns:
+            Whether it was.
+
+        Raises:
+            StoreError: the disk is full or read-only.
+        """
+        source = self._opened()
+        return isinstance(source, LiveIndex) and source.fade()
+
+    def compact(self) -> bool:
+        """Move all changes into a new segment. It happens by itself when there are many.
+
+        Returns:
+            Whether it was done: not when there are none, or when another process is at it.
+
+        Raises:
+            StoreError: the disk is full or read-only; nothing was changed.
+        """
+        return self._folder().compact()
+
+    def backup(self, target: str | os.PathLike[str]) -> None:
+        """Copy the index as it is at one time, whole, while everybody goes on reading and writing.
+
+        Args:
+            target: a folder that is not there yet.
+
+        Raises:
+            InvalidInputError: it is there.
+            StoreError: it cannot be written.
+        """
+        self._folder().backup(Path(target))
 
     def complete(self, prefix: str, limit: int = 10, fuzzy: Fuzzy = "auto") -> list[Completion]:
         """Return the best entries that begin with a prefix, best first.
@@ -159,8 +329,8 @@ class Index:
             >>> [c.text for c in index.complete("dus", limit=2)]  # doctest: +SKIP
             ['Dushanbe', 'Düsseldorf']
         """
-        segment = self._segment
-        if segment is None:
+        source = self._source
+        if source is None:
             raise InvalidInputError("the index is closed")
         if not isinstance(prefix, str):
             raise InvalidInputError(f"the prefix must be a string, got {type(prefix).__name__}")
@@ -168,7 +338,7 @@ class Index:
         _check_fuzzy(fuzzy)
         # No string is longer in code points than in bytes, so that a huge one is not even encoded.
         raw = prefix[: QUERY_MAX + 1].encode("utf-8", "surrogatepass")
-        hits, _ = segment.complete(raw, limit, trie.EDITS_AUTO if fuzzy == "auto" else fuzzy)
+        hits, _ = source.reader.complete(raw, limit, trie.EDITS_AUTO if fuzzy == "auto" else fuzzy)
         return [
             Completion(
                 text.decode(),
@@ -180,6 +350,22 @@ class Index:
             for text, score, payload, highlights, edits in hits
         ]
 
+    def explain(self, prefix: str, limit: int = 10, fuzzy: Fuzzy = "auto") -> list[Explanation]:
+        """Return what :meth:`complete` does, each answer with what its place comes from.
+
+        Raises:
+            OutOfRangeError, InvalidInputError: as :meth:`complete`.
+        """
+        source = self._opened()
+        explained = []
+        for completion in self.complete(prefix, limit, fuzzy):
+            text = completion.text.encode()
+            parts = source.explain(text) if isinstance(source, LiveIndex) else None
+            base, learned, selections, live = parts or (completion.score, 0.0, 0.0, False)
+            factor = ERROR_FACTOR**completion.edits
+            explained.append(Explanation(completion, base, learned, selections, factor, live))
+        return explained
+
     def _payload(self, raw: bytes) -> Any:
         try:
             return _parse_payload(raw)
@@ -189,34 +375,30 @@ class Index:
             ) from error
 
 
-def open_index(path: str | os.PathLike[str]) -> Index:
+def open_index(path: str | os.PathLike[str], *, half_life: float | None = None) -> Index:
     """Open an index and check all of it.
 
     Args:
-        path: the index's folder (its newest segment is opened), or one ``*.mrx`` file.
+        path: the index's folder, or one ``*.mrx`` file.
+        half_life: days after which what :meth:`Index.select` added has become half of it; None keeps the one that the
+            index has, 30 at first.
 
     Raises:
         NotFoundError: there is no index.
-        FileFormatError: the file is damaged, newer than this version, or no segment.
-        StoreError: the file cannot be read.
+        FileFormatError: a file is damaged, newer than this version, or no segment.
+        StoreError: a file cannot be read.
+        OutOfRangeError: the half-life is not in 0.01 to 36,500.
     """
     path = Path(path)
+    if half_life is not None and not 0.01 <= half_life <= 36_500:
+        raise OutOfRangeError("half_life must be 0.01 to 36500 days")
     with store_errors(f"read the index {path}"):
-        for _ in range(16):  # a publisher may remove the segment between the listing and the opening
-            segment = path
+        try:
             if path.is_dir():
-                numbers_there = _segment_numbers(path)
-                if not numbers_there:
-                    raise NotFoundError(
-                        f"no index in {path}: it holds no segment-*.mrx; build one with build_index"
-                    )
-                segment = _segment_path(path, numbers_there[-1])
-            try:
-                return Index(trie.Segment(_map(segment), str(segment)), segment)
-            except FileNotFoundError:
-                if segment is path:
-                    break
-    raise NotFoundError(f"no index at {path}")
+                return Index(LiveIndex(path, half_life), path)
+            return Index(Layers(folder.open_segment(path)), path)
+        except FileNotFoundError:
+            raise NotFoundError(f"no index at {path}") from None
 
 
 def build_index(
@@ -229,7 +411,9 @@ def build_index(
 ) -> BuildReport:
     """Build an index and publish it whole: readers see the old one or the new one, never a part.
 
-    The same entries give the same bytes. A text that comes twice is kept once, with its highest score.
+    The same entries give the same bytes. A text that comes twice is kept once, with its highest score. The entries
+    stand for all that the index is: changes that were made to an older one before this call are gone. Those made while
+    it runs stay on top of it, and so does what was learnt from selections.
 
     Args:
         path: the index's folder; made when it is not there.
@@ -247,6 +431,7 @@ def build_index(
         StoreError: the disk is full or read-only.
     """
     path = Path(path)
+    upto = folder.sequence_of(path)
     texts: list[bytes] = []
     scores: list[float] = []
     payloads: list[bytes] = []
@@ -277,8 +462,45 @@ def build_index(
     kept, merged = (int((verdicts == verdict).sum()) for verdict in (0, trie.MERGED))
     if kept == 0 and not allow_empty:
         raise InvalidInputError("there is no usable entry")
-    _publish(path, file)
+    folder.publish(path, file, upto)
     return BuildReport(path, kept, merged, refused, len(file))
+
+
+def _check_entries(entries: Iterable[Entry]) -> list[tuple[bytes, Item]]:
+    """Return entries as the journal takes them, each of them one that a segment takes."""
+    texts: list[bytes] = []
+    items: list[Item] = []
+    positions: list[int] = []
+    faults: list[tuple[str, str]] = []
+    for position, entry in enumerate(entries):
+        try:
+            text, score, payload = _read_entry(entry)
+        except InvalidInputError as error:
+            faults.append((f"/{position}{error.pointer}", str(error)))
+            continue
+        texts.append(text)
+        items.append(Item(score, payload))
+        positions.append(position)
+    scores, payloads = [item.score for item in items], [item.payload for item in items]
+    _, verdicts = trie.build_segment(texts, scores, payloads)  # which knows what it takes
+    faults += [
+        (f"/{positions[row]}", trie.verdict_message(int(verdicts[row])))
+        for row in (verdicts < 0).nonzero()[0].tolist()
+    ]
+    if faults:
+        faults.sort(key=lambda fault: int(fault[0].split("/")[1]))
+        where, reason = faults[0]
+        raise InvalidInputError(f"entry {where.split('/')[1]}: {reason}", pointer=where, faults=faults)
+    return list(zip(texts, items, strict=True))
+
+
+def _read_text(text: object, pointer: str) -> bytes:
+    if not isinstance(text, str):
+        raise InvalidInputError(f"expected a string, got {type(text).__name__}", pointer=pointer)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError("the text holds half of a surrogate pair", pointer=pointer) from None
 
 
 def _check_limit(limit: object) -> None:
@@ -338,43 +560,3 @@ def _read_payload(payload: object) -> bytes:
 
 def _parse_payload(raw: bytes) -> Any:
     return from_json(raw, allow_inf_nan=False)
-
-
-def _segment_numbers(folder: Path) -> list[int]:
-    return sorted(
-        int(match[1]) for match in (_SEGMENT.fullmatch(entry.name) for entry in folder.iterdir()) if match
-    )
-
-
-def _segment_path(folder: Path, number: int) -> Path:
-    return folder / f"segment-{number:08}.mrx"
-
-
-def _map(path: Path) -> mmap.mmap:
-    # O_NONBLOCK: opening a FIFO must not wait for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise FileFormatError(f"{path}: not a regular file; an index segment is named segment-*.mrx")
-        if status.st_size == 0:
-            raise FileFormatError(f"{path}: the file is empty; build the index again")
-        if status.st_size > _FILE_MAX:
-            raise FileFormatError(f"{path}: {status.st_size} bytes are more than a segment can have")
-        return mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ)
-    finally:
-        os.close(descriptor)
-
-
-def _publish(folder: Path, file: Any) -> None:
-    with store_errors(f"publish the index {folder}"):
-        make_folder(folder)
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two publishers at once get two numbers; the later one stays
-            older = _segment_numbers(folder)
-            write_whole(_segment_path(folder, older[-1] + 1 if older else 1), file)
-            for number in older:
-                _segment_path(folder, number).unlink(missing_ok=True)
-        finally:
-            os.close(lock)

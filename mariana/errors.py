@@ -16,6 +16,8 @@ Every message says what was wrong, what was found and what to do, in one line.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class MarianaError(Exception):
     """The base of all exceptions that Mariana raises on purpose."""
@@ -26,11 +28,14 @@ class InvalidInputError(MarianaError, ValueError):
 
     Attributes:
         pointer: where in the input, as a JSON pointer (RFC 6901); empty for the whole.
+        faults: all that was found wrong, as (pointer, message), where more than one thing is looked for; the first
+            one is what the message says.
     """
 
-    def __init__(self, message: str, *, pointer: str = "") -> None:
+    def __init__(self, message: str, *, pointer: str = "", faults: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
         self.pointer = pointer
+        self.faults = tuple(faults)
 
 
 class OutOfRangeError(InvalidInputError):

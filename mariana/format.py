@@ -11,8 +11,12 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, Self
 
@@ -43,7 +47,29 @@ _DAMAGED = "not a safetensors file, or a damaged one"
 MAX_COLUMNS = 1 << 20
 MAX_UNITS = 1 << 20
 
-ActivationName = Literal["linear", "relu", "sigmoid", "tanh", "softmax"]
+ActivationName = Literal[
+    "linear",
+    "relu",
+    "sigmoid",
+    "tanh",
+    "softmax",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "softplus",
+    "prelu",
+]
+SLOPES: dict[str, float] = {"leaky_relu": 0.2, "elu": 1.0}
+"""Activations with one slope for the whole layer, and its default (Keras': ``negative_slope``, ``alpha``)."""
+Precision = Literal["float32", "bfloat16", "int8"]
+"""How weights are stored; those of the last two are also computed with. ``docs/precision.md`` says how."""
+
+INT8_MAX_INPUTS = 1 << 16
+"""Of a layer with int8 weights: their products still sum up in 32 bits."""
+
 Label = StrictInt | StrictStr
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=-3.4028234663852886e38, le=3.4028234663852886e38)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -54,14 +80,108 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
+Form = Literal["linear", "soft", "ramp", "missing"]
+"""What an encoded column v is: ``linear`` v; ``soft`` v / sqrt(1 + v²); ``ramp`` v limited to 0..1; ``missing`` 1 where
+the raw value was missing, else 0, before it is shifted and scaled. ``csrc/mrn.h`` has the same list."""
+
+DatePartName = Literal["year", "month", "day", "weekday", "hour"]
+MAX_KNOTS = 1024
+
+
+class DatePart(_Part):
+    """Says that a number is a part of a date: in a row with names, the date stands under the name of its column."""
+
+    column: FeatureName
+    part: DatePartName = Field(
+        description="weekday: 0 is Monday; hour: with its minutes and seconds as a fraction"
+    )
+
+    def of(self, when: datetime) -> float:
+        """Return the part of a date."""
+        if self.part == "weekday":
+            return float(when.weekday())
+        if self.part == "hour":
+            return when.hour + when.minute / 60 + when.second / 3600
+        return float(getattr(when, self.part))
+
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?)?", re.ASCII)
+
+
+def read_date(value: object) -> datetime | None:
+    """Return what a text in ISO 8601 (2024-03-05, 2024-03-05T14:30:00) or a date says; None if it is neither.
+
+    The time is taken as it stands there: an offset from UTC is read over.
+    """
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day)  # noqa: DTZ001 - the time as it is written
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        return None
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        return None
+
+
+def date_text(features: Sequence[Feature], values: Sequence[float | None]) -> str:
+    """Return a date with these parts, in ISO 8601; a part that is not told is the first one."""
+    told = {
+        feature.date.part: value
+        for feature, value in zip(features, values, strict=True)
+        if feature.kind == "numeric" and feature.date is not None and value is not None
+    }
+    text = f"{int(told.get('year', 1970)):04}-{int(told.get('month', 1)):02}-{int(told.get('day', 1)):02}"
+    if "hour" not in told:
+        return text
+    seconds = min(round(told["hour"] * 3600), 86399)
+    return f"{text}T{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
 class NumericFeature(_Part):
-    """A number; the network sees ``(value - shift) * scale``."""
+    """A number; the network sees ``(value - shift) * scale``, and what else is asked for here."""
 
     kind: Literal["numeric"] = "numeric"
     name: FeatureName
     fill: Finite | None = Field(default=None, description="stands in for a missing value; None: refused")
     shift: Finite = 0.0
     scale: Finite = 1.0
+    soft: StrictBool = Field(default=False, description="z / sqrt(1 + z * z) in place of z: limits outliers")
+    knots: tuple[Finite, ...] = Field(
+        default=(),
+        max_length=MAX_KNOTS,
+        description="ascending; a column for each two neighbours a, b: (value - a) / (b - a), limited to 0..1",
+    )
+    indicator: StrictBool = Field(default=False, description="a column more: 1 where it is missing, else 0")
+    date: DatePart | None = None
+
+    @property
+    def encoding(self) -> list[tuple[Form, float, float]]:
+        """Form, shift and scale of each encoded column, all of them as float32 holds them."""
+        columns: list[tuple[Form, float, float]] = [
+            ("soft" if self.soft else "linear", self.shift, self.scale)
+        ]
+        places = [float(np.float32(knot)) for knot in self.knots]
+        columns += [("ramp", low, 1 / (high - low)) for low, high in pairwise(places)]
+        return columns + [("missing", 0.0, 1.0)] * self.indicator
+
+    @property
+    def width(self) -> int:
+        """Number of encoded columns."""
+        return 1 + max(len(self.knots) - 1, 0) + self.indicator
+
+    @property
+    def column(self) -> str:
+        """Its name in a table and in a row with names."""
+        return self.name if self.date is None else self.date.column
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        places = np.array(self.knots, np.float32).astype(np.float64)
+        if len(places) == 1 or (np.diff(places) < 1e-37).any():
+            raise ValueError(f"feature {self.name!r} needs no knots, or two and more that ascend in float32")
+        return self
 
 
 class BooleanFeature(_Part):
@@ -72,6 +192,21 @@ class BooleanFeature(_Part):
     fill: StrictBool | None = Field(default=None, description="stands in for a missing value; None: refused")
     shift: Finite = 0.0
     scale: Finite = 1.0
+
+    @property
+    def encoding(self) -> list[tuple[Form, float, float]]:
+        """Form, shift and scale of the encoded column."""
+        return [("linear", self.shift, self.scale)]
+
+    @property
+    def width(self) -> int:
+        """Number of encoded columns."""
+        return 1
+
+    @property
+    def column(self) -> str:
+        """Its name in a table and in a row with names."""
+        return self.name
 
 
 class CategoricalFeature(_Part):
@@ -84,6 +219,16 @@ class CategoricalFeature(_Part):
     name: FeatureName
     categories: tuple[StrictStr, ...] = Field(min_length=1, max_length=65536)
     fill: StrictStr | None = Field(default=None, description="stands in for a missing value; None: refused")
+
+    @property
+    def width(self) -> int:
+        """Number of encoded columns."""
+        return len(self.categories)
+
+    @property
+    def column(self) -> str:
+        """Its name in a table and in a row with names."""
+        return self.name
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -99,8 +244,30 @@ class CategoricalFeature(_Part):
 Feature = Annotated[NumericFeature | BooleanFeature | CategoricalFeature, Field(discriminator="kind")]
 
 
+@dataclass(frozen=True, slots=True)
+class InputField:
+    """What a row with names holds under one name.
+
+    Attributes:
+        name: of the column.
+        kind: ``date`` is a text in ISO 8601, which several features take their part of.
+        required: nothing stands in for a missing value.
+        features: places of the features that read it.
+        categories: of a categorical one.
+    """
+
+    name: str
+    kind: Literal["numeric", "boolean", "categorical", "date"]
+    required: bool
+    features: tuple[int, ...]
+    categories: tuple[str, ...] = ()
+
+
 class DenseLayer(_Part):
-    """``activation(x @ weight + bias)``; the tensors are ``NAME.weight`` (inputs, units) and ``NAME.bias`` (units)."""
+    """``activation(x @ weight + bias)``; the tensors are ``NAME.weight`` (inputs, units) and ``NAME.bias`` (units).
+
+    ``prelu`` has a third one, ``NAME.slope`` (units).
+    """
 
     kind: Literal["dense"] = "dense"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")]
@@ -108,6 +275,21 @@ class DenseLayer(_Part):
     units: Annotated[StrictInt, Field(ge=1, le=MAX_UNITS)]
     activation: ActivationName = "linear"
     use_bias: StrictBool = True
+    slope: Finite | None = Field(
+        default=None,
+        description="slope just below 0: leaky_relu's negative_slope (0.2 when null), elu's alpha (1 when null)",
+    )
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, biases and slopes that are tensors."""
+        return self.units * (self.inputs + self.use_bias + (self.activation == "prelu"))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.slope is not None and self.activation not in SLOPES:
+            raise ValueError(f"layer {self.name!r} has a slope, but {self.activation} has none")
+        return self
 
 
 class TargetScaling(_Part):
@@ -143,6 +325,51 @@ class Golden(_Part):
     outputs: tuple[tuple[Finite, ...], ...] = Field(max_length=64)
 
 
+class Loss(_Part):
+    """How far a quantised network is from the one that it was made from, on some rows."""
+
+    data: str = Field(description="name of the data, or 'golden rows'")
+    rows: int = Field(ge=1)
+    max_difference: float = Field(ge=0, description="largest absolute difference between two outputs")
+    mean_difference: float = Field(ge=0)
+    before: dict[str, float] = Field(default_factory=dict, description="metrics of the float32 network")
+    after: dict[str, float] = Field(default_factory=dict, description="metrics of the quantised network")
+
+
+class Quantization(_Part):
+    """Which float32 file a quantised network comes from, and what it lost on the way."""
+
+    source_sha256: Sha256 = Field(description="SHA-256 of the float32 model file")
+    losses: tuple[Loss, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """What a tensor must be.
+
+    Attributes:
+        name: as safetensors has it: ``F32``, ``BF16``, ``I8``.
+        dtype: of the array that holds it; NumPy has no bfloat16, its 16 bits are in a uint16.
+        shape: of the array.
+    """
+
+    name: Literal["F32", "BF16", "I8"]
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
+
+_WEIGHTS: dict[str, tuple[Literal["F32", "BF16", "I8"], np.dtype[Any]]] = {
+    "float32": ("F32", np.dtype("<f4")),
+    "bfloat16": ("BF16", np.dtype("<u2")),
+    "int8": ("I8", np.dtype("i1")),
+}
+
+
 class ModelMetadata(_Part):
     """Everything about a model but its weights."""
 
@@ -156,7 +383,8 @@ class ModelMetadata(_Part):
     labels: tuple[Label, ...] = Field(default=(), description="class labels in the order of the outputs")
     targets: tuple[str, ...] = Field(default=(), description="names of what is predicted")
     target_scaling: TargetScaling | None = None
-    precision: Literal["float32"] = "float32"
+    precision: Precision = "float32"
+    quantization: Quantization | None = Field(default=None, description="of a network that was quantised")
     training: TrainingRecord = TrainingRecord()
     golden: Golden = Golden(inputs=(), outputs=())
     tensors: dict[str, Sha256] = Field(default_factory=dict, description="SHA-256 of each tensor's bytes")
@@ -169,7 +397,22 @@ class ModelMetadata(_Part):
     @property
     def encoded_columns(self) -> int:
         """Columns that the first layer sees: categorical features are one-hot."""
-        return sum(len(f.categories) if f.kind == "categorical" else 1 for f in self.features)
+        return sum(feature.width for feature in self.features)
+
+    @property
+    def fields(self) -> list[InputField]:
+        """What a row with names holds: a field a feature, one for all parts of a date."""
+        fields: dict[str, InputField] = {}
+        for place, feature in enumerate(self.features):
+            kind: Literal["numeric", "boolean", "categorical", "date"] = feature.kind
+            categories = feature.categories if feature.kind == "categorical" else ()
+            if feature.kind == "numeric" and feature.date is not None:
+                kind = "date"
+            before = fields.get(feature.column)
+            places = (*before.features, place) if before is not None else (place,)
+            required = feature.fill is None or (before is not None and before.required)
+            fields[feature.column] = InputField(feature.column, kind, required, places, categories)
+        return list(fields.values())
 
     @property
     def outputs(self) -> int:
@@ -178,32 +421,36 @@ class ModelMetadata(_Part):
 
     @property
     def parameters(self) -> int:
-        """Number of weights and biases."""
-        return sum(la.inputs * la.units + la.units * la.use_bias for la in self.layers)
+        """Number of weights, biases and slopes that are tensors."""
+        return sum(layer.parameters for layer in self.layers)
+
+    def tensor_types(self) -> dict[str, TensorType]:
+        """Return what each tensor of the file must be."""
+        types: dict[str, TensorType] = {}
+        for layer in self.layers:
+            types[f"{layer.name}.weight"] = TensorType(*_WEIGHTS[self.precision], (layer.inputs, layer.units))
+            units = TensorType(*_WEIGHTS["float32"], (layer.units,))
+            if self.precision == "int8":
+                types[f"{layer.name}.weight_scale"] = units
+            if layer.use_bias:
+                types[f"{layer.name}.bias"] = units
+            if layer.activation == "prelu":
+                types[f"{layer.name}.slope"] = units
+        return types
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each tensor that the file must hold."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        for layer in self.layers:
-            shapes[f"{layer.name}.weight"] = (layer.inputs, layer.units)
-            if layer.use_bias:
-                shapes[f"{layer.name}.bias"] = (layer.units,)
-        return shapes
+        return {name: kind.shape for name, kind in self.tensor_types().items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for things, which in ((self.features, "features"), (self.layers, "layers")):
             if len({thing.name for thing in things}) != len(things):
                 raise ValueError(f"two {which} have the same name")
+        self._check_dates()
         if math.prod(self.input_shape) != self.columns:
             raise ValueError(f"input_shape {self.input_shape} does not hold {self.columns} features")
-        width = self.encoded_columns
-        for layer in self.layers:
-            if layer.inputs != width:
-                raise ValueError(f"layer {layer.name!r} takes {layer.inputs} inputs, but gets {width}")
-            if layer.activation == "softmax" and layer is not self.layers[-1]:
-                raise ValueError(f"layer {layer.name!r} is softmax, which only the last layer can be")
-            width = layer.units
+        self._check_layers()
         if self.task == "classification":
             self._check_classification()
         elif self.labels:
@@ -212,6 +459,25 @@ class ModelMetadata(_Part):
             self._check_scaling(self.target_scaling)
         self._check_golden()
         return self
+
+    def _check_layers(self) -> None:
+        width = self.encoded_columns
+        for layer in self.layers:
+            if layer.inputs != width:
+                raise ValueError(f"layer {layer.name!r} takes {layer.inputs} inputs, but gets {width}")
+            if layer.activation == "softmax" and layer is not self.layers[-1]:
+                raise ValueError(f"layer {layer.name!r} is softmax, which only the last layer can be")
+            if self.precision == "int8" and layer.inputs > INT8_MAX_INPUTS:
+                raise ValueError(
+                    f"layer {layer.name!r} has {layer.inputs} inputs; int8 takes up to {INT8_MAX_INPUTS}"
+                )
+            width = layer.units
+
+    def _check_dates(self) -> None:
+        dates = [f.date for f in self.features if f.kind == "numeric" and f.date is not None]
+        taken = {f.name for f in self.features if f.column == f.name}
+        if len(set(dates)) != len(dates) or any(date.column in taken for date in dates):
+            raise ValueError("two features are the same part of a date, or have the name of its column")
 
     def _check_golden(self) -> None:
         rows = self.golden.inputs
@@ -248,24 +514,29 @@ class ModelFile:
 
     Attributes:
         metadata: everything but the weights.
-        tensors: by name, float32, C-contiguous, finite, of the shapes that the metadata says.
+        tensors: by name, C-contiguous, finite, of the types and shapes that ``metadata.tensor_types()`` says.
     """
 
     metadata: ModelMetadata
-    tensors: dict[str, NDArray[np.float32]]
+    tensors: dict[str, NDArray[Any]]
 
 
-def to_bytes(metadata: ModelMetadata, tensors: dict[str, NDArray[np.float32]]) -> bytes:
+def to_bytes(metadata: ModelMetadata, tensors: dict[str, NDArray[Any]]) -> bytes:
     """Return the bytes of a model file; the same arguments give the same bytes.
 
     Args:
         metadata: what the file says; its ``tensors`` (checksums) are filled in here.
-        tensors: float32 arrays of the shapes that ``metadata.tensor_shapes()`` says.
+        tensors: arrays of the types and shapes that ``metadata.tensor_types()`` says; numbers of another type become
+            float32.
 
     Raises:
         FileFormatError: the metadata is not consistent or no Unicode, or the tensors do not fit it or are not finite.
     """
-    arrays = {name: np.ascontiguousarray(tensors[name], dtype="<f4") for name in sorted(tensors)}
+    types = metadata.tensor_types()
+    arrays = {}
+    for name in sorted(tensors):
+        kept = name in types and types[name].dtype == tensors[name].dtype
+        arrays[name] = np.ascontiguousarray(tensors[name], dtype=types[name].dtype if kept else "<f4")
     _check_tensors("model", metadata, arrays)
     checksums = {name: _sha256(array) for name, array in arrays.items()}
     try:
@@ -273,7 +544,20 @@ def to_bytes(metadata: ModelMetadata, tensors: dict[str, NDArray[np.float32]]) -
     except PydanticSerializationError:
         raise FileFormatError("model: a name, label or category holds half of a surrogate pair") from None
     _parse_metadata("model", document)  # model_copy and model_construct check nothing
-    return safetensors.numpy.save(arrays, metadata={METADATA_KEY: document})
+    data = safetensors.numpy.save(arrays, metadata={METADATA_KEY: document})
+    return _named_bfloat16(data) if metadata.precision == "bfloat16" else data
+
+
+def _named_bfloat16(data: bytes) -> bytes:
+    """Call the 16-bit tensors of a safetensors file what they are; its writer only knows NumPy's types."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    for name, tensor in header.items():
+        if name != "__metadata__" and tensor["dtype"] == "U16":
+            tensor["dtype"] = "BF16"
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def read_model(path: str | Path) -> ModelFile:
@@ -292,7 +576,8 @@ def read_model(path: str | Path) -> ModelFile:
         header = _read_header(path, file, status.st_size)
         metadata = _read_metadata(path, header)
         # Only now is it known how much the rest may be: nothing is read on the word of a length alone.
-        found, wanted = status.st_size - len(header), 4 * metadata.parameters
+        types = metadata.tensor_types()
+        found, wanted = status.st_size - len(header), sum(kind.nbytes for kind in types.values())
         if found != wanted:
             raise FileFormatError(f"{path}: the tensors must take {wanted} bytes, found {found}")
         try:
@@ -303,11 +588,15 @@ def read_model(path: str | Path) -> ModelFile:
             raise FileFormatError(f"{path}: {found} bytes of tensors do not fit into memory") from None
     tensors = {}
     for name, view in views:
-        if view["dtype"] != "F32":
-            raise FileFormatError(f"{path}: tensor {_short(name)!r} must be F32, found {view['dtype']}")
-        tensors[name] = (
-            np.frombuffer(view["data"], "<f4").astype(np.float32, copy=False).reshape(view["shape"])
-        )
+        kind = types.get(name)
+        if kind is None:
+            raise FileFormatError(f"{path}: tensor {_short(name)!r} belongs to no layer")
+        if view["dtype"] != kind.name:
+            raise FileFormatError(
+                f"{path}: tensor {_short(name)!r} must be {kind.name}, found {view['dtype']}"
+            )
+        array = np.frombuffer(view["data"], kind.dtype)
+        tensors[name] = array.astype(kind.dtype.newbyteorder("="), copy=False).reshape(view["shape"])
     _check_tensors(str(path), metadata, tensors)
     for name, array in tensors.items():
         if _sha256(array) != metadata.tensors.get(name):
@@ -361,8 +650,8 @@ def _parse_metadata(path: str, text: str) -> ModelMetadata:
         raise FileFormatError(f"{path}: {_short(where)}: {_short(first['msg'])}") from None
 
 
-def _sha256(array: NDArray[np.float32]) -> str:
-    return hashlib.sha256(array.astype("<f4", copy=False).data).hexdigest()
+def _sha256(array: NDArray[Any]) -> str:
+    return hashlib.sha256(array.astype(array.dtype.newbyteorder("<"), copy=False).data).hexdigest()
 
 
 def _short(thing: object) -> str:
@@ -371,17 +660,21 @@ def _short(thing: object) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def _check_tensors(path: str, metadata: ModelMetadata, tensors: dict[str, NDArray[np.float32]]) -> None:
-    shapes = metadata.tensor_shapes()
-    for name, shape in shapes.items():
+def _check_tensors(path: str, metadata: ModelMetadata, tensors: dict[str, NDArray[Any]]) -> None:
+    types = metadata.tensor_types()
+    for name, kind in types.items():
         if name not in tensors:
             raise FileFormatError(f"{path}: tensor {name!r} is missing")
         found = tensors[name]
-        if found.dtype != np.float32 or found.shape != shape:
+        if found.dtype != kind.dtype or found.shape != kind.shape:
+            wanted = f"{kind.dtype.name if kind.name != 'BF16' else 'bfloat16 (as uint16)'} {kind.shape}"
             raise FileFormatError(
-                f"{path}: tensor {name!r} must be float32 {shape}, found {found.dtype} {_short(found.shape)}"
+                f"{path}: tensor {name!r} must be {wanted}, found {found.dtype} {_short(found.shape)}"
             )
-        if not np.isfinite(found).all():
+        finite = (found & 0x7F80) != 0x7F80 if kind.name == "BF16" else np.isfinite(found)
+        if not finite.all():
             raise FileFormatError(f"{path}: tensor {name!r} holds a number that is not finite")
-    if extra := sorted(tensors.keys() - shapes.keys()):
+        if name.endswith(".weight_scale") and not (found > 0).all():
+            raise FileFormatError(f"{path}: tensor {name!r} holds a scale that is not above 0")
+    if extra := sorted(tensors.keys() - types.keys()):
         raise FileFormatError(f"{path}: tensor {_short(extra[0])!r} belongs to no layer")

@@ -11,9 +11,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mariana._binding import choose_isa
-from mariana._binding.dense import Layer, Network, Tables
+from mariana._binding.dense import FORMS, Layer, Network, Tables, precision_usable
 from mariana.errors import FileFormatError, InvalidInputError, KernelError, NotFoundError, OutOfRangeError
-from mariana.format import CategoricalFeature, Feature, ModelFile, ModelMetadata, read_model
+from mariana.format import (
+    SLOPES,
+    CategoricalFeature,
+    DatePart,
+    DenseLayer,
+    Feature,
+    Form,
+    InputField,
+    ModelFile,
+    ModelMetadata,
+    NumericFeature,
+    read_date,
+    read_model,
+)
 from mariana.settings import Settings
 from mariana.store import MODEL_FILE, versions_in
 
@@ -25,6 +38,9 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MISSING = float("nan")
 _GOLDEN_ABSOLUTE, _GOLDEN_RELATIVE = 1e-4, 1e-3
 """How far golden outputs may be off, in units of the target scale: instruction sets and libraries round differently."""
+_GOLDEN_NARROW = 0.02
+"""The same for bfloat16 and int8, in units of the largest output: where a hidden number lies next to the border of two
+steps, a last bit that differs moves it by a whole step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +72,16 @@ class ValuePrediction:
 Prediction = ClassPrediction | ValuePrediction
 
 
-def load_model(path: str | Path, *, isa: str | None = None) -> Model:
+def load_model(path: str | Path, *, isa: str | None = None, precision: str | None = None) -> Model:
     """Read a model file, check all of it, and make it ready to run.
 
     Args:
         path: the file, the folder of a version, or the folder of a model (its highest version).
-        isa: the highest instruction set to use (``generic``, ``avx2``, ``avx512``); default: the
+        isa: the highest instruction set to use (``generic``, ``avx2``, ``avx512``, ...); default: the
             environment's ``MARIANA_ISA``, else the best that this machine has.
+        precision: how a file with float32 weights is computed, ``float32`` or ``float32-split``; default: the
+            environment's ``MARIANA_PRECISION``, else ``float32``. A quantised file runs in its own precision.
+            Where the machine has no AMX, ``float32-split`` runs as ``float32``; ``Model.precision`` says what runs.
 
     Returns:
         The model; any number of threads may use it at a time.
@@ -72,12 +91,13 @@ def load_model(path: str | Path, *, isa: str | None = None) -> Model:
         FileFormatError: the file is damaged, newer than this version, inconsistent, or does not
             give the outputs that it promises.
         KernelError: ``isa`` names no instruction set.
+        InvalidInputError: ``precision`` is none of the two.
         OSError: the file cannot be read.
     """
-    found = _find(Path(path))
+    found = find_model(Path(path))
     file = read_model(found)
     try:
-        model = Model(file, isa=isa)
+        model = Model(file, isa=isa, precision=precision)
     except KernelError as error:
         if error.status == "E_ISA":
             raise
@@ -94,30 +114,57 @@ class Model:
     Args:
         file: what :func:`mariana.format.read_model` returned.
         isa: as for :func:`load_model`.
+        precision: as for :func:`load_model`.
 
     Attributes:
         info: everything but the weights.
         isa: the instruction set in use.
+        precision: how the layers are computed: ``float32``, ``float32-split``, ``bfloat16`` or ``int8``.
         nbytes: bytes of memory that the packed weights and tables take.
         columns: numbers in a raw row, one a feature.
         outputs: numbers that come out for a row.
     """
 
-    __slots__ = ("_network", "_readers", "_run", "_width", "columns", "info", "isa", "nbytes", "outputs")
+    __slots__ = (
+        "_dates",
+        "_network",
+        "_plain",
+        "_readers",
+        "_run",
+        "_width",
+        "columns",
+        "info",
+        "isa",
+        "nbytes",
+        "outputs",
+        "precision",
+    )
 
-    def __init__(self, file: ModelFile, *, isa: str | None = None) -> None:
+    def __init__(self, file: ModelFile, *, isa: str | None = None, precision: str | None = None) -> None:
         self.info: ModelMetadata = file.metadata
         layers = [
             Layer(
                 file.tensors[f"{layer.name}.weight"],
                 file.tensors[f"{layer.name}.bias"] if layer.use_bias else None,
                 layer.activation,
+                _slopes(layer, file.tensors),
+                file.tensors.get(f"{layer.name}.weight_scale"),
             )
             for layer in self.info.layers
         ]
-        isa = Settings().isa if isa is None else isa
-        self._network = Network(layers, self.info.columns, choose_isa(isa), _tables(self.info))
-        self._readers = {feature.name: _Reader(feature) for feature in self.info.features}
+        if isa is None or precision is None:
+            settings = Settings()
+            isa = settings.isa if isa is None else isa
+            precision = settings.precision if precision is None else precision
+        chosen = choose_isa(isa)
+        self.precision: str = _precision(self.info.precision, precision, chosen)
+        self._network = Network(layers, self.info.columns, chosen, _tables(self.info), self.precision)
+        dated = [feature.column != feature.name for feature in self.info.features]
+        self._plain = np.flatnonzero(~np.array(dated))
+        self._readers = {
+            f.name: _Reader(f) for f, part in zip(self.info.features, dated, strict=True) if not part
+        }
+        self._dates = [_DateReader(self.info, field) for field in self.info.fields if field.kind == "date"]
         self.isa: str = self._network.isa
         self.nbytes: int = self._network.nbytes
         self.columns: int = self.info.columns
@@ -127,7 +174,8 @@ class Model:
 
     def __repr__(self) -> str:
         widths = "-".join(str(n) for n in (self.info.encoded_columns, *(la.units for la in self.info.layers)))
-        return f"<Model {self.info.task} {widths} on {self.isa}>"
+        how = "" if self.precision == "float32" else f" in {self.precision}"
+        return f"<Model {self.info.task} {widths}{how} on {self.isa}>"
 
     def predict(self, x: ArrayLike) -> Float32:
         """Run raw rows through the network.
@@ -191,7 +239,7 @@ class Model:
 
         Args:
             records: rows; numbers for numeric features, True or False for boolean ones, strings
-                for categorical ones.
+                for categorical ones; for the column of a date a text in ISO 8601, a date or a datetime.
 
         Returns:
             (len(records), columns) float32.
@@ -202,7 +250,7 @@ class Model:
             OutOfRangeError: a number is not finite or does not fit float32; a category is unknown.
         """
         readers = self._readers
-        x = np.empty((len(records), len(readers)), np.float32)
+        x = np.empty((len(records), self.columns), np.float32)
         for i, record in enumerate(records):
             if not isinstance(record, Mapping):
                 raise InvalidInputError(
@@ -217,9 +265,13 @@ class Model:
                 else:
                     found += 1
                 row.append(reader.read(value, i))
+            if self._dates:
+                found += self._encode_dates(record, i, x[i])
+                x[i, self._plain] = row
+            else:
+                x[i] = row
             if found != len(record):
                 self._refuse_unknown(i)
-            x[i] = row
         return x
 
     def decode(self, y: Float32) -> list[Prediction]:
@@ -255,6 +307,15 @@ class Model:
         """
         return self.decode(self._network.predict(self.encode(records)))
 
+    def _encode_dates(self, record: Mapping[str, object], i: int, row: Float32) -> int:
+        """Write the parts of a record's dates to their columns and return how many dates there were."""
+        found = 0
+        for reader in self._dates:
+            found += reader.name in record
+            for place, value in reader.read(record.get(reader.name), i):
+                row[place] = value
+        return found
+
     def _rows(self, x: ArrayLike) -> Float32:
         """Return ``x`` as (batch, columns) float32, C-contiguous."""
         try:
@@ -287,7 +348,8 @@ class Model:
         return rows
 
     def _refuse_unknown(self, row: int) -> None:
-        known = ", ".join(list(self._readers)[:10]) + (", ..." if len(self._readers) > 10 else "")
+        names = [field.name for field in self.info.fields]
+        known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         raise InvalidInputError(
             f"row {row}: a name is no feature of this model; there are: {known}",
             pointer=f"/{row}",
@@ -351,6 +413,39 @@ class _Reader:
         return _pointer(row, self._name)
 
 
+class _DateReader:
+    """Reads the dates of one column out of records."""
+
+    __slots__ = ("_parts", "_required", "name")
+
+    def __init__(self, info: ModelMetadata, field: InputField) -> None:
+        self.name = field.name
+        self._required = field.required
+        self._parts: list[tuple[int, DatePart]] = []
+        for place in field.features:
+            feature = info.features[place]
+            if isinstance(feature, NumericFeature) and feature.date is not None:
+                self._parts.append((place, feature.date))
+
+    def read(self, value: object, row: int) -> list[tuple[int, float]]:
+        """Return place and number of each part, NaN for a missing date."""
+        if value is None:
+            if self._required:
+                raise InvalidInputError(
+                    f"row {row}: {self.name!r} is missing, and the model has no substitute for it",
+                    pointer=_pointer(row, self.name),
+                )
+            return [(place, _MISSING) for place, _ in self._parts]
+        date = read_date(value)
+        if date is None:
+            raise InvalidInputError(
+                f"row {row}: {self.name!r} must be a date as ISO 8601 writes it, such as 2024-03-05 or "
+                "2024-03-05T14:30:00",
+                pointer=_pointer(row, self.name),
+            )
+        return [(place, part.of(date)) for place, part in self._parts]
+
+
 def _pointer(row: int, name: str) -> str:
     """Return a JSON pointer (RFC 6901)."""
     return f"/{row}/" + name.replace("~", "~0").replace("/", "~1")
@@ -363,7 +458,7 @@ def _kind(thing: object) -> str:
     return type(thing).__name__
 
 
-def _find(path: Path) -> Path:
+def find_model(path: Path) -> Path:
     """Return the model file that a path means."""
     if not path.is_dir():
         if not path.exists():
@@ -377,24 +472,49 @@ def _find(path: Path) -> Path:
     return path / str(versions[-1]) / MODEL_FILE
 
 
+def _slopes(layer: DenseLayer, tensors: Mapping[str, Float32]) -> Float32 | None:
+    """Return the slope of each unit of a layer whose activation has one."""
+    if layer.activation in SLOPES:
+        slope = SLOPES[layer.activation] if layer.slope is None else layer.slope
+        return np.full(layer.units, slope, np.float32)
+    return tensors.get(f"{layer.name}.slope")
+
+
+def _precision(stored: str, wanted: str, isa: int) -> str:
+    """Return the precision that runs: quantised weights their own, float32 ones the one that is wanted, if it can be."""
+    if wanted not in ("float32", "float32-split"):
+        raise InvalidInputError(
+            f"precision must be float32 or float32-split, got {wanted[:40]!r}; for bfloat16 and int8 make a new version "
+            "with mariana quantize"
+        )
+    if stored != "float32":
+        return stored
+    return wanted if precision_usable(wanted, isa) else "float32"
+
+
 def _tables(info: ModelMetadata) -> Tables:
     """Return what happens around the layers; a table that would change nothing is None."""
-    categories, fill, shift, scale = [], [], [], []
+    categories, fill, copies = [], [], []
+    encoded: list[tuple[Form, float, float]] = []
     for feature in info.features:
         if isinstance(feature, CategoricalFeature):
-            categories.append(len(feature.categories))
+            categories.append(feature.width)
             fill.append(_MISSING if feature.fill is None else feature.categories.index(feature.fill))
-            shift += [0.0] * len(feature.categories)
-            scale += [1.0] * len(feature.categories)
+            encoded += [("linear", 0.0, 1.0)] * feature.width
         else:
             categories.append(0)
             fill.append(_MISSING if feature.fill is None else float(feature.fill))
-            shift.append(feature.shift)
-            scale.append(feature.scale)
+            encoded += feature.encoding
+        copies.append(feature.width)
+    forms, shift, scale = zip(*encoded, strict=True)
     target = info.target_scaling
     return Tables(
         categories=np.array(categories, np.uint32) if any(categories) else None,
         fill=None if all(math.isnan(value) for value in fill) else np.array(fill, np.float32),
+        copies=None
+        if all(c or n == 1 for c, n in zip(categories, copies, strict=True))
+        else np.array(copies, np.uint32),
+        forms=None if set(forms) == {"linear"} else np.array([FORMS[form] for form in forms], np.uint32),
         shift=np.array(shift, np.float32) if any(shift) else None,
         scale=np.array(scale, np.float32) if any(value != 1.0 for value in scale) else None,
         target_shift=None if target is None else np.array(target.shift, np.float32),
@@ -412,8 +532,12 @@ def _check_golden(path: Path, model: Model) -> None:
     )
     found, promised = model.predict(x), np.array(golden.outputs, np.float32)
     target = model.info.target_scaling
-    unit = 1.0 if target is None else np.abs(target.scale)
-    wrong = ~(np.abs(found - promised) <= _GOLDEN_ABSOLUTE * unit + _GOLDEN_RELATIVE * np.abs(promised))
+    unit = np.ones(model.outputs) if target is None else np.abs(target.scale)
+    if model.info.precision == "float32":
+        allowed = _GOLDEN_ABSOLUTE * unit + _GOLDEN_RELATIVE * np.abs(promised)
+    else:
+        allowed = np.broadcast_to(_GOLDEN_NARROW * np.maximum(unit, np.abs(promised).max()), promised.shape)
+    wrong = ~(np.abs(found - promised) <= allowed)
     if wrong.any():
         row, output = np.argwhere(wrong)[0].tolist()
         raise FileFormatError(

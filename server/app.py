@@ -14,7 +14,9 @@ from mariana import __version__
 from mariana.settings import Settings, load_settings
 
 from . import errors
-from .routes import complete, health, models, pages, predict
+from .auth import Admin
+from .follow import Follower
+from .routes import complete, entries, health, models, pages, predict, selections
 from .schemas import error_schemas
 from .state import State, load_state
 
@@ -23,6 +25,7 @@ DESCRIPTION = "Neural networks and autocomplete indexes of one store. Errors are
 
 class _Lifespan(TypedDict):
     served: State
+    admin: Admin
 
 
 def create_app(settings: Settings | None = None) -> Application:
@@ -38,13 +41,17 @@ def create_app(settings: Settings | None = None) -> Application:
         state = load_state(settings)
         predictions = predict.PredictRoute(state, settings)
         app.router.routes.insert(0, predictions)  # first, so that a prediction waits for no other look-up
-        for part in (complete.router, models.router, health.router, pages.make_router()):
+        writing = (entries.make_router(settings), selections.make_router(settings))
+        for part in (complete.router, *writing, models.router, health.router, pages.make_router()):
             app.include_router(part)
         app.paths = predictions.paths
-        app.schemas = predictions.schemas | error_schemas()
+        app.schemas = predictions.schemas | entries.SCHEMAS | selections.SCHEMAS | error_schemas()
+        follower = Follower(state.open_indexes)
+        follower.start()
         try:
-            yield {"served": state}
+            yield {"served": state, "admin": Admin(settings)}
         finally:
+            follower.stop()
             state.close()
 
     app = Application(
@@ -62,8 +69,8 @@ def create_app(settings: Settings | None = None) -> Application:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Content-Type", "If-None-Match"],
+            allow_methods=["DELETE", "GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "If-None-Match"],
             expose_headers=["ETag"],
         )
     return app
@@ -80,6 +87,7 @@ class Application(FastAPI):
         document = super().openapi()
         document["paths"].update(self.paths)
         document["components"]["schemas"].update(self.schemas)
+        document["components"]["securitySchemes"] = {"admin": {"type": "http", "scheme": "bearer"}}
         return document
 
 

@@ -5,6 +5,7 @@ A body is under 1 kB and holds nothing of the input: sentences of ours, places, 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -17,14 +18,30 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from mariana.errors import InvalidInputError, MarianaError, NotFoundError, OutOfRangeError
+from mariana.errors import (
+    FileFormatError,
+    InvalidInputError,
+    MarianaError,
+    NotFoundError,
+    OutOfRangeError,
+    StoreError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 BODY_MAX = 1000
 """Bytes of a body; as many ``errors`` are told as fit."""
 
 _OUT_OF_RANGE = frozenset(
-    {"finite_number", "greater_than", "greater_than_equal", "less_than", "less_than_equal", "literal_error"}
+    {
+        "finite_number",
+        "greater_than",
+        "greater_than_equal",
+        "less_than",
+        "less_than_equal",
+        "literal_error",
+        "string_too_long",
+        "string_too_short",
+    }
 )
 """pydantic's error types that mean: right type, but a value that is not allowed."""
 
@@ -109,6 +126,12 @@ _SENTENCES = {
     "finite_number": "expected a finite number that fits float32",
     "list_type": "expected an array",
     "string_type": "expected a string",
+    "string_too_long": "the string is too long; /openapi.json says how long it may be",
+    "string_too_short": "expected a string that is not empty",
+    "string_unicode": "expected a string without half a surrogate pair",
+    "extra_forbidden": "is not known here",
+    "dict_type": "expected an object",
+    "model_type": "expected an object",
 }
 
 
@@ -146,8 +169,16 @@ def _problem(error: Exception) -> Problem:
             problem = Problem(
                 422 if isinstance(error, OutOfRangeError) else 400,
                 f"{where}: {error}" if where else str(error),
-                errors=[Fault(where, str(error))] if where else [],
+                errors=[Fault(*fault) for fault in error.faults]
+                or ([Fault(where, str(error))] if where else []),
             )
+        case FileFormatError():
+            problem = Problem(503, "a file of the store is damaged; the server's log names it")
+        case StoreError():
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                problem = Problem(507, "the disk is full; nothing was changed")
+            else:
+                problem = Problem(503, "the store cannot be written now", headers={"Retry-After": "5"})
         case NotFoundError():
             problem = Problem(
                 404, "no such model, version or index; GET /v1/models and /v1/indexes list them"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 
-from mariana.format import Feature, Label
+from mariana.autocomplete import DEFAULT_SCORE, QUERY_MAX, TEXT_MAX
+from mariana.format import InputField, Label, date_text
 from mariana.model import Model
 
 from .bodies import Number
@@ -14,6 +16,9 @@ from .errors import MEDIA_TYPE
 
 DESCRIBED_FEATURES = 1024
 """A model with more features than that is not described feature by feature."""
+
+BATCH_MAX = 10_000
+"""Entries that one request may change."""
 
 REF = "#/components/schemas/{model}"
 
@@ -40,10 +45,14 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the entry ``responses`` of a route for the errors that it can answer."""
     descriptions = {
         400: "malformed, or of the wrong shape or type",
-        404: "no such model, version or index",
+        401: "no admin token, or a wrong one",
+        403: "the server's settings allow it to nobody",
+        404: "no such model, version, index or entry",
         413: "too large",
         415: "not a type of body that is taken",
         422: "a value is out of its range",
+        503: "cannot be written now; try again after Retry-After seconds",
+        507: "the disk is full",
     }
     schema = {"$ref": REF.format(model=ProblemDetails.__name__)}
     told: dict[int | str, str] = {status: descriptions[status] for status in statuses}
@@ -114,7 +123,9 @@ class FeatureInfo(BaseModel):
     """One input column."""
 
     name: str
-    kind: Literal["numeric", "boolean", "categorical"]
+    kind: Literal["numeric", "boolean", "categorical", "date"] = Field(
+        description="a date is a text in ISO 8601; in a row of numbers its parts stand in place of it"
+    )
     required: bool = Field(description="no value stands in for a missing one")
     categories: list[str] | None = None
 
@@ -134,6 +145,9 @@ class ModelInfo(BaseModel):
     parameters: int | None = Field(default=None, description="weights and biases")
     layers: list[int] | None = Field(default=None, description="units of each layer")
     isa: str | None = Field(default=None, description="instruction set in use")
+    precision: Literal["float32", "float32-split", "bfloat16", "int8"] | None = Field(
+        default=None, description="how the layers are computed"
+    )
     nbytes: int | None = Field(default=None, description="of packed weights in memory")
     model_version_status: list[VersionStatus]
 
@@ -175,6 +189,92 @@ class CompleteAnswer(BaseModel):
 
     query: str
     completions: list[CompletionAnswer]
+
+
+class Insertion(BaseModel):
+    """An entry: what is shown, and what goes with it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = Field(
+        min_length=1, max_length=TEXT_MAX, description="what is shown; at most 1024 bytes of UTF-8"
+    )
+    score: float = Field(
+        default=DEFAULT_SCORE, ge=0, allow_inf_nan=False, description="the higher, the earlier it comes"
+    )
+    payload: Any = Field(
+        default=None, description="any JSON value; given back with the entry; at most 65536 bytes of JSON"
+    )
+
+
+class Insertions(BaseModel):
+    """Entries to be inserted; they replace whole those of the same text. Of a text twice, the later one counts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    entries: list[Insertion] = Field(min_length=1, max_length=BATCH_MAX)
+
+    @classmethod
+    def examples(cls) -> dict[str, Any]:
+        """Return examples for the documentation."""
+        payload = {"country": "VN"}
+        return {
+            "one": {
+                "summary": "a text and its score",
+                "value": {"entries": [{"text": "Hue", "score": 351456}]},
+            },
+            "two": {
+                "summary": "with a payload; without a score it is 1",
+                "value": {
+                    "entries": [{"text": "Da Nang", "score": 1188374, "payload": payload}, {"text": "Vinh"}]
+                },
+            },
+        }
+
+
+class Deletions(BaseModel):
+    """Entries to be deleted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    texts: list[str] = Field(
+        min_length=1,
+        max_length=BATCH_MAX,
+        description="as they are shown; those that are not there do not count",
+    )
+
+    @classmethod
+    def examples(cls) -> dict[str, Any]:
+        """Return examples for the documentation."""
+        return {"two": {"summary": "two entries", "value": {"texts": ["Hue", "Vinh"]}}}
+
+
+class Selection(BaseModel):
+    """What a person typed, and which completion was chosen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str = Field(max_length=QUERY_MAX, description="what was typed; not kept")
+    text: str = Field(
+        min_length=1, max_length=TEXT_MAX, description="the entry that was chosen, as it is shown"
+    )
+
+    @classmethod
+    def examples(cls) -> dict[str, Any]:
+        """Return examples for the documentation."""
+        return {"one": {"summary": "chosen after three letters", "value": {"query": "sai", "text": "Saigon"}}}
+
+
+class ReceiptAnswer(BaseModel):
+    """A change that is on the disk, and visible in the process that answers."""
+
+    sequence: int = Field(
+        description="its number; the changes to an index are numbered as they happen", examples=[17]
+    )
+    count: int = Field(
+        description="entries inserted or replaced, entries that were there to delete, or selections that counted",
+        examples=[2],
+    )
 
 
 class ServerMetadata(BaseModel):
@@ -220,6 +320,7 @@ class ModelMetadataAnswer(BaseModel):
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
+    parameters: dict[str, str] = Field(description="precision and isa: how and on what it is computed")
 
 
 def request_schema(name: str, version: int, model: Model) -> tuple[type[BaseModel], type[BaseModel] | None]:
@@ -238,12 +339,12 @@ def request_schema(name: str, version: int, model: Model) -> tuple[type[BaseMode
     if len(features) > DESCRIBED_FEATURES:
         return rows, None
     fields: dict[str, Any] = {}
-    for position, feature in enumerate(features):
-        kind = _value_type(feature)
+    for position, field in enumerate(model.info.fields):
+        kind = _value_type(field)
         fields[f"f{position}"] = (
-            (kind, Field(alias=feature.name))
-            if feature.fill is None
-            else (kind | None, Field(default=None, alias=feature.name))
+            (kind, Field(alias=field.name))
+            if field.required
+            else (kind | None, Field(default=None, alias=field.name))
         )
     record: Any = create_model(
         f"{title}_record",
@@ -263,10 +364,12 @@ def _instances(item: Any) -> Any:
     return (Annotated[list[item], Field(min_length=1)], ...)
 
 
-def _value_type(feature: Feature) -> Any:
-    if feature.kind == "categorical":
-        return Literal[feature.categories] if feature.fill is None else str
-    return bool if feature.kind == "boolean" else Number
+def _value_type(field: InputField) -> Any:
+    if field.kind == "categorical":
+        return Literal[field.categories] if field.required else str
+    if field.kind == "date":
+        return Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    return bool if field.kind == "boolean" else Number
 
 
 def examples(model: Model) -> dict[str, dict[str, Any]]:
@@ -276,14 +379,20 @@ def examples(model: Model) -> dict[str, dict[str, Any]]:
     row = list(golden[0]) if golden else [0.0] * len(features)
     found = {"rows": {"summary": "a row of numbers", "value": {"instances": [row]}}}
     if len(features) <= DESCRIBED_FEATURES:
-        record = {f.name: _raw(f, value) for f, value in zip(features, row, strict=True) if value is not None}
+        record = {field.name: _raw(model, field, row) for field in model.info.fields}
+        record = {name: value for name, value in record.items() if value is not None}
         found["records"] = {"summary": "by the names of the features", "value": {"instances": [record]}}
     return found
 
 
-def _raw(feature: Feature, value: float) -> float | bool | str:
-    if feature.kind == "categorical":
-        return (
-            feature.categories[int(value)] if 0 <= value < len(feature.categories) else feature.categories[0]
-        )
-    return bool(value) if feature.kind == "boolean" else value
+def _raw(model: Model, field: InputField, row: Sequence[float | None]) -> float | bool | str | None:
+    """Return what a row of numbers holds for a field, as it stands in a row with names."""
+    value = row[field.features[0]]
+    if value is None:
+        return None
+    if field.kind == "date":
+        features = [model.info.features[place] for place in field.features]
+        return date_text(features, [row[place] for place in field.features])
+    if field.kind == "categorical":
+        return field.categories[int(value)] if 0 <= value < len(field.categories) else field.categories[0]
+    return bool(value) if field.kind == "boolean" else value

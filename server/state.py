@@ -71,6 +71,10 @@ class State:
         except KeyError:
             raise NotFoundError("no such index") from None
 
+    def open_indexes(self) -> list[tuple[str, Index]]:
+        """Return the indexes that serve, by name."""
+        return [(name, served.index) for name, served in self.indexes.items() if served.index is not None]
+
     def close(self) -> None:
         """Let go of the files."""
         for served in self.indexes.values():
@@ -86,7 +90,12 @@ def load_state(settings: Settings) -> State:
         served = ServedModel(name, {}, {})
         for version in _try(partial(store.model_versions, name), f"list the versions of {name}")[0] or []:
             model, failure = _try(
-                partial(load_model, store.model_path(name, version), isa=settings.isa),
+                partial(
+                    load_model,
+                    store.model_path(name, version),
+                    isa=settings.isa,
+                    precision=settings.precision,
+                ),
                 f"load model {name} {version}",
             )
             if model is not None:
@@ -96,7 +105,10 @@ def load_state(settings: Settings) -> State:
         models[name] = served
     indexes: dict[str, ServedIndex] = {}
     for name in _try(store.index_names, "list the indexes")[0] or []:
-        index, failure = _try(partial(open_index, store.index_path(name)), f"open index {name}")
+        index, failure = _try(
+            partial(open_index, store.index_path(name), half_life=settings.learn_half_life),
+            f"open index {name}",
+        )
         indexes[name] = ServedIndex(
             name, index, None if index is not None else _without_folder(failure, settings)
         )

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from mariana.errors import InvalidInputError
+from mariana.store import write_whole
 
 from . import checks
+from .buffers import Array
+from .metrics import more_is_better
 
 if TYPE_CHECKING:
     from .sequential import Sequential
@@ -52,8 +56,47 @@ class Callback:
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """After an epoch and its validation."""
 
+    def on_train_batch_begin(self, batch: int) -> None:
+        """Before a step; they count from 0 in each epoch."""
+
+    def on_before_update(self, batch: int) -> None:
+        """Within a step, when ``model.gradients`` are there and the optimizer has not used them up yet."""
+
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         """After a step; logs holds the loss so far in this epoch."""
+
+    def get_state(self) -> tuple[Any, dict[str, Array]]:
+        """Return what must be remembered for a training to be resumed exactly: plain JSON, and arrays by name."""
+        return None, {}
+
+    def set_state(self, state: Any, arrays: Mapping[str, Array]) -> None:
+        """Take what ``get_state`` returned, after ``on_train_begin``."""
+
+
+class LambdaCallback(Callback):
+    """Calls functions; the short way to a callback.
+
+    Args:
+        on_epoch_end: takes the epoch, from 0, and the logs.
+        on_train_batch_end: takes the step of the epoch, from 0, and the logs.
+    """
+
+    def __init__(
+        self,
+        on_epoch_end: Callable[[int, Logs], object] | None = None,
+        on_train_batch_end: Callable[[int, Logs], object] | None = None,
+    ) -> None:
+        self._epoch_end, self._batch_end = on_epoch_end, on_train_batch_end
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Call the function."""
+        if self._epoch_end is not None:
+            self._epoch_end(epoch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        """Call the function."""
+        if self._batch_end is not None:
+            self._batch_end(batch, logs)
 
 
 class History(Callback):
@@ -74,9 +117,22 @@ class History(Callback):
         for name, value in logs.items():
             self.history.setdefault(name, []).append(value)
 
+    def get_state(self) -> tuple[Any, dict[str, Array]]:
+        """Return all logs."""
+        return {"epoch": self.epoch, "history": self.history}, {}
+
+    def set_state(self, state: Any, arrays: Mapping[str, Array]) -> None:
+        """Take all logs."""
+        del arrays
+        self.epoch, self.history = state["epoch"], state["history"]
+
 
 class _Monitoring(Callback):
     """Watches a logged number; greater is better for the value that it returns."""
+
+    monitor: str
+    _best: float
+    _wait: int
 
     def __init__(
         self, monitor: str, min_delta: float, patience: int, mode: Literal["auto", "min", "max"]
@@ -91,7 +147,7 @@ class _Monitoring(Callback):
         self.monitor = monitor
         self.min_delta = min_delta
         self.patience = patience
-        self._sign = 1 if mode == "max" or (mode == "auto" and "acc" in monitor) else -1
+        self._sign = 1 if mode == "max" or (mode == "auto" and more_is_better(monitor)) else -1
 
     def _value(self, logs: Logs) -> float:
         if self.monitor not in logs:
@@ -101,6 +157,18 @@ class _Monitoring(Callback):
             )
         return self._sign * logs[self.monitor]
 
+    def get_state(self) -> tuple[Any, dict[str, Array]]:
+        """Return the best number so far, how long it has waited, and the like."""
+        return {name: getattr(self, name) for name in self._remembered}, {}
+
+    def set_state(self, state: Any, arrays: Mapping[str, Array]) -> None:
+        """Take them."""
+        del arrays
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    _remembered: tuple[str, ...] = ("_best", "_wait")
+
 
 class EarlyStopping(_Monitoring):
     """Stops when a logged number has not improved for some epochs.
@@ -109,7 +177,7 @@ class EarlyStopping(_Monitoring):
         monitor: the name in the logs.
         min_delta: a smaller change is no improvement.
         patience: epochs without improvement before it stops.
-        mode: whether smaller or greater is better; ``auto``: greater for an accuracy.
+        mode: whether smaller or greater is better; ``auto``: greater for accuracy, precision, recall, F1, AUC and R².
         restore_best_weights: give the network back the weights of its best epoch.
 
     Attributes:
@@ -149,6 +217,18 @@ class EarlyStopping(_Monitoring):
             self.stopped_epoch = epoch
             self.model.stop_training = True
 
+    _remembered = ("_best", "_wait", "best_epoch", "stopped_epoch", "_best_logs")
+
+    def get_state(self) -> tuple[Any, dict[str, Array]]:
+        """Return what it remembers, the best weights too."""
+        return super().get_state()[0], {str(i): best for i, best in enumerate(self._best_weights)}
+
+    def set_state(self, state: Any, arrays: Mapping[str, Array]) -> None:
+        """Take it."""
+        super().set_state(state, arrays)
+        for i, best in enumerate(self._best_weights):
+            np.copyto(best, arrays[str(i)])
+
     def on_train_end(self) -> None:
         """Give the best weights back."""
         if self._weights and self._best_logs:
@@ -164,7 +244,7 @@ class ReduceLROnPlateau(_Monitoring):
         monitor: the name in the logs.
         factor: what the rate is multiplied by; above 0 and below 1.
         patience: epochs without improvement before it is lowered.
-        mode: whether smaller or greater is better; ``auto``: greater for an accuracy.
+        mode: whether smaller or greater is better; ``auto``: as for ``EarlyStopping``.
         min_delta: a smaller change is no improvement.
         cooldown: epochs after a fall in which it does not wait yet.
         min_lr: the lowest rate.
@@ -190,6 +270,8 @@ class ReduceLROnPlateau(_Monitoring):
         """Forget the last training."""
         self._best = -math.inf
         self._wait = self._cooling = 0
+
+    _remembered = ("_best", "_wait", "_cooling")
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Compare with the best epoch."""
@@ -229,11 +311,93 @@ class LearningRateScheduler(Callback):
             optimizer.learning_rate = self.schedule(epoch, optimizer.learning_rate)
 
 
+class ModelCheckpoint(_Monitoring):
+    """Saves the weights after each epoch, or after those that were the best so far (``Sequential.load_weights``).
+
+    To resume a training exactly, use ``BackupAndRestore``: weights alone are not enough for that.
+
+    Args:
+        filepath: of the file, ending in ``.safetensors``; ``{epoch}`` (from 1) and names of the logs are filled in, for
+            example ``net-{epoch:03d}-{val_loss:.3f}.safetensors``.
+        monitor: the name in the logs that tells the best.
+        save_best_only: whether only epochs are saved that were the best so far.
+        mode: whether smaller or greater is better; ``auto``: as for ``EarlyStopping``.
+    """
+
+    def __init__(
+        self,
+        filepath: str | Path,
+        monitor: str = "val_loss",
+        save_best_only: bool = False,
+        mode: Literal["auto", "min", "max"] = "auto",
+    ) -> None:
+        super().__init__(monitor, 0.0, 0, mode)
+        self.filepath = str(filepath)
+        if not self.filepath.endswith(".safetensors"):
+            raise InvalidInputError(f"filepath is {self.filepath!r}: it must end in .safetensors")
+        self.save_best_only = save_best_only
+
+    def on_train_begin(self) -> None:
+        """Forget the last training."""
+        self._best, self._wait = -math.inf, 0
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Save."""
+        if self.save_best_only:
+            value = self._value(logs)
+            if not value > self._best:
+                return
+            self._best = value
+        try:
+            path = self.filepath.format(epoch=epoch + 1, **logs)
+        except (KeyError, ValueError, IndexError) as error:
+            raise InvalidInputError(
+                f"filepath {self.filepath!r} cannot be filled in: {error!r:.80}; there are: epoch, {', '.join(logs)}"
+            ) from None
+        self.model.save_weights(path)
+
+
+class CSVLogger(Callback):
+    """Writes a line an epoch to a CSV file: ``epoch`` (from 0) and the logs.
+
+    Args:
+        filename: of the file.
+        separator: between the columns.
+        append: whether lines are added to a file that is there, instead of writing it anew.
+    """
+
+    def __init__(self, filename: str | Path, separator: str = ",", append: bool = False) -> None:
+        self.path, self.separator, self.append = Path(filename), separator, append
+        self._lines: list[str] = []
+
+    def on_train_begin(self) -> None:
+        """Read what is there, if it is added to."""
+        there = self.append and self.path.exists()
+        self._lines = self.path.read_text(encoding="utf-8").splitlines() if there else []
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Add the line; the file is written whole."""
+        if not self._lines:
+            self._lines.append(self.separator.join(("epoch", *logs)))
+        self._lines.append(self.separator.join((str(epoch), *(repr(float(v)) for v in logs.values()))))
+        write_whole(self.path, ("\n".join(self._lines) + "\n").encode())
+
+    def get_state(self) -> tuple[Any, dict[str, Array]]:
+        """Return the lines."""
+        return self._lines, {}
+
+    def set_state(self, state: Any, arrays: Mapping[str, Array]) -> None:
+        """Take the lines."""
+        del arrays
+        self._lines = state
+
+
 class ProgressBar(Callback):
     """A bar on the terminal (stderr), with the time left and the loss."""
 
     def on_train_begin(self) -> None:
         """Draw the bar."""
+        self._epoch = 0
         self._bar: tqdm[Any] = tqdm(
             total=self.params["epochs"] * self.params["steps"],
             unit="step",
@@ -243,12 +407,13 @@ class ProgressBar(Callback):
 
     def on_epoch_begin(self, epoch: int) -> None:
         """Name the epoch."""
+        self._epoch = epoch
         self._bar.set_description(f"epoch {epoch + 1}/{self.params['epochs']}", refresh=False)
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Move the bar; tqdm draws at most ten times a second."""
-        del batch, logs
-        self._bar.update()
+        """Move the bar, also over what a resumed training had done; tqdm draws at most ten times a second."""
+        del logs
+        self._bar.update(self._epoch * self.params["steps"] + batch + 1 - self._bar.n)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Show loss and metrics."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,9 @@ from .preprocessing import encode
 
 if TYPE_CHECKING:
     from .sequential import Sequential
+
+Rows = Any
+"""A float64 array, or a number that goes with it."""
 
 GOLDEN_ROWS = 8
 """Rows whose outputs travel with the model, to be checked wherever it is loaded."""
@@ -122,7 +126,7 @@ def _task(net: Sequential, layers: list[DenseLayer]) -> Literal["classification"
 
 def _examples(features: Sequence[Feature], inputs: int, examples: ArrayLike | None) -> NDArray[np.float64]:
     """Return the raw rows that become golden inputs, when they and the features fit the network."""
-    width = sum(len(f.categories) if f.kind == "categorical" else 1 for f in features)
+    width = sum(feature.width for feature in features)
     if width != inputs:
         raise InvalidInputError(f"the features make {width} columns, but the network takes {inputs} inputs")
     if examples is None:
@@ -146,7 +150,8 @@ def _golden(
         y = y @ tensors[f"{layer.name}.weight"].astype(np.float64)
         if layer.use_bias:
             y += tensors[f"{layer.name}.bias"]
-        y = _ACTIVATIONS[layer.activation](y)
+        slope = tensors[f"{layer.name}.slope"] if layer.activation == "prelu" else layer.slope
+        y = _ACTIVATIONS[layer.activation](y, np.float64(1 if slope is None else slope))
     if target_scaling is not None:
         y = y * np.array(target_scaling.scale) + np.array(target_scaling.shift)
     return Golden(
@@ -155,18 +160,36 @@ def _golden(
     )
 
 
-def _softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    e: NDArray[np.float64] = np.exp(z - z.max(axis=1, keepdims=True))
+def _softmax(z: Rows) -> Rows:
+    e: Rows = np.exp(z - z.max(axis=1, keepdims=True))
     e /= e.sum(axis=1, keepdims=True)
     return e
 
 
-_ACTIVATIONS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    "linear": lambda z: z,
-    "relu": lambda z: np.maximum(z, 0),
-    "sigmoid": lambda z: (1 + np.tanh(z / 2)) / 2,
-    "tanh": np.tanh,
-    "softmax": _softmax,
+def _elu(z: Rows, alpha: Rows) -> Rows:
+    return np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0)))
+
+
+def _leaky(z: Rows, slope: Rows) -> Rows:
+    return np.where(z > 0, z, slope * z)
+
+
+_ERF = np.vectorize(math.erf, otypes=[float])
+
+_ACTIVATIONS: dict[str, Callable[[Rows, Rows], Rows]] = {
+    "linear": lambda z, _: z,
+    "relu": lambda z, _: np.maximum(z, 0),
+    "sigmoid": lambda z, _: (1 + np.tanh(z / 2)) / 2,
+    "tanh": lambda z, _: np.tanh(z),
+    "softmax": lambda z, _: _softmax(z),
+    "leaky_relu": _leaky,
+    "prelu": _leaky,
+    "elu": _elu,
+    "selu": lambda z, _: 1.0507009873554805 * _elu(z, np.float64(1.6732632423543772)),
+    "gelu": lambda z, _: z * (1 + _ERF(z / math.sqrt(2))) / 2,
+    "gelu_tanh": lambda z, _: z * (1 + np.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))) / 2,
+    "silu": lambda z, _: z * (1 + np.tanh(z / 2)) / 2,
+    "softplus": lambda z, _: np.logaddexp(0, z),
 }
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mariana.errors import InvalidInputError
-from mariana.format import DenseLayer
+from mariana.format import ActivationName, DenseLayer
 
-from .layers import Activation, BatchNormalization, Dense, Dropout, Layer
+from .activations import ActivationFunction, PReLU
+from .layers import Activation, BatchNormalization, Dense, Dropout, Flatten, GaussianNoise, Layer
 
 Vector = NDArray[np.float64]
 
@@ -27,7 +29,7 @@ class _Affine:
     name: str
     kernel: NDArray[np.float64]
     bias: Vector | None
-    activation: str
+    activation: ActivationFunction
 
 
 class _Folding:
@@ -46,12 +48,12 @@ class _Folding:
             bias = summand @ kernel + (0 if bias is None else bias)
             kernel = factor[:, None] * kernel
             self.waiting = None
-        self.layers.append(_Affine(layer.name, kernel, bias, layer.activation.name))
+        self.layers.append(_Affine(layer.name, kernel, bias, layer.activation))
 
     def batch_normalization(self, layer: BatchNormalization) -> None:
         """Apply it to the outputs of a linear Dense, ``(x @ k + b) * a + c``; else it waits."""
         factor, summand = layer.affine()
-        if self.layers and self.layers[-1].activation == "linear":
+        if self.layers and self.layers[-1].activation.name == "linear":
             before = self.layers[-1]
             before.kernel = before.kernel * factor
             before.bias = summand if before.bias is None else before.bias * factor + summand
@@ -65,16 +67,16 @@ class _Folding:
         if layer.activation.name == "linear":
             return
         self.check_nothing_waits()
-        if not self.layers or self.layers[-1].activation != "linear":
+        if not self.layers or self.layers[-1].activation.name != "linear":
             before = (
-                f"{self.layers[-1].name!r} has the activation {self.layers[-1].activation} already"
+                f"{self.layers[-1].name!r} has the activation {self.layers[-1].activation.name} already"
                 if self.layers
                 else "there is none"
             )
             raise InvalidInputError(
                 f"layer {layer.name!r} cannot be exported: it must follow a Dense without activation, but {before}"
             )
-        self.layers[-1].activation = layer.activation.name
+        self.layers[-1].activation = layer.activation
 
     def check_nothing_waits(self) -> None:
         """Raise InvalidInputError if a batch normalisation has found no Dense."""
@@ -102,25 +104,37 @@ def folded(layers: Iterable[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray
             folding.batch_normalization(layer)
         elif isinstance(layer, Activation):
             folding.activation(layer)
-        elif not isinstance(layer, Dropout):
+        elif not isinstance(layer, Dropout | GaussianNoise | Flatten):
             raise InvalidInputError(f"layer {layer.name!r} ({type(layer).__name__}) cannot be exported")
     folding.check_nothing_waits()
     tensors: dict[str, NDArray[np.float32]] = {}
-    for merged in folding.layers:
-        if merged.activation == "softmax" and merged is not folding.layers[-1]:
+    found = [_finished(merged, tensors) for merged in folding.layers]
+    for layer in found[:-1]:
+        if layer.activation == "softmax":
             raise InvalidInputError(
-                f"layer {merged.name!r} cannot be exported: only the last layer can be softmax"
+                f"layer {layer.name!r} cannot be exported: only the last layer can be softmax"
             )
-        tensors[f"{merged.name}.weight"] = merged.kernel.astype(np.float32)
-        if merged.bias is not None:
-            tensors[f"{merged.name}.bias"] = merged.bias.astype(np.float32)
-    return [
-        DenseLayer(
-            name=merged.name,
-            inputs=merged.kernel.shape[0],
-            units=merged.kernel.shape[1],
-            activation=merged.activation,
-            use_bias=merged.bias is not None,
+    return found, tensors
+
+
+def _finished(merged: _Affine, tensors: dict[str, NDArray[np.float32]]) -> DenseLayer:
+    """Return a layer of the model file, and add its tensors."""
+    activation = merged.activation
+    if not activation.exportable:
+        raise InvalidInputError(
+            f"layer {merged.name!r} cannot be exported: the model file does not know the activation "
+            f"{activation.name!r}; it knows {', '.join(get_args(ActivationName))}"
         )
-        for merged in folding.layers
-    ], tensors
+    tensors[f"{merged.name}.weight"] = merged.kernel.astype(np.float32)
+    if merged.bias is not None:
+        tensors[f"{merged.name}.bias"] = merged.bias.astype(np.float32)
+    if isinstance(activation, PReLU):
+        tensors[f"{merged.name}.slope"] = activation.alpha.astype(np.float32)
+    return DenseLayer(
+        name=merged.name,
+        inputs=merged.kernel.shape[0],
+        units=merged.kernel.shape[1],
+        activation=activation.name,
+        use_bias=merged.bias is not None,
+        slope=next(iter(activation.config().values()), None),
+    )

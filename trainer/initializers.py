@@ -1,6 +1,7 @@
 """Initial weights. A good start keeps the variance of outputs and gradients the same from layer to layer.
 
-Zeros for a kernel cannot work: all units of a layer would compute the same, get the same gradient, and stay equal.
+Zeros (or any constant) for a kernel cannot work: all units of a layer would compute the same, get the same gradient, and
+stay equal for ever; nothing breaks the symmetry. Names and formulas are those of Keras 3.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 
 import numpy as np
 
+from . import checks
 from .buffers import Array
 from .registry import get as _get
 
@@ -21,22 +23,98 @@ class Initializer:
         raise NotImplementedError
 
 
-class Zeros(Initializer):
-    """0: for biases."""
+class Constant(Initializer):
+    """One number: for biases, never for a kernel.
+
+    Args:
+        value: the number.
+    """
+
+    def __init__(self, value: float = 0.0) -> None:
+        self.value = checks.number("value", value, -math.inf)
 
     def fill(self, out: Array, rng: np.random.Generator) -> None:
-        """Fill ``out`` with 0."""
+        """Fill ``out`` with the number."""
         del rng
-        out[...] = 0
+        out[...] = self.value
 
 
-class Ones(Initializer):
-    """1."""
+class Zeros(Constant):
+    """0: for biases. A kernel of zeros keeps all units of its layer equal, and nothing can be learned."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+
+class Ones(Constant):
+    """1: for factors, such as gamma of a batch normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
+class RandomNormal(Initializer):
+    """Normal numbers of a fixed spread, whatever the layer's width; a scaled one (Glorot, He) is wiser.
+
+    Args:
+        mean: of the numbers.
+        stddev: their standard deviation; 0 or more.
+    """
+
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05) -> None:
+        self.mean = checks.number("mean", mean, -math.inf)
+        self.stddev = checks.number("stddev", stddev, 0)
 
     def fill(self, out: Array, rng: np.random.Generator) -> None:
-        """Fill ``out`` with 1."""
-        del rng
-        out[...] = 1
+        """Fill ``out`` with normal numbers."""
+        out[...] = self.draw(out.shape, rng) * self.stddev + self.mean
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+        """Return numbers of the standard normal distribution."""
+        return rng.standard_normal(shape)
+
+
+class TruncatedNormal(RandomNormal):
+    """Normal numbers, those beyond two standard deviations drawn again."""
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+        """Return numbers of the standard normal distribution between -2 and 2."""
+        return _truncated_normal(shape, rng)
+
+
+class RandomUniform(Initializer):
+    """Numbers from an interval.
+
+    Args:
+        minval: least number.
+        maxval: greatest number.
+    """
+
+    def __init__(self, minval: float = -0.05, maxval: float = 0.05) -> None:
+        self.minval = checks.number("minval", minval, -math.inf)
+        self.maxval = checks.number("maxval", maxval, self.minval)
+
+    def fill(self, out: Array, rng: np.random.Generator) -> None:
+        """Fill ``out`` with uniform numbers."""
+        out[...] = rng.uniform(self.minval, self.maxval, out.shape)
+
+
+class Orthogonal(Initializer):
+    """Orthonormal rows or columns, whichever are fewer (Saxe et al., 2014): lengths are kept through deep stacks.
+
+    Args:
+        gain: factor; positive.
+    """
+
+    def __init__(self, gain: float = 1.0) -> None:
+        self.gain = checks.number("gain", gain, 0, above=True)
+
+    def fill(self, out: Array, rng: np.random.Generator) -> None:
+        """Fill ``out`` from the QR decomposition of normal numbers, signs made unique."""
+        rows, columns = out.shape[0], math.prod(out.shape[1:])
+        q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
+        q *= np.where(np.diag(r) < 0, -1, 1)
+        out[...] = (self.gain * (q if rows >= columns else q.T)).reshape(out.shape)
 
 
 class _VarianceScaling(Initializer):
@@ -65,6 +143,12 @@ class _He(_VarianceScaling):
         return 2 / fan_in
 
 
+class _Lecun(_VarianceScaling):
+    def variance(self, fan_in: int, fan_out: int) -> float:
+        del fan_out
+        return 1 / fan_in
+
+
 class _Uniform(_VarianceScaling):
     def draw(self, shape: tuple[int, ...], variance: float, rng: np.random.Generator) -> Array:
         limit = math.sqrt(3 * variance)
@@ -77,10 +161,14 @@ _STANDARD_DEVIATION_WITHIN_TWO = 0.87962566103423978
 
 class _Normal(_VarianceScaling):
     def draw(self, shape: tuple[int, ...], variance: float, rng: np.random.Generator) -> Array:
-        values = rng.standard_normal(shape)
-        while (outside := np.abs(values) > 2).any():
-            values[outside] = rng.standard_normal(int(outside.sum()))
-        return values * (math.sqrt(variance) / _STANDARD_DEVIATION_WITHIN_TWO)
+        return _truncated_normal(shape, rng) * (math.sqrt(variance) / _STANDARD_DEVIATION_WITHIN_TWO)
+
+
+def _truncated_normal(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    values = rng.standard_normal(shape)
+    while (outside := np.abs(values) > 2).any():
+        values[outside] = rng.standard_normal(int(outside.sum()))
+    return values
 
 
 class GlorotUniform(_Glorot, _Uniform):
@@ -99,11 +187,26 @@ class HeNormal(_He, _Normal):
     """Normal, truncated at two standard deviations, with variance 2 / fan_in."""
 
 
+class LecunUniform(_Lecun, _Uniform):
+    """Uniform with variance 1 / fan_in (LeCun et al., 1998)."""
+
+
+class LecunNormal(_Lecun, _Normal):
+    """Normal, truncated at two standard deviations, with variance 1 / fan_in: for SELU."""
+
+
 INITIALIZERS: dict[str, type[Initializer]] = {
     "glorot_uniform": GlorotUniform,
     "glorot_normal": GlorotNormal,
     "he_uniform": HeUniform,
     "he_normal": HeNormal,
+    "lecun_uniform": LecunUniform,
+    "lecun_normal": LecunNormal,
+    "orthogonal": Orthogonal,
+    "random_normal": RandomNormal,
+    "random_uniform": RandomUniform,
+    "truncated_normal": TruncatedNormal,
+    "constant": Constant,
     "zeros": Zeros,
     "ones": Ones,
 }

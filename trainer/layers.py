@@ -7,15 +7,20 @@ and its outputs lie in the buffers of the batch; so one optimizer pass updates t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from mariana.errors import InvalidInputError
 
-from . import activations, checks, initializers
+from . import activations, checks, initializers, regularizers
 from .activations import ActivationFunction
 from .buffers import Array, Buffers
 from .initializers import Initializer
+from .regularizers import MaxNorm, Regularizer
+
+Pair = tuple[Callable[[Array], Array], Callable[[Array], Array]]
+"""A function of an array and its derivative: a custom activation."""
 
 
 class Input:
@@ -49,6 +54,8 @@ class Layer:
         parameters: views into the network's parameters, by name; ``parameter_gradients`` likewise.
         state: views into what the network keeps without learning it, by name.
         rng: draws what is random in a step of training; None: nothing is.
+        regularizers: penalties by the name of the parameter.
+        constraints: what holds after each step, by the name of the parameter.
     """
 
     kind = ""
@@ -60,6 +67,8 @@ class Layer:
     parameter_gradients: dict[str, Array]
     state: dict[str, Array]
     rng: np.random.Generator | None = None
+    regularizers: dict[str, Regularizer] = {}  # noqa: RUF012 - never changed in place
+    constraints: dict[str, MaxNorm] = {}  # noqa: RUF012 - never changed in place
 
     @property
     def count(self) -> int:
@@ -67,8 +76,23 @@ class Layer:
         return sum(view.size for view in (*self.parameters.values(), *self.state.values()))
 
     def build(self, inputs: int) -> dict[str, tuple[int, ...]]:
-        """Fix the number of input columns; return the shape of each parameter."""
-        raise NotImplementedError
+        """Fix the number of input columns; return the shape of each parameter, those of the activation too."""
+        self.inputs = inputs
+        self.units = self.width(inputs)
+        return self.shapes() | self.activation.build(self.units)
+
+    def idle(self, *, learning: bool) -> bool:
+        """Return whether its outputs are its inputs, in a step of training or in a prediction: then it is passed by."""
+        del learning
+        return False
+
+    def width(self, inputs: int) -> int:
+        """Return the number of output columns for that number of input columns."""
+        return inputs
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each parameter of the transform."""
+        return {}
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each array that is kept but not learned by the optimizer."""
@@ -81,13 +105,19 @@ class Layer:
         self.parameters = parameters
         self.parameter_gradients = gradients
         self.state = state
+        if self.activation.build(self.units):
+            self.activation.attach(parameters, gradients)
+        self._scratch = {
+            name: np.empty_like(parameters[name]) for name in {**self.regularizers, **self.constraints}
+        }
 
     def initialize(self, rng: np.random.Generator) -> None:
         """Fill the parameters and the state with initial values."""
+        self.activation.initialize(rng)
 
     def transform(self, x: Array, y: Array) -> None:
         """Compute from x, (batch, inputs), what goes into the activation: y, (batch, units)."""
-        raise NotImplementedError
+        np.copyto(y, x)
 
     def learning_transform(self, x: Array, y: Array, buffers: Buffers) -> None:
         """Do the same in a step of training, and keep in ``buffers`` what ``gradients`` needs."""
@@ -96,7 +126,25 @@ class Layer:
 
     def gradients(self, x: Array, dy: Array, dx: Array | None, buffers: Buffers) -> None:
         """Compute the gradients of the parameters and, unless None, of x, from dy: (batch, units)."""
-        raise NotImplementedError
+        del x, buffers
+        if dx is not None:
+            np.copyto(dx, dy)
+
+    def penalty(self, *, learning: bool) -> float:
+        """Return what the regularizers add to the loss; while learning, also add their gradients."""
+        return sum(
+            regularizer.penalty(
+                self.parameters[name],
+                self.parameter_gradients[name] if learning else None,
+                self._scratch[name],
+            )
+            for name, regularizer in self.regularizers.items()
+        )
+
+    def constrain(self) -> None:
+        """Make the constraints hold."""
+        for name, constraint in self.constraints.items():
+            constraint.apply(self.parameters[name], self._scratch[name])
 
 
 class Dense(Layer):
@@ -104,10 +152,13 @@ class Dense(Layer):
 
     Args:
         units: outputs.
-        activation: a name or an instance; None is linear.
+        activation: a name, an instance, or a pair of a function and its derivative; None is linear.
         use_bias: whether a bias is added.
         kernel_initializer: for the kernel, (inputs, units).
         bias_initializer: for the bias, (units,).
+        kernel_regularizer: what the kernel adds to the loss: ``l1``, ``l2``, ``l1_l2`` or an instance.
+        bias_regularizer: what the bias adds to the loss.
+        kernel_constraint: what holds for the kernel after each step: ``max_norm`` or an instance.
 
     Example:
         >>> import numpy as np
@@ -121,21 +172,35 @@ class Dense(Layer):
     def __init__(
         self,
         units: int,
-        activation: str | ActivationFunction | None = None,
+        activation: str | ActivationFunction | Pair | None = None,
         use_bias: bool = True,
         kernel_initializer: str | Initializer = "glorot_uniform",
         bias_initializer: str | Initializer = "zeros",
+        kernel_regularizer: str | Regularizer | None = None,
+        bias_regularizer: str | Regularizer | None = None,
+        kernel_constraint: str | MaxNorm | None = None,
     ) -> None:
         self.units = checks.whole_number("units", units)
         self.activation = activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
+        penalties = {
+            "kernel": regularizers.get(kernel_regularizer),
+            "bias": regularizers.get(bias_regularizer) if use_bias else None,
+        }
+        self.regularizers = {name: penalty for name, penalty in penalties.items() if penalty is not None}
+        constraint = regularizers.get_constraint(kernel_constraint)
+        self.constraints = {} if constraint is None else {"kernel": constraint}
 
-    def build(self, inputs: int) -> dict[str, tuple[int, ...]]:
-        """Fix the number of input columns."""
-        self.inputs = inputs
-        shapes: dict[str, tuple[int, ...]] = {"kernel": (inputs, self.units)}
+    def width(self, inputs: int) -> int:
+        """Return the units."""
+        del inputs
+        return self.units
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of kernel and bias."""
+        shapes: dict[str, tuple[int, ...]] = {"kernel": (self.inputs, self.units)}
         if self.use_bias:
             shapes["bias"] = (self.units,)
         return shapes
@@ -153,6 +218,7 @@ class Dense(Layer):
         self.kernel_initializer.fill(self.kernel, rng)
         if self.bias is not None:
             self.bias_initializer.fill(self.bias, rng)
+        super().initialize(rng)
 
     def transform(self, x: Array, y: Array) -> None:
         """``y = x @ kernel + bias``."""
@@ -174,31 +240,90 @@ class Activation(Layer):
     """An activation as a layer of its own; the model file merges it into the Dense before it.
 
     Args:
-        activation: a name or an instance.
+        activation: a name, an instance, or a pair of a function and its derivative.
     """
 
     kind = "activation"
 
-    def __init__(self, activation: str | ActivationFunction) -> None:
+    def __init__(self, activation: str | ActivationFunction | Pair) -> None:
         self.activation = activations.get(activation)
 
-    def build(self, inputs: int) -> dict[str, tuple[int, ...]]:
-        """Fix the number of columns."""
-        self.inputs = self.units = inputs
-        return {}
 
-    def transform(self, x: Array, y: Array) -> None:
-        """Copy x to y."""
-        np.copyto(y, x)
+class PReLU(Activation):
+    """``x`` if positive, else ``alpha * x`` with an ``alpha`` a unit that is learned (He et al., 2015).
 
-    def gradients(self, x: Array, dy: Array, dx: Array | None, buffers: Buffers) -> None:
-        """Copy dy to dx."""
-        del x, buffers
-        if dx is not None:
-            np.copyto(dx, dy)
+    The same as ``Activation("prelu")``: for wide layers and much data.
+
+    Args:
+        alpha_initializer: for alpha, (units,).
+    """
+
+    kind = "p_re_lu"
+
+    def __init__(self, alpha_initializer: str | Initializer = "zeros") -> None:
+        super().__init__(activations.PReLU(alpha_initializer))
 
 
-class Dropout(Layer):
+class Flatten(Layer):
+    """Says that a row of several dimensions is read as one: all layers here do that anyway, so it costs nothing."""
+
+    kind = "flatten"
+
+    def __init__(self) -> None:
+        self.activation = activations.get(None)
+
+    def idle(self, *, learning: bool) -> bool:
+        """Return True: it does nothing."""
+        del learning
+        return True
+
+
+class _Random(Layer):
+    """A layer that draws numbers in each step of training, and does nothing to a prediction.
+
+    Args:
+        seed: of what is drawn; None: drawn from the network's seed.
+    """
+
+    def __init__(self, seed: int | None) -> None:
+        self.seed = None if seed is None else checks.whole_number("seed", seed, 0)
+        self.activation = activations.get(None)
+
+    def idle(self, *, learning: bool) -> bool:
+        """Return whether this is a prediction."""
+        return not learning
+
+    def initialize(self, rng: np.random.Generator) -> None:
+        """Seed what will be drawn."""
+        self.rng = np.random.default_rng(rng.integers(1 << 62) if self.seed is None else self.seed)
+
+
+class GaussianNoise(_Random):
+    """Adds normal numbers while training: what is learned must not hang on small differences of the inputs.
+
+    Wise as the first layer, on standardised inputs, with a deviation of 0.05 to 0.2. Predictions are not touched; the
+    model file has none.
+
+    Args:
+        stddev: standard deviation of what is added; 0 or more.
+        seed: of the noise; None: drawn from the network's seed.
+    """
+
+    kind = "gaussian_noise"
+
+    def __init__(self, stddev: float, seed: int | None = None) -> None:
+        super().__init__(seed)
+        self.stddev = checks.number("stddev", stddev, 0)
+
+    def learning_transform(self, x: Array, y: Array, buffers: Buffers) -> None:
+        """``y = x + noise``."""
+        del buffers
+        self.rng.standard_normal(out=y, dtype=y.dtype.type)  # type: ignore[union-attr]  # initialize has made it
+        np.multiply(y, self.stddev, out=y)
+        np.add(y, x, out=y)
+
+
+class Dropout(_Random):
     """Sets each input to 0 with probability ``rate`` while training, and scales the others by ``1 / (1 - rate)``.
 
     So no unit can rely on another one (Srivastava et al., 2014). Predictions are not touched; the model file has none.
@@ -211,22 +336,8 @@ class Dropout(Layer):
     kind = "dropout"
 
     def __init__(self, rate: float, seed: int | None = None) -> None:
+        super().__init__(seed)
         self.rate = checks.number("rate", rate, 0, 1)
-        self.seed = None if seed is None else checks.whole_number("seed", seed, 0)
-        self.activation = activations.get(None)
-
-    def build(self, inputs: int) -> dict[str, tuple[int, ...]]:
-        """Fix the number of columns."""
-        self.inputs = self.units = inputs
-        return {}
-
-    def initialize(self, rng: np.random.Generator) -> None:
-        """Seed what will be dropped."""
-        self.rng = np.random.default_rng(rng.integers(1 << 62) if self.seed is None else self.seed)
-
-    def transform(self, x: Array, y: Array) -> None:
-        """Copy x to y."""
-        np.copyto(y, x)
 
     def learning_transform(self, x: Array, y: Array, buffers: Buffers) -> None:
         """``y = keep * x / (1 - rate)``, with a new random ``keep`` of zeros and ones."""
@@ -271,11 +382,10 @@ class BatchNormalization(Layer):
         self.scale = scale
         self.activation = activations.get(None)
 
-    def build(self, inputs: int) -> dict[str, tuple[int, ...]]:
-        """Fix the number of columns; return the shapes of gamma and beta."""
-        self.inputs = self.units = inputs
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of gamma and beta."""
         wanted = (("gamma", self.scale), ("beta", self.center))
-        return {name: (inputs,) for name, there in wanted if there}
+        return {name: (self.units,) for name, there in wanted if there}
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the moving mean and variance."""

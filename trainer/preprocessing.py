@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mariana.errors import InvalidInputError
-from mariana.format import BooleanFeature, CategoricalFeature, Feature, NumericFeature, TargetScaling
+from mariana.format import BooleanFeature, CategoricalFeature, Feature, Form, NumericFeature, TargetScaling
 from mariana.tables import Column, read_number
 
 MAX_CATEGORIES = 1000
@@ -38,7 +38,7 @@ def encode(
     Raises:
         InvalidInputError: a value is missing where the feature has no fill, or is no index of a category.
     """
-    widths = [len(f.categories) if f.kind == "categorical" else 1 for f in features]
+    widths = [feature.width for feature in features]
     encoded = np.zeros((len(raw), sum(widths)), dtype)
     rows, end = np.arange(len(raw)), 0
     for feature, width, column in zip(features, widths, _rounded(raw).T, strict=True):
@@ -65,9 +65,20 @@ def encode(
                 )
             encoded[rows, start + index] = 1
         else:
-            shift, scale = _rounded(feature.shift), _rounded(feature.scale)
-            encoded[:, start] = (column - shift) * scale
+            for place, (form, shift, scale) in enumerate(feature.encoding, start):
+                value = missing if form == "missing" else column
+                encoded[:, place] = _shaped(form, (value - _rounded(shift)) * _rounded(scale))
     return encoded
+
+
+def _shaped(form: Form, v: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what becomes of a shifted and scaled column; see :data:`mariana.format.Form`."""
+    if form == "ramp":
+        return np.clip(v, 0, 1)
+    if form == "soft":
+        bounded = np.clip(v, -4096, 4096)  # beyond it, all is 1 in float32
+        return np.asarray(bounded / np.sqrt(1 + bounded**2))
+    return v
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,36 +1,38 @@
-"""A network: layers one after the other, and the loop that teaches it.
+"""A network: layers one after the other; it is built, taught, judged, asked, and exported.
 
 All parameters are views into one flat vector and all gradients into another, so that the optimizer, a copy of the
 weights, or a gradient check is one operation on one array; what layers keep without learning it (the moving statistics
-of a batch normalisation) are views into a third. All arrays of a step are made once per batch size.
+of a batch normalisation) are views into a third. What a step computes is in ``engine.py``, the loop in ``loop.py``.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mariana.errors import InvalidInputError, TrainingError
+from mariana.errors import InvalidInputError
 from mariana.format import Feature, Label, TargetScaling
 from mariana.store import Store
 
-from . import checks, data, losses, metrics, optimizers
-from .buffers import Array, Buffers
+from . import checkpoints, checks, data, losses, metrics, optimizers
+from .augmentation import Augmentation
+from .buffers import Array
 from .callbacks import Callback, History, progress
+from .checkpoints import BackupAndRestore
+from .engine import Engine
 from .layers import Input, Layer
+from .loop import INFERENCE_ROWS, Measures, Samples, Training, measure
 from .losses import Loss
 from .metrics import Metric
 from .optimizers import Optimizer
 from .threads import blas_threads
-
-_INFERENCE_ROWS = 1024
-"""Rows that predict and evaluate take at once when the caller does not say."""
 
 _EXAMPLES = 8
 """Rows of the training data that are kept, to become golden inputs of the model file."""
@@ -56,34 +58,6 @@ def set_random_seed(seed: int) -> None:
 
 def _seed(seed: int) -> int:
     return checks.whole_number("seed", seed, 0)
-
-
-class _Workspace:
-    """The arrays of one batch size: inputs, targets, and for each layer its outputs and their gradients."""
-
-    def __init__(self, rows: int, layers: Sequence[Layer], dtype: np.dtype[Any]) -> None:
-        self.batch = Buffers(rows, dtype)
-        self.layers = [Buffers(rows, dtype) for _ in layers]
-        self.outputs = [
-            buffers.get("output", layer.units) for buffers, layer in zip(self.layers, layers, strict=True)
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """What one call of ``fit`` or ``evaluate`` works with."""
-
-    loss: Loss
-    optimizer: Optimizer
-    metrics: dict[str, Metric]
-    callbacks: list[Callback] = field(default_factory=list)
-
-
-def _diverged(what: str, epoch: int, step: int, steps: int) -> TrainingError:
-    return TrainingError(
-        f"{what} in epoch {epoch + 1}, step {step + 1} of {steps}: training diverged; use a lower learning rate, "
-        "or scale the inputs to about -1 to 1"
-    )
 
 
 class Sequential:
@@ -124,9 +98,8 @@ class Sequential:
             raise InvalidInputError(f"dtype is {dtype!r}: use float32 or float64")
         self.dtype = np.dtype(dtype)
         self.seed = _SEEDS.next() if seed is None else _seed(seed)
-        weights, shuffling = np.random.SeedSequence(self.seed).spawn(2)
-        self._weights_rng = np.random.default_rng(weights)
-        self._shuffling_rng = np.random.default_rng(shuffling)
+        generators = [np.random.default_rng(seed) for seed in np.random.SeedSequence(self.seed).spawn(3)]
+        self._weights_rng, self._shuffling_rng, self._augmenting_rng = generators
         self.layers: list[Layer] = []
         self.input_shape: tuple[int, ...] = ()
         self.parameters: Array = np.empty(0, self.dtype)
@@ -136,8 +109,9 @@ class Sequential:
         self.logs: dict[str, float] = {}
         self.loss: Loss | None = None
         self.optimizer: Optimizer | None = None
-        self._metrics: tuple[str | Metric, ...] = ()
-        self._workspaces: dict[int, _Workspace] = {}
+        self._metrics: tuple[tuple[str | Metric, bool], ...] = ()
+        self._engine: Engine | None = None
+        self._training_loop: Training | None = None
         self.training: dict[str, Any] = {}
         self.examples: Array = np.empty((0, 0), self.dtype)
         for layer in layers:
@@ -203,27 +177,34 @@ class Sequential:
         for layer, *views in zip(self.layers, weights, gradients, kept, strict=True):
             layer.attach(*views)
             layer.initialize(self._weights_rng)
+        self._engine = Engine(self.layers, self.dtype)
         if self.optimizer is not None:
             self.optimizer.build(self.parameters, self._sizes())
 
     def compile(
-        self, optimizer: str | Optimizer, loss: str | Loss, metrics: Iterable[str | Metric] = ()
+        self,
+        optimizer: str | Optimizer,
+        loss: str | Loss | losses.Pair,
+        metrics: Iterable[str | Metric] = (),
+        weighted_metrics: Iterable[str | Metric] = (),
     ) -> None:
         """Choose how the network learns; the optimizer begins anew.
 
         Args:
             optimizer: a name or an instance.
-            loss: a name or an instance.
+            loss: a name, an instance, or a pair of functions (see ``CustomLoss``).
             metrics: names or instances; ``accuracy`` fits itself to the loss.
+            weighted_metrics: the same, but the weights of the rows count.
         """
-        if isinstance(metrics, str):
-            raise InvalidInputError(f"metrics is {metrics!r}: expected a list, for example [{metrics!r}]")
+        for name, given in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
+            if isinstance(given, str):
+                raise InvalidInputError(f"{name} is {given!r}: expected a list, for example [{given!r}]")
         chosen = losses.get(loss)
         if self.layers:
             self._check_loss(chosen)
         self.optimizer = optimizers.get(optimizer)
         self.loss = chosen
-        self._metrics = tuple(metrics)
+        self._metrics = (*((m, False) for m in metrics), *((m, True) for m in weighted_metrics))
         if self.built:
             self.optimizer.build(self.parameters, self._sizes())
 
@@ -236,8 +217,12 @@ class Sequential:
         verbose: Literal["auto", 0, 1, 2] = "auto",
         callbacks: Iterable[Callback] | None = None,
         validation_split: float = 0.0,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: tuple[ArrayLike, ...] | None = None,
         shuffle: bool = True,
+        class_weight: Mapping[int, float] | Literal["balanced"] | None = None,
+        sample_weight: ArrayLike | None = None,
+        steps_per_epoch: int | None = None,
+        augmentations: Iterable[Augmentation] = (),
     ) -> History:
         """Learn.
 
@@ -249,67 +234,112 @@ class Sequential:
             verbose: ``auto`` a bar on a terminal and lines elsewhere, 0 silent, 1 a bar, 2 lines.
             callbacks: called at the ends of batches and epochs.
             validation_split: share of the rows, the last ones as given, that are not learned from but validated on.
-            validation_data: (x, y) to validate on instead.
+            validation_data: (x, y) or (x, y, sample_weight) to validate on instead.
             shuffle: whether the rows come in a new order in each epoch.
+            class_weight: weight of each class index, 1 if it is not named; or ``balanced``: rare classes count as much as
+                frequent ones. It multiplies ``sample_weight``.
+            sample_weight: (rows,) weight of each row in the loss: 0 leaves it out, 2 counts it twice.
+            steps_per_epoch: steps that make an epoch, with a validation at its end; the next epoch goes on where it
+                stopped. None: an epoch is a pass over all rows.
+            augmentations: change each batch before it is learned from, in this order.
 
         Returns:
             The logs of each epoch.
 
         Raises:
             InvalidInputError: something does not fit; the message says what.
-            TrainingError: the loss is no longer finite; the message names epoch and step.
+            TrainingError: the loss is no longer finite; the message names epoch, step, layer and rows.
         """
         loss, optimizer = self._compiled()
         batch_size, epochs = (
             checks.whole_number("batch_size", batch_size),
             checks.whole_number("epochs", epochs),
         )
-        x, y = self._samples(x, y)
-        learn = data.split_rows(len(x), validation_split)
-        validation = (x[learn:], y[learn:]) if learn < len(x) else None
+        if steps_per_epoch is not None:
+            checks.whole_number("steps_per_epoch", steps_per_epoch)
+        samples = self._samples(x, y, sample_weight)
+        learn = data.split_rows(len(samples), validation_split)
+        validation = _part(samples, slice(learn, None)) if learn < len(samples) else None
         if validation_data is not None:
-            if len(validation_data) != 2:
-                raise InvalidInputError("validation_data must be a pair (x, y)")
-            validation = self._samples(*validation_data, "validation ")
-        x, y = x[:learn], y[:learn]
-        loss.check_training(y)
-        self.examples = x[:_EXAMPLES].copy()
+            if len(validation_data) not in (2, 3):
+                raise InvalidInputError(
+                    "validation_data must be a pair (x, y), or a triple (x, y, sample_weight)"
+                )
+            validation = self._samples(*validation_data[:2], *validation_data[2:], prefix="validation ")
+        samples = _part(samples, slice(learn))
+        weights = data.class_weighted(
+            samples.y, loss.kind(self.layers[-1].units), class_weight, samples.weights, self.dtype
+        )
+        samples = Samples(samples.x, samples.y, weights)
+        loss.check_training(samples.y)
+        self.examples = samples.x[:_EXAMPLES].copy()
         history = History()
-        run = _Run(loss, optimizer, self._measures(y), [history, *progress(verbose), *(callbacks or ())])
-        slices = list(data.batches(learn, batch_size))
-        config = optimizer.config()  # now, because callbacks may change the learning rate
-        self._start(run, epochs=epochs, steps=len(slices), verbose=verbose)
-        order = np.arange(learn)
-        with blas_threads(self.parameters.size):
-            for epoch in range(epochs):
-                for callback in run.callbacks:
-                    callback.on_epoch_begin(epoch)
-                if shuffle:
-                    self._shuffling_rng.shuffle(order)
-                self.logs = self._epoch(run, x, y, order, slices, epoch)
-                if validation is not None:
-                    found = self._measure(*validation, run, None)
-                    self.logs |= {f"val_{name}": value for name, value in found.items()}
-                for callback in run.callbacks:
-                    callback.on_epoch_end(epoch, self.logs)
-                if self.stop_training:
-                    break
-        for callback in run.callbacks:
-            callback.on_train_end()
-        self._workspaces.clear()
+        feed = data.Feed(learn, batch_size, shuffle=shuffle, rng=self._shuffling_rng)
+        called = _instances(Callback, [history, *progress(verbose), *(callbacks or ())])
+        training = Training(
+            net=self,
+            engine=self._built_engine(),
+            loss=loss,
+            optimizer=optimizer,
+            feed=feed,
+            samples=samples,
+            measures=self._measures(),
+            epochs=epochs,
+            steps=feed.steps if steps_per_epoch is None else steps_per_epoch,
+            whole_passes=steps_per_epoch is None,
+            # what keeps checkpoints comes last: it keeps what the others remember
+            callbacks=sorted(called, key=lambda callback: isinstance(callback, BackupAndRestore)),
+            augmentations=_instances(Augmentation, augmentations),
+            rng=self._augmenting_rng,
+            config=optimizer.config(),  # now, because callbacks may change the learning rate
+            validation=validation,
+            validation_measures=self._measures(),
+        )
+        self._training_loop = training
+        self.stop_training = False
+        training.engine.clear()
+        try:
+            with blas_threads(self.parameters.size):
+                for callback in training.callbacks:
+                    callback.set_model(self)
+                    callback.set_params({"epochs": epochs, "steps": training.steps, "verbose": verbose})
+                for callback in training.callbacks:
+                    callback.on_train_begin()
+                training.run()
+                for callback in training.callbacks:
+                    callback.on_train_end()
+        finally:
+            training.engine.clear()
+            self._training_loop = None
         self.training = {
             "rows": learn,
             "seed": self.seed,
             "epochs": self.training.get("epochs", 0) + len(history.epoch),
             "batch_size": batch_size,
             "loss": loss.name,
-            "optimizer": config,
+            "optimizer": training.config,
             "metrics": _by_split(self.logs),
         }
         return history
 
+    @property
+    def training_loop(self) -> Training:
+        """The ``fit`` that runs; for callbacks.
+
+        Raises:
+            InvalidInputError: none runs.
+        """
+        if self._training_loop is None:
+            raise InvalidInputError("the network is not being trained now")
+        return self._training_loop
+
     def evaluate(
-        self, x: ArrayLike, y: ArrayLike, batch_size: int | None = None, return_dict: bool = False
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        batch_size: int | None = None,
+        return_dict: bool = False,
+        sample_weight: ArrayLike | None = None,
     ) -> float | list[float] | dict[str, float]:
         """Return the loss, or ``[loss, metrics...]`` if there are metrics, on data that is not learned from.
 
@@ -318,12 +348,15 @@ class Sequential:
             y: targets, a row each.
             batch_size: rows at once; None: chosen for speed.
             return_dict: return all of them by name instead.
+            sample_weight: (rows,) weight of each row in the loss and in the weighted metrics.
         """
-        loss, optimizer = self._compiled()
-        x, y = self._samples(x, y)
+        loss, _ = self._compiled()
+        if batch_size is not None:
+            checks.whole_number("batch_size", batch_size)
+        samples = self._samples(x, y, sample_weight)
         with blas_threads(self.parameters.size):
-            result = self._measure(x, y, _Run(loss, optimizer, self._measures(y)), batch_size)
-        self._workspaces.clear()
+            result = measure(self._built_engine(), samples, loss, self._measures(), batch_size)
+        self._tidy()
         if return_dict:
             return result
         return list(result.values()) if self._metrics else result["loss"]
@@ -336,13 +369,14 @@ class Sequential:
             batch_size: rows at once; None: chosen for speed.
         """
         flat = self._inputs(x)
-        size = _INFERENCE_ROWS if batch_size is None else checks.whole_number("batch_size", batch_size)
+        size = INFERENCE_ROWS if batch_size is None else checks.whole_number("batch_size", batch_size)
+        engine = self._built_engine()
         result = np.empty((len(flat), self.layers[-1].units), self.dtype)
         with np.errstate(over="ignore", invalid="ignore"), blas_threads(self.parameters.size):
             for part in data.batches(len(flat), size):
-                workspace = self._workspace(part.stop - part.start)
-                result[part] = self._forward(flat[part], workspace, len(self.layers))
-        self._workspaces.clear()
+                workspace = engine.workspace(part.stop - part.start)
+                result[part] = engine.forward(flat[part], workspace, len(self.layers))
+        self._tidy()
         return result
 
     def summary(self, print_fn: Callable[[str], object] = print) -> None:
@@ -381,7 +415,7 @@ class Sequential:
 
     def get_weights(self) -> list[Array]:
         """Return copies of all weights, layer by layer; after those that are learned, those that are only kept."""
-        return [view.copy() for view in self._views()]
+        return [view.copy() for view in self._named_views().values()]
 
     def set_weights(self, weights: Sequence[ArrayLike]) -> None:
         """Set all weights, in the order of ``get_weights``.
@@ -389,7 +423,7 @@ class Sequential:
         Raises:
             InvalidInputError: their number or shapes are not those of the network.
         """
-        views = self._views()
+        views = list(self._named_views().values())
         arrays = [np.asarray(weight) for weight in weights]
         if [a.shape for a in arrays] != [v.shape for v in views]:
             raise InvalidInputError(
@@ -397,6 +431,8 @@ class Sequential:
             )
         for view, array in zip(views, arrays, strict=True):
             np.copyto(view, array, casting="same_kind")
+        if self.optimizer is not None and self.optimizer.average is not None:
+            self.optimizer.average.begin_anew()
 
     def export(
         self,
@@ -427,127 +463,97 @@ class Sequential:
             record=record,
         )
 
-    def loss_and_gradients(self, x: ArrayLike, y: ArrayLike) -> float:
+    def loss_and_gradients(self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the loss of one step of training and leave its gradients in ``gradients``; nothing is learned.
 
         What a step keeps or draws is put back, so that the next call sees the same moving statistics and drops the
         same inputs.
         """
         loss, _ = self._compiled()
-        flat, targets = self._samples(x, y)
-        workspace = self._workspace(len(flat))
+        samples = self._samples(x, y, sample_weight)
+        engine = self._built_engine()
         state = self.state.copy()
         generators = [layer.rng.bit_generator for layer in self.layers if layer.rng is not None]
         drawn = [generator.state for generator in generators]
         try:
-            return self._forward_backward(flat, targets, loss, workspace)
+            workspace = engine.workspace(len(samples))
+            value, _ = engine.forward_backward(samples.x, samples.y, samples.weights, loss, workspace)
+            return value
         finally:
-            self._workspaces.clear()
+            self._tidy()
             np.copyto(self.state, state)
             for generator, before in zip(generators, drawn, strict=True):
                 generator.state = before
 
-    # What one step consists of.
+    @contextmanager
+    def put_back(self) -> Iterator[None]:
+        """Within this context the network may learn; after it all is as before: weights, optimizer, random numbers."""
+        loss, optimizer = self._compiled()
+        if not self.built:
+            self.build()
+        generators = [self._shuffling_rng, self._augmenting_rng, *(la.rng for la in self.layers if la.rng)]
+        drawn = [generator.bit_generator.state for generator in generators]
+        kept = self.parameters.copy(), self.state.copy(), dict(self.logs), dict(self.training)
+        try:
+            self.optimizer = copy.deepcopy(optimizer)
+            yield
+        finally:
+            self.optimizer, self.loss = optimizer, loss
+            np.copyto(self.parameters, kept[0])
+            np.copyto(self.state, kept[1])
+            self.logs, self.training = kept[2], kept[3]
+            for generator, before in zip(generators, drawn, strict=True):
+                generator.bit_generator.state = before
 
-    def _forward(self, x: Array, workspace: _Workspace, activated: int, *, learning: bool = False) -> Array:
-        """Run all layers; the first ``activated`` of them with their activation."""
-        for number, layer in enumerate(self.layers):
-            y = workspace.outputs[number]
-            if learning:
-                layer.learning_transform(x, y, workspace.layers[number])
-            else:
-                layer.transform(x, y)
-            if number < activated:
-                layer.activation.forward(y, workspace.layers[number])
-            x = y
-        return x
+    def save_weights(self, path: str | Path) -> None:
+        """Write all weights, those that are only kept too, to a safetensors file: ``dense/kernel``, ``dense/bias``, ...
 
-    def _activated(self, loss: Loss) -> int:
-        """Return how many layers run their activation before the loss: all, or all but the last if that is fused."""
-        return len(self.layers) - bool(loss.fuses)
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        checkpoints.save(path, {}, self._named_views())
 
-    def _forward_backward(self, x: Array, targets: Array, loss: Loss, workspace: _Workspace) -> float:
-        activated = self._activated(loss)
-        outputs = self._forward(x, workspace, activated, learning=True)
-        last = len(self.layers) - 1
-        dy = workspace.layers[last].get("gradient", self.layers[last].units)
-        value = loss.step(outputs, targets, dy, workspace.batch)
-        for number in range(last, -1, -1):
-            layer = self.layers[number]
-            if number < activated:
-                layer.activation.backward(workspace.outputs[number], dy, workspace.layers[number])
-            if number:
-                dx = workspace.layers[number - 1].get("gradient", layer.inputs)
-                layer.gradients(workspace.outputs[number - 1], dy, dx, workspace.layers[number])
-                dy = dx
-            else:
-                layer.gradients(x, dy, None, workspace.layers[number])
-        return value
+    def load_weights(self, path: str | Path) -> None:
+        """Read what ``save_weights`` wrote.
 
-    def _epoch(
-        self, run: _Run, x: Array, y: Array, order: Array, slices: list[slice], epoch: int
-    ) -> dict[str, float]:
-        totals = dict.fromkeys(("loss", *run.metrics), 0.0)
-        logs = {"loss": 0.0}
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the checks below tell of it
-            for step, part in enumerate(slices):
-                rows = part.stop - part.start
-                workspace = self._workspace(rows)
-                x_batch = workspace.batch.get("x", x.shape[1])
-                y_batch = workspace.batch.get("y", y.shape[1], dtype=y.dtype)
-                np.take(x, order[part], axis=0, out=x_batch, mode="clip")  # "raise" would buffer the output
-                np.take(y, order[part], axis=0, out=y_batch, mode="clip")
-                loss = self._forward_backward(x_batch, y_batch, run.loss, workspace)
-                if not math.isfinite(loss):
-                    raise _diverged(f"the loss is {loss}", epoch, step, len(slices))
-                run.optimizer.update(self.parameters, self.gradients)
-                totals["loss"] += loss * rows
-                for name, metric in run.metrics.items():
-                    totals[name] += metric.total(workspace.outputs[-1], y_batch, workspace.batch)
-                logs["loss"] = totals["loss"] / part.stop
-                for callback in run.callbacks:
-                    callback.on_train_batch_end(step, logs)
-        if not (np.isfinite(self.parameters).all() and np.isfinite(self.state).all()):
-            raise _diverged("a weight is no longer finite", epoch, len(slices) - 1, len(slices))
-        return {name: total / len(order) for name, total in totals.items()}
-
-    def _measure(self, x: Array, y: Array, run: _Run, batch_size: int | None) -> dict[str, float]:
-        size = _INFERENCE_ROWS if batch_size is None else checks.whole_number("batch_size", batch_size)
-        totals = dict.fromkeys(("loss", *run.metrics), 0.0)
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a loss may be infinite here
-            for part in data.batches(len(x), size):
-                workspace = self._workspace(part.stop - part.start)
-                outputs = self._forward(x[part], workspace, self._activated(run.loss))
-                totals["loss"] += run.loss.step(outputs, y[part], None, workspace.batch) * len(outputs)
-                for name, metric in run.metrics.items():
-                    totals[name] += metric.total(outputs, y[part], workspace.batch)
-        return {name: total / len(x) for name, total in totals.items()}
-
-    def _measures(self, targets: Array) -> dict[str, Metric]:
-        """Return the metrics by the names under which they were asked for."""
-        units = self.layers[-1].units
-        return {
-            metric if isinstance(metric, str) else metric.name: metrics.get(metric, targets, units)
-            for metric in self._metrics
-        }
-
-    def _start(self, run: _Run, **params: Any) -> None:
-        self.stop_training = False
-        self._workspaces.clear()
-        for callback in run.callbacks:
-            if not isinstance(callback, Callback):
-                raise InvalidInputError(f"{callback!r:.80} is no Callback")
-            callback.set_model(self)
-            callback.set_params(params)
-        for callback in run.callbacks:
-            callback.on_train_begin()
+        Raises:
+            FileFormatError: the file is damaged.
+            InvalidInputError: it belongs to another network.
+        """
+        views = self._named_views()
+        _, arrays = checkpoints.load(path)
+        mine, theirs = ({k: v.shape for k, v in named.items()} for named in (views, arrays))
+        if mine != theirs:
+            name = next(k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k))
+            raise InvalidInputError(
+                f"{path} belongs to another network: {name} is {theirs.get(name)} there, {mine.get(name)} here"
+            )
+        self.set_weights([arrays[name] for name in views])
 
     # What is checked before.
 
-    def _workspace(self, rows: int) -> _Workspace:
-        if rows not in self._workspaces:
-            self._workspaces[rows] = _Workspace(rows, self.layers, self.dtype)
-        return self._workspaces[rows]
+    def _measures(self) -> Measures:
+        """Return the metrics by the names under which they were asked for."""
+        units = self.layers[-1].units
+        kind = self._compiled()[0].kind(units)
+        found: dict[str, tuple[Metric, bool]] = {}
+        for metric, weighted in self._metrics:
+            name = metric if isinstance(metric, str) else metric.name
+            if name in found:
+                name = f"weighted_{name}"
+            found[name] = metrics.get(copy.deepcopy(metric), kind, units), weighted
+        return Measures(found)
+
+    def _built_engine(self) -> Engine:
+        if self._engine is None:
+            self.build()
+            return self._built_engine()
+        return self._engine
+
+    def _tidy(self) -> None:
+        """Give the arrays of steps back, unless a training needs them again."""
+        if self._engine is not None and self._training_loop is None:
+            self._engine.clear()
 
     def _inputs(self, x: ArrayLike, name: str = "x") -> Array:
         flat, shape = data.rows(x, self.dtype, name)
@@ -559,7 +565,14 @@ class Sequential:
             )
         return flat
 
-    def _samples(self, x: ArrayLike, y: ArrayLike, prefix: str = "") -> tuple[Array, Array]:
+    def _samples(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        prefix: str = "",
+    ) -> Samples:
         loss, _ = self._compiled()
         targets = data.as_array(y, f"{prefix}y")
         if targets.ndim == 0:
@@ -567,7 +580,12 @@ class Sequential:
         flat = self._inputs(x, f"{prefix}x")
         if len(flat) != len(targets):
             raise InvalidInputError(f"{prefix}x has {len(flat)} rows, but {prefix}y has {len(targets)}")
-        return flat, loss.targets(targets, self.layers[-1].units, self.dtype)
+        checked = loss.targets(targets, self.layers[-1].units, self.dtype)
+        return Samples(
+            flat,
+            checked,
+            data.sample_weights(len(flat), self.dtype, sample_weight, f"{prefix}sample_weight"),
+        )
 
     def _compiled(self) -> tuple[Loss, Optimizer]:
         if self.loss is None or self.optimizer is None:
@@ -583,19 +601,41 @@ class Sequential:
                 + (" (from_logits=True)" if wanted == "linear" else "")
             )
 
-    def _sizes(self) -> list[int]:
-        """Return the sizes of the weight arrays in the flat vector of parameters, in its order."""
-        return [view.size for layer in self.layers for view in layer.parameters.values()]
+    def _sizes(self) -> dict[str, int]:
+        """Return the sizes of the weight arrays in the flat vector of parameters, in its order, by name."""
+        return {
+            f"{layer.name}/{name}": view.size
+            for layer in self.layers
+            for name, view in layer.parameters.items()
+        }
 
-    def _views(self) -> list[Array]:
-        if not self.built:
-            self.build()
-        return [
-            view
+    def _named_views(self) -> dict[str, Array]:
+        self._built_engine()
+        return {
+            f"{layer.name}/{name}": view
             for layer in self.layers
             for part in (layer.parameters, layer.state)
-            for view in part.values()
-        ]
+            for name, view in part.items()
+        }
+
+
+_T = TypeVar("_T")
+
+
+def _instances(base: type[_T], things: Iterable[object]) -> list[_T]:
+    """Return the things as a list, if all are of that class."""
+    found = []
+    for thing in things:
+        if not isinstance(thing, base):
+            raise InvalidInputError(f"{thing!r:.80} is no {base.__name__}")
+        found.append(thing)
+    return found
+
+
+def _part(samples: Samples, rows: slice) -> Samples:
+    return Samples(
+        samples.x[rows], samples.y[rows], None if samples.weights is None else samples.weights[rows]
+    )
 
 
 def _carved(

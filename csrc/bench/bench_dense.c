@@ -54,9 +54,13 @@ int main(void) {
         double operations = 0;
         for (size_t i = 0; i < LAYERS; i++) {
             const size_t inputs = widths[i], units = widths[i + 1];
-            layers[i] =
-                (mrn_layer){random_floats(inputs * units, 2 / sqrtf((float)inputs)), random_floats(units, 1),
-                            widths[i], widths[i + 1], i + 1 < LAYERS ? 1 : 4};
+            layers[i] = (mrn_layer){random_floats(inputs * units, 2 / sqrtf((float)inputs)),
+                                    random_floats(units, 1),
+                                    widths[i],
+                                    widths[i + 1],
+                                    i + 1 < LAYERS ? 1 : 4,
+                                    NULL,
+                                    NULL};
             operations += 2.0 * (double)inputs * (double)units;
         }
         const mrn_network network = {.layers = layers, .layer_count = LAYERS, .columns = widths[0]};

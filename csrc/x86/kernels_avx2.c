@@ -60,7 +60,7 @@ static inline TARGET float strip_max_avx2(const vec *strip) {
 #include "../activation_template.h"
 #include "../dense_template.h"
 
-const mrn_kernels mrn_kernels_avx2 = {dense_avx2};
+const mrn_kernels mrn_kernels_avx2 = {dense_avx2, activate_avx2};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

@@ -53,7 +53,7 @@ static inline TARGET float strip_max_avx512(const vec *strip) {
 #include "../activation_template.h"
 #include "../dense_template.h"
 
-const mrn_kernels mrn_kernels_avx512 = {dense_avx512};
+const mrn_kernels mrn_kernels_avx512 = {dense_avx512, activate_avx512};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

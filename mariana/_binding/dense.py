@@ -22,15 +22,24 @@ _FLOAT32 = np.dtype(np.float32)
 MAX_LAYERS = int(lib.MRN_MAX_LAYERS)
 MAX_WIDTH = int(lib.MRN_MAX_WIDTH)
 
+FORMS = {
+    form: int(getattr(lib, f"MRN_FORM_{form.upper()}")) for form in ("linear", "soft", "ramp", "missing")
+}
+"""What an encoded column can be, by name: ``csrc/mrn.h`` tells of each."""
+
 
 class Layer(NamedTuple):
     """One dense layer: ``activation(x @ weight + bias)``."""
 
-    weight: Float32
-    """(inputs, units)"""
+    weight: NDArray[Any]
+    """(inputs, units); float32, bfloat16 as uint16, or int8, as the network's precision wants"""
     bias: Float32 | None
     """(units,); None: zeros"""
     activation: str
+    slope: Float32 | None = None
+    """(units,) for leaky_relu, elu and prelu; else None"""
+    weight_scale: Float32 | None = None
+    """(units,); int8: what 1 stands for"""
 
 
 class Tables(NamedTuple):
@@ -51,11 +60,25 @@ class Tables(NamedTuple):
     """(outputs,)"""
     target_scale: Float32 | None = None
     """(outputs,)"""
+    copies: NDArray[np.uint32] | None = None
+    """(columns,); encoded columns that a numeric one becomes"""
+    forms: NDArray[np.uint32] | None = None
+    """(encoded columns,); numbers of ``FORMS``"""
 
 
 def activation_names() -> list[str]:
     """Return the activations that the kernels know, by number."""
     return [ffi.string(lib.mrn_activation_name(i)).decode() for i in range(lib.mrn_activation_count())]
+
+
+def precision_names() -> list[str]:
+    """Return the precisions that the kernels know, by number."""
+    return [ffi.string(lib.mrn_precision_name(i)).decode() for i in range(lib.mrn_precision_count())]
+
+
+def precision_usable(precision: str, isa: int) -> bool:
+    """Return whether this machine can run a precision on an instruction set."""
+    return bool(lib.mrn_precision_usable(precision_names().index(precision), isa))
 
 
 class Network:
@@ -66,6 +89,7 @@ class Network:
         columns: raw columns of a row.
         isa: number of the instruction set, of ``choose_isa``.
         tables: encoding of the rows and scaling of the outputs.
+        precision: what the weights are and how they are computed with, of ``precision_names``.
 
     Raises:
         KernelError: the description is not consistent, not finite, or too large.
@@ -73,11 +97,18 @@ class Network:
 
     __slots__ = ("_block", "_model", "_plan", "_spare", "columns", "isa", "nbytes", "outputs")
 
-    def __init__(self, layers: Sequence[Layer], columns: int, isa: int, tables: Tables = Tables()) -> None:  # noqa: B008 - immutable
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        columns: int,
+        isa: int,
+        tables: Tables = Tables(),  # noqa: B008 - immutable
+        precision: str = "float32",
+    ) -> None:
         self.columns = columns
         self.outputs = layers[-1].weight.shape[1] if layers else 0
         self.isa = isa_names()[isa]
-        network, _alive = _describe(layers, columns, tables)
+        network, _alive = _describe(layers, columns, tables, precision)
         self._plan = ffi.new("mrn_plan *")
         check(lib.mrn_model_plan(network, isa, self._plan), "plan the network")
         self.nbytes = int(self._plan.model_bytes)
@@ -141,7 +172,14 @@ def _aligned(size: int, alignment: int) -> Any:
     return ffi.from_buffer(block[start : start + size])
 
 
-def _describe(layers: Sequence[Layer], columns: int, tables: Tables) -> tuple[Any, list[Any]]:
+_WEIGHTS: dict[str, tuple[str, type[np.generic]]] = {
+    "bfloat16": ("uint16_t[]", np.uint16),
+    "int8": ("int8_t[]", np.int8),
+}
+"""How C reads the weights of a precision; of the others as float32."""
+
+
+def _describe(layers: Sequence[Layer], columns: int, tables: Tables, precision: str) -> tuple[Any, list[Any]]:
     """Return the network as C reads it, and what must stay alive meanwhile."""
     alive: list[Any] = []
 
@@ -155,15 +193,19 @@ def _describe(layers: Sequence[Layer], columns: int, tables: Tables) -> tuple[An
     numbers = {name: number for number, name in enumerate(activation_names())}
     described = ffi.new("mrn_layer[]", len(layers))
     for to, layer in zip(described, layers, strict=True):
-        to.weight = pointer(layer.weight, "float[]", np.float32)
+        to.weight = pointer(layer.weight, *_WEIGHTS.get(precision, ("float[]", np.float32)))
+        to.weight_scale = pointer(layer.weight_scale, "float[]", np.float32)
         to.bias = pointer(layer.bias, "float[]", np.float32)
+        to.slope = pointer(layer.slope, "float[]", np.float32)
         to.inputs, to.units = layer.weight.shape
         to.activation = numbers.get(layer.activation, len(numbers))
     network = ffi.new("mrn_network *")
     network.layers = described
     network.layer_count = len(layers)
     network.columns = columns
-    network.categories = pointer(tables.categories, "uint32_t[]", np.uint32)
+    network.precision = precision_names().index(precision)
+    for name in ("categories", "copies", "forms"):
+        setattr(network, name, pointer(getattr(tables, name), "uint32_t[]", np.uint32))
     for name in ("fill", "shift", "scale", "target_shift", "target_scale"):
         setattr(network, name, pointer(getattr(tables, name), "float[]", np.float32))
     alive.append(described)

@@ -137,6 +137,55 @@ class Segment:
                 return
             yield self._file[place[0] : place[0] + length[0]].decode()
 
+    def get(self, text: bytes) -> Entry | None:
+        """Return the entry that is shown as exactly this text, or None."""
+        if len(text) > TEXT_MAX:
+            return None
+        try:
+            hits, _ = self._complete(text, LIMIT_MAX, 0)
+        except (InvalidInputError, OutOfRangeError):
+            return None
+        return next((Entry(*hit[:3]) for _, hit in hits if hit.text == text), None)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Yield all entries, best first, as they were given to :func:`build`."""
+        file = memoryview(self._file)
+        at = int(self._index.records)
+        width = int(self._index.width)
+        for _ in range(self.entries):
+            flags = file[at]
+            wide = 2 if flags & lib.MRN_RECORD_WIDE else 1
+            at += 1 + wide + int.from_bytes(file[at + 1 : at + 1 + wide], "little")
+            if flags & lib.MRN_RECORD_BRANCHES:
+                branches, at = _varint(file, at)
+                at += branches * (wide + 1 + width)
+            if flags & lib.MRN_RECORD_FLOAT:
+                (score,) = struct.unpack_from("<d", file, at)
+                at += 8
+            else:
+                whole, at = _varint(file, at)
+                score = float(whole)
+            length, at = _varint(file, at)
+            text = bytes(file[at : at + length])
+            at += length
+            payload = b""
+            if flags & lib.MRN_RECORD_PAYLOAD:
+                length, at = _varint(file, at)
+                payload = bytes(file[at : at + length])
+                at += length
+            yield Entry(text, score, payload)
+
+
+def _varint(file: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = file[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+
 
 class Reader:
     """Several segments that are completed as if their living entries were in one; immutable.

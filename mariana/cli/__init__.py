@@ -19,6 +19,7 @@ _COMMANDS = {
     "index": "index",
     "inspect": "inspect",
     "predict": "predict",
+    "quantize": "quantize",
     "serve": "serve",
     "train": "train",
 }

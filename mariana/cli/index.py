@@ -14,6 +14,7 @@ from mariana.autocomplete import (
     LIMIT_MAX,
     BuildReport,
     Completion,
+    Explanation,
     Fuzzy,
     Index,
     build_index,
@@ -146,9 +147,12 @@ def index(*, terms: str, name: str, strict: bool, store: Path | None, as_json: b
     show_default=True,
     help="Typing errors to forgive; auto: 0 below 4 characters, 1 from 4, 2 from 8.",
 )
+@click.option("--explain", is_flag=True, help="Show what the place of each entry comes from.")
 @store_option
 @json_option
-def complete(*, index: str, prefix: str, limit: int, fuzzy: str, store: Path | None, as_json: bool) -> None:
+def complete(
+    *, index: str, prefix: str, limit: int, fuzzy: str, explain: bool, store: Path | None, as_json: bool
+) -> None:
     """Show the best entries of INDEX that begin with PREFIX.
 
     INDEX is a name in the store, or a path.
@@ -157,9 +161,14 @@ def complete(*, index: str, prefix: str, limit: int, fuzzy: str, store: Path | N
     Example:
       mariana complete cities sai
       mariana complete store/indexes/cities "são p" --limit 3 --json
+      mariana complete cities sai --explain
     """
+    errors = cast("Fuzzy", fuzzy if fuzzy == "auto" else int(fuzzy))
     with _open(index, Store(settings(store=store).store)) as opened:
-        completions = opened.complete(prefix, limit, cast("Fuzzy", fuzzy if fuzzy == "auto" else int(fuzzy)))
+        if explain:
+            _show_explained(prefix, opened.explain(prefix, limit, errors), as_json=as_json)
+            return
+        completions = opened.complete(prefix, limit, errors)
     if as_json:
         document = {"query": prefix, "completions": [_as_json(completion) for completion in completions]}
         click.echo(json.dumps(document, ensure_ascii=False))
@@ -168,6 +177,42 @@ def complete(*, index: str, prefix: str, limit: int, fuzzy: str, store: Path | N
     for completion in completions:
         score, payload = _number(completion.score), _shown_payload(completion)
         click.echo(f"{score:>{width}}  {_highlighted(completion)}  {payload}".rstrip())
+
+
+def _show_explained(prefix: str, explained: list[Explanation], *, as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {
+                **_as_json(one.completion),
+                "base": json.loads(_number(one.base)),
+                "learned": one.learned,
+                "selections": one.selections,
+                "factor": one.factor,
+                "live": one.live,
+            }
+            for one in explained
+        ]
+        click.echo(json.dumps({"query": prefix, "completions": rows}, ensure_ascii=False))
+        return
+    cells = [("score", "base", "learned", "selections", "errors", "rank", "changed", "text")]
+    cells += [
+        (
+            _number(one.completion.score),
+            _number(one.base),
+            f"{one.learned:+.6g}" if one.learned else "",
+            f"{one.selections:.3g}" if one.selections else "",
+            str(one.completion.edits),
+            f"x{one.factor}",
+            "live" if one.live else "",
+            _highlighted(one.completion),
+        )
+        for one in explained
+    ]
+    widths = [max(len(row[column]) for row in cells) for column in range(7)]
+    for row in cells:
+        click.echo(
+            "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[7]])
+        )
 
 
 def _open(index: str, store: Store) -> Index:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from mariana.autocomplete import open_index
 from mariana.cli.options import json_option, settings, store_option
 from mariana.cli.text import printable
 from mariana.errors import InvalidInputError, NotFoundError
-from mariana.format import DenseLayer, Feature, ModelMetadata
+from mariana.format import DenseLayer, Feature, Loss, ModelMetadata
 from mariana.model import Model, load_model
 from mariana.store import Store
 
@@ -74,7 +74,7 @@ def _find(thing: str, store: Store) -> tuple[str, Path]:
 def _model_facts(path: Path, model: Model) -> dict[str, Any]:
     info = model.info
     metadata = info.model_dump(mode="json", exclude={"golden", "layers"})
-    layers = [{**layer.model_dump(mode="json"), "bytes": _bytes(layer)} for layer in info.layers]
+    layers = [{**layer.model_dump(mode="json"), "bytes": _bytes(info, layer)} for layer in info.layers]
     return {
         "kind": "model",
         "path": str(path),
@@ -83,6 +83,7 @@ def _model_facts(path: Path, model: Model) -> dict[str, Any]:
         "parameters": info.parameters,
         "golden_rows": len(info.golden.inputs),
         "isa": model.isa,
+        "runs_in": model.precision,
         "nbytes": model.nbytes,
     }
 
@@ -97,7 +98,7 @@ def _model_lines(facts: dict[str, Any], info: ModelMetadata) -> Iterator[str]:
         "output": f"{info.outputs} numbers{scaled}",
         "labels": _list([str(label) for label in info.labels]),
         "parameters": f"{info.parameters:,} {info.precision}",
-        "in memory": f"{facts['nbytes']:,} bytes, packed for {facts['isa']}",
+        "in memory": f"{facts['nbytes']:,} bytes, packed for {facts['runs_in']} on {facts['isa']}",
         "golden rows": f"{facts['golden_rows']}, all as promised" if facts["golden_rows"] else "none",
     }
     yield from (f"{name + ':':<13} {value}" for name, value in about.items() if value)
@@ -105,13 +106,28 @@ def _model_lines(facts: dict[str, Any], info: ModelMetadata) -> Iterator[str]:
     yield f"{'layer':<24} {'shape':>15} {'activation':<10} {'bytes':>12}"
     for layer in info.layers:
         shape = f"{layer.inputs} x {layer.units}"
-        yield f"{layer.name[:24]:<24} {shape:>15} {layer.activation:<10} {_bytes(layer):>12,}"
+        yield f"{layer.name[:24]:<24} {shape:>15} {layer.activation:<10} {_bytes(info, layer):>12,}"
     yield ""
     yield "features"
     yield from (f"  {_feature(feature)}" for feature in info.features[:_SHOWN])
     if info.columns > _SHOWN:
         yield f"  ... and {info.columns - _SHOWN} more"
     yield from _record_lines(info)
+    if info.quantization is not None:
+        yield ""
+        yield f"quantised to {info.precision}, from the float32 file {info.quantization.source_sha256[:12]}"
+        yield from loss_lines(info.quantization.losses)
+
+
+def loss_lines(losses: Sequence[Loss]) -> Iterator[str]:
+    """Return what quantisation cost, data by data."""
+    for loss in losses:
+        yield (
+            f"  {loss.data} ({loss.rows:,} rows): outputs differ by up to {loss.max_difference:.2g}, "
+            f"on average {loss.mean_difference:.2g}"
+        )
+        for name, before in loss.before.items():
+            yield f"    {name}: {before:.5g} before, {loss.after[name]:.5g} after"
 
 
 def _plain(value: object) -> str:
@@ -159,8 +175,10 @@ def _feature(feature: Feature) -> str:
     return "  ".join(part for part in (f"{feature.name}: {feature.kind}", how, fill) if part)
 
 
-def _bytes(layer: DenseLayer) -> int:
-    return 4 * (layer.inputs * layer.units + layer.units * layer.use_bias)
+def _bytes(info: ModelMetadata, layer: DenseLayer) -> int:
+    return sum(
+        kind.nbytes for name, kind in info.tensor_types().items() if name.rpartition(".")[0] == layer.name
+    )
 
 
 def _list(texts: list[str]) -> str:

@@ -71,23 +71,10 @@ def evaluate(model: str, data: str, target: str | None, store: Path | None, as_j
       mariana evaluate digits digits --target y --json
     """
     loaded = open_model(model, store)
-    table = read_table(data)
-    if target is None:
-        if len(loaded.info.targets) != 1:
-            raise InvalidInputError("the model does not say what it predicts; name the column with --target")
-        (target,) = loaded.info.targets
-    known = np.array([text is not None for text in table.column(target).texts()])
-    if not known.any():
-        raise InvalidInputError(f"column {target!r} of {table.name} has no value to compare with")
-    missing = table.rows - int(known.sum())
-    if missing:
-        table = table.take(np.flatnonzero(known))
-    y = _truth(loaded, table, target)
-    outputs = loaded.predict(table.matrix(loaded.info.features))
-    if loaded.info.task == "classification":
-        found = classification_scores(outputs, y)
-    else:
-        found = regression_scores(outputs[:, 0], y)
+    whole = read_table(data)
+    table, y, target = rows_with_truth(loaded, whole, target)
+    missing = whole.rows - table.rows
+    found = scores(loaded, loaded.predict(table.matrix(loaded.info.features)), y)
     if as_json:
         click.echo(
             json.dumps(
@@ -104,6 +91,33 @@ def evaluate(model: str, data: str, target: str | None, store: Path | None, as_j
     click.echo(f"{table.rows:,} rows" + (f"; left out: {missing:,} without {target}" if missing else ""))
     for name, value in found.items():
         click.echo(f"{name:10} {value:#.5g}")
+
+
+def rows_with_truth(model: Model, table: Table, target: str | None) -> tuple[Table, NDArray[Any], str]:
+    """Return the rows with a value in the target column, these values (class indices, or numbers), and its name.
+
+    Args:
+        model: that predicts them.
+        table: the rows.
+        target: name of the column; None: the one that the model was trained on.
+    """
+    if target is None:
+        if len(model.info.targets) != 1:
+            raise InvalidInputError("the model does not say what it predicts; name the column with --target")
+        (target,) = model.info.targets
+    known = np.array([text is not None for text in table.column(target).texts()])
+    if not known.any():
+        raise InvalidInputError(f"column {target!r} of {table.name} has no value to compare with")
+    if not known.all():
+        table = table.take(np.flatnonzero(known))
+    return table, _truth(model, table, target), target
+
+
+def scores(model: Model, outputs: NDArray[np.float32], y: NDArray[Any]) -> dict[str, float]:
+    """Return how good outputs are: accuracy and log-loss, or mean absolute error, root mean squared error and R²."""
+    if model.info.task == "classification":
+        return classification_scores(outputs, y)
+    return regression_scores(outputs[:, 0], y)
 
 
 def open_model(model: str, store: Path | None) -> Model:

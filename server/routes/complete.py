@@ -19,6 +19,9 @@ router = APIRouter(prefix="/v1/indexes", tags=["indexes"])
 CACHE_CONTROL = "public, max-age=60"
 """A browser may answer what was typed a minute ago from its own memory; after that it asks with the ETag."""
 
+LIVE_CACHE_CONTROL = "public, no-cache"
+"""Of an index that changes while it is served: it asks with the ETag each time."""
+
 
 @router.get("", operation_id="list_indexes")
 async def list_indexes(state: Served) -> IndexList:
@@ -57,7 +60,7 @@ async def complete(
     completions = index.complete(q, limit, _FUZZY[fuzzy])
     body = to_json({"query": q, "completions": completions})
     etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
-    headers = {"ETag": etag, "Cache-Control": CACHE_CONTROL}
+    headers = {"ETag": etag, "Cache-Control": LIVE_CACHE_CONTROL if index.live else CACHE_CONTROL}
     if if_none_match is not None and etag_matches(if_none_match, etag):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type="application/json")

@@ -85,4 +85,5 @@ def _metadata(name: str, version: str | None, state: Served) -> ModelMetadataAns
         platform=PLATFORM,
         inputs=[TensorMetadata(name=INPUT, datatype="FP32", shape=[-1, model.columns])],
         outputs=[TensorMetadata(name=OUTPUT, datatype="FP32", shape=[-1, model.outputs])],
+        parameters={"precision": model.precision, "isa": model.isa},
     )

@@ -52,12 +52,12 @@ def _info(served: ServedModel) -> ModelInfo:
             "task": about.task,
             "features": [
                 FeatureInfo(
-                    name=f.name,
-                    kind=f.kind,
-                    required=f.fill is None,
-                    categories=list(f.categories) if f.kind == "categorical" else None,
+                    name=field.name,
+                    kind=field.kind,
+                    required=field.required,
+                    categories=list(field.categories) if field.kind == "categorical" else None,
                 )
-                for f in about.features
+                for field in about.fields
             ],
             "input_shape": list(about.input_shape),
             "labels": list(about.labels),
@@ -66,6 +66,7 @@ def _info(served: ServedModel) -> ModelInfo:
             "parameters": about.parameters,
             "layers": [layer.units for layer in about.layers],
             "isa": model.isa,
+            "precision": model.precision,
             "nbytes": model.nbytes,
         }
     )

@@ -254,6 +254,8 @@ function field(feature, value) {
     input = make("select", { id }, ...(feature.categories ?? []).map((value) => make("option", { value, textContent: value })));
   } else if (feature.kind === "boolean") {
     input = make("input", { id, type: "checkbox" });
+  } else if (feature.kind === "date") {
+    input = make("input", { id, placeholder: "2024-03-05T14:30:00", required: feature.required });
   } else {
     input = make("input", { id, type: "number", step: "any", required: feature.required });
   }
@@ -269,7 +271,7 @@ function record() {
   for (const input of $("try-fields").querySelectorAll("[data-feature]")) {
     const { feature, kind } = input.dataset;
     if (kind === "boolean") values[feature] = input.checked;
-    else if (kind === "categorical") values[feature] = input.value;
+    else if (kind === "categorical" || (kind === "date" && input.value !== "")) values[feature] = input.value;
     else if (input.value !== "") values[feature] = input.valueAsNumber;
   }
   return values;

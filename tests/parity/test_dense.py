@@ -1,5 +1,6 @@
 """The dense kernels on every instruction set of this machine, in one process, against double precision."""
 
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from hypothesis import strategies as st
 
 from mariana import reference
 from mariana._binding import isa_names, usable_isas
-from mariana._binding.dense import Layer, Network, Tables, activation_names
+from mariana._binding.dense import FORMS, Layer, Network, Tables, activation_names
 
 HIDDEN = [name for name in activation_names() if name != "softmax"]
 ISAS = [isa_names().index(name) for name in usable_isas()]
+SLOPED = ("leaky_relu", "prelu", "elu")
+STEEPEST = 4
+"""Bound on the slope of any activation here: random PReLU slopes are the steepest."""
 EPSILON = float(np.finfo(np.float32).eps)
 
 
@@ -38,16 +42,19 @@ class Case:
         if len(self.x) == 0:
             return np.empty((0, self.layers[-1].weight.shape[1])), 0.0
         lists = [None if t is None else t.tolist() for t in self.tables]
-        h = np.array([reference.encode(row, *lists[:4]) for row in self.x.tolist()])
+        names = {number: name for name, number in FORMS.items()}
+        forms = lists[7] and [names[number] for number in lists[7]]
+        h = np.array([reference.encode(row, *lists[:4], lists[6], forms) for row in self.x.tolist()])
         error = 0.0
         for layer in self.layers:
             weight = layer.weight.astype(float)
             bias = None if layer.bias is None else layer.bias.tolist()
+            slopes = None if layer.slope is None else layer.slope.tolist()
             size = np.abs(h) @ np.abs(weight)  # what rounding is relative to
-            gain = np.abs(weight).sum(axis=0).max()
+            gain = np.abs(weight).sum(axis=0).max() * STEEPEST
             error = error * gain + EPSILON * (len(weight) + 8) * (size.max(initial=0) + 2)
             h = np.array(
-                [reference.dense(row, weight.tolist(), bias, layer.activation) for row in h.tolist()]
+                [reference.dense(row, weight.tolist(), bias, layer.activation, slopes) for row in h.tolist()]
             )
         if lists[5] is not None:
             h = h * lists[5]
@@ -71,7 +78,9 @@ def make(
     for i, (inputs, units) in enumerate(pairwise(widths)):
         weight = (rng.standard_normal((inputs, units)) / np.sqrt(inputs)).astype(np.float32)
         bias = rng.standard_normal(units).astype(np.float32) if rng.integers(4) else None
-        layers.append(Layer(weight, bias, last if i == len(widths) - 2 else hidden))
+        activation = last if i == len(widths) - 2 else hidden
+        slope = rng.standard_normal(units).astype(np.float32) if activation in SLOPED else None
+        layers.append(Layer(weight, bias, activation, slope))
     x = rng.standard_normal((rows, widths[0])).astype(np.float32)
     return Case(layers, widths[0], tables or Tables(), x)
 
@@ -122,7 +131,10 @@ def test_encoding_and_scaling(data: st.DataObject) -> None:
     categories = data.draw(
         st.none() | st.lists(st.sampled_from([0, 0, 1, 3, 5]), min_size=columns, max_size=columns)
     )
-    encoded = columns if categories is None else sum(n or 1 for n in categories)
+    copies = data.draw(st.none() | st.lists(st.integers(1, 4), min_size=columns, max_size=columns))
+    widths = zip(categories or [0] * columns, copies or [1] * columns, strict=True)
+    encoded = sum(n or copied for n, copied in widths)
+    forms = data.draw(st.none() | st.lists(st.sampled_from(range(4)), min_size=encoded, max_size=encoded))
     outputs = data.draw(st.integers(1, 5))
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 30)))
 
@@ -137,6 +149,8 @@ def test_encoding_and_scaling(data: st.DataObject) -> None:
         table(encoded),
         table(outputs),
         table(outputs),
+        None if copies is None else np.array(copies, np.uint32),
+        None if forms is None else np.array(forms, np.uint32),
     )
     case = make([encoded, 12, outputs], 6, seed=3, tables=tables)
     case.columns = columns
@@ -172,7 +186,7 @@ def test_vector_sets_give_the_same_bits() -> None:
     for seed in range(20):
         widths = np.random.default_rng(seed).integers(1, 150, 4).tolist()
         case = make(
-            widths, 13, seed=seed, hidden=HIDDEN[seed % len(HIDDEN)], last=activation_names()[seed % 5]
+            widths, 13, seed=seed, hidden=HIDDEN[seed % len(HIDDEN)], last=activation_names()[seed % 13]
         )
         assert len({case.run(isa).tobytes() for isa in wide}) <= 1
 
@@ -194,10 +208,29 @@ def test_infinities_nan_and_denormals_do_what_numpy_does(isa: int, activation: s
             "sigmoid": lambda: 1 / (1 + np.exp(-sums)),
             "tanh": lambda: np.tanh(sums),
             "softmax": lambda: _softmax(sums),
+            "leaky_relu": lambda: np.where(sums < 0, sums / 2, sums),
+            "prelu": lambda: np.where(sums < 0, sums / 2, sums),
+            "elu": lambda: np.where(sums < 0, np.expm1(sums) / 2, sums),
+            "selu": lambda: 1.05070099 * np.where(sums < 0, 1.67326324 * np.expm1(sums), sums),
+            "gelu": lambda: _below_zero_at_most(sums, sums / 2 * (1 + _erf(sums / math.sqrt(2)))),
+            "gelu_tanh": lambda: _below_zero_at_most(
+                sums, sums / 2 * (1 + np.tanh(0.797884561 * (sums + 0.044715 * sums**3)))
+            ),
+            "silu": lambda: _below_zero_at_most(sums, sums / (1 + np.exp(-sums))),
+            "softplus": lambda: np.logaddexp(sums, 0),
         }[activation]()
-    found = Network([Layer(weight, None, activation)], 2, isa).predict(x)
+    slope = np.full(3, 0.5, np.float32) if activation in SLOPED else None
+    found = Network([Layer(weight, None, activation, slope)], 2, isa).predict(x)
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-37)
-    assert (found[:, 0] != 0).sum() == (wanted[:, 0] != 0).sum(), "denormals were flushed"
+    assert (found[:, 0] != 0).sum() >= (wanted[:, 0] != 0).sum(), "denormals were flushed"
+
+
+_erf = np.vectorize(math.erf, [np.float32])
+
+
+def _below_zero_at_most(sums: Any, values: Any) -> Any:
+    """Replace what came out as infinity times 0 by the limit at minus infinity."""
+    return np.where(sums < -1e30, 0, values)
 
 
 def _softmax(sums: Any) -> Any:

@@ -11,16 +11,18 @@ from mariana.datasets import IRIS_LABELS, load_digits, load_iris
 from mariana.format import NumericFeature, TargetScaling
 from mariana.store import Store
 from mariana.tables import read_csv
-from mariana.trainer import Activation, Dense, Input, Sequential, digits
+from mariana.trainer import Activation, Adam, Dense, Flatten, GaussianNoise, Input, Sequential, digits
+from mariana.trainer.activations import ACTIVATIONS, ELU, LeakyReLU
+
+HIDDEN = [*(name for name in ACTIVATIONS if name != "softmax"), LeakyReLU(0.05), ELU(0.5)]
 
 
-@pytest.mark.parametrize("activation", ["linear", "relu", "tanh", "sigmoid"])
-def test_networks(tmp_path: Path, activation: str) -> None:
+@pytest.mark.parametrize("activation", HIDDEN, ids=lambda a: a if isinstance(a, str) else f"own {a.name}")
+def test_networks(tmp_path: Path, activation) -> None:
     x, y = load_iris()
-    net = Sequential(
-        [Dense(17, activation), Dense(5, use_bias=False), Activation(activation), Dense(3, "softmax")], seed=0
-    )
-    net.compile("adam", "sparse_categorical_crossentropy")
+    layers = [Flatten(), Dense(17, activation), GaussianNoise(0.1), Dense(5, use_bias=False)]
+    net = Sequential([*layers, Activation(activation), Dense(3, "softmax")], seed=0)
+    net.compile(Adam(0.01), "sparse_categorical_crossentropy")
     net.fit(x, y, epochs=3, verbose=0)
     model = mariana.load_model(net.export(tmp_path, "iris", labels=IRIS_LABELS))
     np.testing.assert_allclose(model.predict(x), net.predict(x), atol=2e-6)

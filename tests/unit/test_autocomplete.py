@@ -271,10 +271,10 @@ def test_marks_after_the_prefix_are_highlighted_with_their_letter(tmp_path: Path
 def test_a_rebuild_replaces_the_index_and_spares_its_readers(tmp_path: Path) -> None:
     folder = tmp_path / "index"
     mariana.build_index(folder, [("old", 1)])
-    (folder / "index.db").write_text("not ours to remove")
+    (folder / "notes").write_text("not ours to remove")
     reader = mariana.open_index(folder)
     mariana.build_index(folder, [("new", 1)])
-    assert sorted(path.name for path in folder.iterdir()) == ["index.db", "segment-00000002.mrx"]
+    assert sorted(path.name for path in folder.iterdir()) == ["notes", "segment-00000002.mrx"]
     assert texts(reader, "") == ["old"]
     assert texts(mariana.open_index(folder), "") == ["new"]
 

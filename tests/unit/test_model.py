@@ -378,3 +378,32 @@ def test_one_sigmoid_unit_gives_two_probabilities(tmp_path: Path) -> None:
 def test_decode_refuses_another_shape(model: Model) -> None:
     with pytest.raises(InvalidInputError, match=r"\(batch, 3\), got \(3,\)"):
         model.decode(np.zeros(3, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("activation", "slope", "wanted"),
+    [
+        ("leaky_relu", None, -0.4),
+        ("leaky_relu", 0.5, -1.0),
+        ("elu", None, math.expm1(-2)),
+        ("prelu", None, -0.6),
+    ],
+)
+def test_slopes_come_from_the_file(
+    tmp_path: Path, activation: Any, slope: float | None, wanted: float
+) -> None:
+    metadata = ModelMetadata(
+        task="regression",
+        features=(NumericFeature(name="x"),),
+        input_shape=(1,),
+        layers=(
+            DenseLayer(name="out", inputs=1, units=1, activation=activation, use_bias=False, slope=slope),
+        ),
+    )
+    tensors = {"out.weight": np.ones((1, 1), np.float32)}
+    if activation == "prelu":
+        tensors["out.slope"] = np.array([0.3], np.float32)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(to_bytes(metadata, tensors))
+    found = load_model(path).predict(np.array([[-2.0], [3.0]], np.float32))
+    np.testing.assert_allclose(found, [[wanted], [3.0]], rtol=1e-6)

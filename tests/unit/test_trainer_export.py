@@ -98,6 +98,11 @@ def test_logits_become_probabilities(tmp_path: Path, loss, units: int, y, activa
         ([Activation("relu"), Dense(3, "softmax")], {}, "'activation'.*there is none"),
         ([Dense(4, "relu"), Activation("tanh"), Dense(3, "softmax")], {}, "'activation'.*'dense' has"),
         ([Dense(4, "softmax"), Dense(3, "softmax")], {}, "'dense'.*softmax"),
+        (
+            [Dense(4, (np.sin, np.cos)), Dense(3, "softmax")],
+            {},
+            "'dense'.*does not know the activation 'custom'",
+        ),
         ([Dense(3, "softmax")], {"labels": ["a", "b"]}, "3 softmax units and 2 labels"),
         ([Dense(3, "softmax")], {"labels": ["a", "b", "b"]}, "same label"),
         ([Dense(3, "softmax")], {"labels": [1, 2, "1"]}, "same label"),

@@ -1,0 +1,86 @@
+/* The precisions below float32, between model.c, dot_pack.c, which packs, and the kernels, which compute.
+ *
+ * A *cell* is 4 bytes: 4 int8 weights of one unit, or 2 bfloat16 ones, for as many inputs in a row; that is
+ * what one lane of a dot-product instruction takes. 16 units make a strip, whose cells of one group of inputs
+ * are a cache line; up to 4 strips make a panel, as in kernels.h:
+ *
+ *   panel 0: group 0: unit 0 .. 63 | group 1: unit 0 .. 63 | ...
+ *   panel 1: group 0: unit 64 .. 127 | ...
+ *   last panel: only as many strips as there are left
+ *
+ * 16 groups of a strip are an AMX tile, rows one panel line apart. Inputs and units that fill up the last
+ * group and strip have weight 0. float32-split has three planes of bfloat16 cells, one after the other in a
+ * panel.
+ *
+ * The activations of a row are *staged* as cells too, before any weight is looked at:
+ *   bfloat16  rounded to nearest even, denormals to zero
+ *   int8      unsigned, x = (q - zero) * scale: see mrn_dot_row
+ *   split     scaled by a power of two, then the sum of three bfloat16
+ */
+#ifndef MRN_DOT_H
+#define MRN_DOT_H
+
+#include "kernels.h"
+
+struct mrn_layer;
+
+enum mrn_precision {
+#define MRN_PRECISION(id, name, text, inputs, planes) MRN_PRECISION_##name = (id),
+#include "precisions.def"
+#undef MRN_PRECISION
+};
+
+enum {
+    MRN_CELL = 4,     /* bytes */
+    MRN_DOT_ROWS = 32 /* a block of rows is a multiple of this: two tiles */
+};
+
+typedef struct mrn_dot_layer {
+    const unsigned char *weight; /* panels as above, aligned */
+    const float *bias;           /* (strips * 16), aligned, as the next three */
+    const float *scale;          /* int8: what 1 stands for; split: log2 of what 1 stands for; else NULL */
+    const int32_t *sum;          /* int8: sum of the unit's weights; else NULL */
+    const float *slope;          /* for an activation that has slopes; else NULL */
+    size_t inputs;
+    size_t groups; /* of a plane */
+    size_t strips;
+    uint32_t activation; /* for whoever calls the kernel */
+} mrn_dot_layer;
+
+/* What staging a row finds out. int8: x = (q - zero) * scale. Split: x = staged * 2^scale, which is NaN for a
+ * row that is not finite. */
+typedef struct mrn_dot_row {
+    float scale;
+    int32_t zero;
+} mrn_dot_row;
+
+typedef struct mrn_dots {
+    size_t depth; /* groups are a multiple of this */
+    /* y = x . weight + bias, without the activation, for `rows` rows; x is (rows, inputs) with x_stride
+     * floats from row to row, y (rows, strips * 16), aligned, with room for a multiple of MRN_DOT_ROWS rows;
+     * `stage` has mrn_dot_stage_bytes(), aligned. */
+    void (*dense)(const mrn_dot_layer *layer, const float *x, size_t x_stride, size_t rows, float *y,
+                  void *stage);
+} mrn_dots;
+
+/* The kernels of a set for a precision; NULL where it has none, and for float32. */
+const mrn_dots *mrn_dots_of(size_t isa, size_t precision);
+
+/* Inputs of a cell, and planes. */
+size_t mrn_dot_cell_inputs(size_t precision);
+size_t mrn_dot_planes(size_t precision);
+
+/* Whether the numbers of a layer, whose sizes are known to be sane, can be packed: a status. */
+int mrn_dot_check(const struct mrn_layer *layer, size_t precision);
+
+/* Pack a layer from `to` on, as drawn above; returns where the next one begins. */
+unsigned char *mrn_dot_pack(const struct mrn_layer *layer, size_t precision, size_t depth, unsigned char *to,
+                            mrn_dot_layer *packed);
+
+/* Where the cells of staged rows begin, behind the records of the rows. */
+static inline unsigned char *mrn_dot_cells(void *stage, size_t rows) {
+    const size_t bytes = rows * sizeof(mrn_dot_row);
+    return (unsigned char *)stage + (bytes + MRN_BLOCK_ALIGN - 1) / MRN_BLOCK_ALIGN * MRN_BLOCK_ALIGN;
+}
+
+#endif

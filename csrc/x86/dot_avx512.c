@@ -1,0 +1,75 @@
+/* The precisions of dot.h on AVX-512 F, DQ, BW and VL: cells are taken apart, as on AVX2. */
+#include "../cpu.h"
+
+#if defined(MRN_X86)
+
+#define TARGET __attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")))
+#define SET(x) x##_avx512
+#include "dot_avx512.h"
+
+typedef struct halves_avx512 {
+    __m512i even, odd;
+} halves_avx512;
+
+/* ---- bfloat16 ---- */
+
+static inline TARGET halves_avx512 floats_avx512(__m512i cells) {
+    return (halves_avx512){_mm512_slli_epi32(cells, 16),
+                           _mm512_and_si512(cells, _mm512_set1_epi32((int32_t)0xffff0000))};
+}
+static inline TARGET __m512 dot_bf16_avx512(__m512 sum, halves_avx512 a, halves_avx512 w) {
+    sum = _mm512_fmadd_ps(_mm512_castsi512_ps(a.odd), _mm512_castsi512_ps(w.odd), sum);
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(a.even), _mm512_castsi512_ps(w.even), sum);
+}
+
+#define NAME(x) x##_bf16_avx512
+#define TILE_ROWS 4
+#define TILES(T) TILES_OF(T, 1) TILES_OF(T, 2) TILES_OF(T, 3) TILES_OF(T, 4)
+#define WEIGHTS halves_avx512
+#define GET_WEIGHTS(p) floats_avx512(load_avx512(p))
+#define VALUE halves_avx512
+#define GET_VALUE(p) floats_avx512(cell_avx512(p))
+#define SUM __m512
+#define DOT(sum, value, weights) dot_bf16_avx512(sum, value, weights)
+#define FIRST(layer, unit) _mm512_loadu_ps((layer)->bias + (unit))
+#define LAST(layer, unit, row, sum) (sum)
+#define STAGE stage_bf16_avx512
+#include "../dot_template.h"
+#undef NAME
+#undef GET_WEIGHTS
+#undef GET_VALUE
+#undef SUM
+#undef DOT
+#undef FIRST
+#undef LAST
+#undef STAGE
+
+/* ---- int8 ---- */
+
+static inline TARGET halves_avx512 signed_avx512(__m512i cells) {
+    return (halves_avx512){_mm512_srai_epi16(_mm512_slli_epi16(cells, 8), 8), _mm512_srai_epi16(cells, 8)};
+}
+static inline TARGET halves_avx512 unsigned_avx512(__m512i cells) {
+    return (halves_avx512){_mm512_and_si512(cells, _mm512_set1_epi16(0xff)), _mm512_srli_epi16(cells, 8)};
+}
+static inline TARGET __m512i dot_s8_avx512(__m512i sum, halves_avx512 a, halves_avx512 w) {
+    sum = _mm512_add_epi32(sum, _mm512_madd_epi16(a.even, w.even));
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(a.odd, w.odd));
+}
+
+#define NAME(x) x##_s8_avx512
+#define GET_WEIGHTS(p) signed_avx512(load_avx512(p))
+#define GET_VALUE(p) unsigned_avx512(cell_avx512(p))
+#define SUM __m512i
+#define DOT(sum, value, weights) dot_s8_avx512(sum, value, weights)
+#define FIRST(layer, unit) _mm512_setzero_si512()
+#define LAST(layer, unit, row, sum) last_s8_avx512(layer, unit, row, sum)
+#define STAGE stage_s8_avx512
+#include "../dot_template.h"
+
+const mrn_dots mrn_dots_bf16_avx512 = {1, dense_bf16_avx512};
+const mrn_dots mrn_dots_s8_avx512 = {1, dense_s8_avx512};
+
+#else
+typedef int mrn_nothing_here; /* ISO C wants a declaration */
+#endif

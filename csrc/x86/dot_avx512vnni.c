@@ -1,0 +1,35 @@
+/* int8 with AVX512_VNNI: vpdpbusd takes 16 cells at once, and does not saturate on the way. */
+#include "../cpu.h"
+
+#if defined(MRN_X86)
+
+#define TARGET __attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni")))
+#define SET(x) x##_avx512vnni
+#include "dot_avx512.h"
+
+/* The intrinsic, written out: gcc 12 keeps the sums of a tile on the stack when it is given
+ * _mm512_dpbusd_epi32. */
+static inline TARGET __m512i dot_avx512vnni(__m512i sum, __m512i value, __m512i weights) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(value), "v"(weights));
+    return sum;
+}
+
+#define NAME(x) x##_s8_avx512vnni
+#define TILE_ROWS 6
+#define TILES(T) TILES_OF(T, 1) TILES_OF(T, 2) TILES_OF(T, 3) TILES_OF(T, 4) TILES_OF(T, 5) TILES_OF(T, 6)
+#define WEIGHTS __m512i
+#define GET_WEIGHTS(p) load_avx512vnni(p)
+#define VALUE __m512i
+#define GET_VALUE(p) cell_avx512vnni(p)
+#define SUM __m512i
+#define DOT(sum, value, weights) dot_avx512vnni(sum, value, weights)
+#define FIRST(layer, unit) _mm512_setzero_si512()
+#define LAST(layer, unit, row, sum) last_s8_avx512vnni(layer, unit, row, sum)
+#define STAGE stage_s8_avx512vnni
+#include "../dot_template.h"
+
+const mrn_dots mrn_dots_s8_avx512vnni = {1, dense_s8_avx512vnni};
+
+#else
+typedef int mrn_nothing_here; /* ISO C wants a declaration */
+#endif

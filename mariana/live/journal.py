@@ -1,0 +1,432 @@
+"""The file ``index.db``: every change since the segment was built, and what was learnt. SQLite, written ahead.
+
+A transaction is on the disk when it has ended (``synchronous=FULL``: the log is fsynced at each commit). Several
+processes may write; SQLite lets one at a time. docs/format.md explains the tables.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import math
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from mariana.errors import FileFormatError, StoreError
+from mariana.live import learning
+from mariana.store import fsync_directory, store_errors
+
+JOURNAL_FILE = "index.db"
+FORMAT = 1
+BUSY_SECONDS = 10.0
+"""How long a transaction waits for those of other processes."""
+
+CLIENT_SELECTIONS = 100
+"""Selections of one client that count in a day."""
+
+_APPLICATION_ID = 0x4D524E4A  # "MRNJ"; file(1) and sqlite3 show it
+_SCHEMA = """
+CREATE TABLE meta (
+    id         INTEGER PRIMARY KEY CHECK (id = 1),
+    format     INTEGER NOT NULL,
+    base       INTEGER NOT NULL,
+    sequence   INTEGER NOT NULL,
+    clock      REAL NOT NULL,
+    landmark   REAL NOT NULL,
+    half_life  REAL NOT NULL,
+    salt_day   INTEGER NOT NULL,
+    salt       BLOB NOT NULL
+);
+CREATE TABLE items (
+    text      TEXT PRIMARY KEY,
+    score     REAL,
+    payload   TEXT,
+    contexts  TEXT,
+    deleted   INTEGER NOT NULL,
+    sequence  INTEGER NOT NULL
+);
+CREATE INDEX items_by_sequence ON items (sequence);
+CREATE TABLE learned (
+    text      TEXT PRIMARY KEY,
+    weight    REAL NOT NULL,
+    sequence  INTEGER NOT NULL
+);
+CREATE INDEX learned_by_sequence ON learned (sequence);
+CREATE TABLE spent (
+    client  BLOB NOT NULL,
+    text    TEXT NOT NULL,
+    PRIMARY KEY (client, text)
+) WITHOUT ROWID;
+"""
+_HEAD = "base, sequence, clock, landmark, half_life"
+
+
+class Head(NamedTuple):
+    """Where the journal stands.
+
+    Attributes:
+        base: number of the segment that the changes are changes of.
+        sequence: of the last change.
+        clock: the latest time that it has gone by, days since 1970.
+        landmark: the time as of which learnt weights count, likewise.
+        half_life: of what is learnt, days.
+    """
+
+    base: int
+    sequence: int
+    clock: float
+    landmark: float
+    half_life: float
+
+
+class Item(NamedTuple):
+    """What an entry is apart from its text.
+
+    Attributes:
+        score: finite, >= 0.
+        payload: JSON in UTF-8; empty for none.
+        contexts: tags, as a JSON array in UTF-8; empty for none.
+    """
+
+    score: float
+    payload: bytes = b""
+    contexts: bytes = b""
+
+
+@dataclass(slots=True)
+class Journal:
+    """An open ``index.db``. Not to be used by two threads at a time, nor by a child of ``fork``.
+
+    Attributes:
+        path: the file.
+        connection: SQLite's.
+    """
+
+    path: Path
+    connection: sqlite3.Connection
+    _file: tuple[int, int]
+    _version: int = -1
+
+    @classmethod
+    def open(cls, folder: Path) -> Self | None:
+        """Open the journal of an index; None where nothing was ever written.
+
+        What may not be written is opened for reading.
+
+        Raises:
+            FileFormatError: damaged, newer than this version, or something else.
+            StoreError: it cannot be read.
+        """
+        path = folder / JOURNAL_FILE
+        with store_errors(f"read {path}"), journal_errors(path):
+            try:
+                status = path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            journal = cls(path, _connect(path), (status.st_dev, status.st_ino))
+            try:
+                journal._check()
+            except BaseException:
+                journal.close()
+                raise
+            return journal
+
+    @classmethod
+    def create(cls, folder: Path, base: int, half_life: float) -> None:
+        """Make an empty journal, whole and durably. The caller holds the index's lock."""
+        path = folder / JOURNAL_FILE
+        temporary = folder / f".tmp-{secrets.token_hex(8)}"
+        with store_errors(f"make {path}"), journal_errors(path):
+            try:
+                connection = sqlite3.connect(temporary, isolation_level=None)
+                try:
+                    connection.execute("PRAGMA journal_mode = WAL")
+                    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                    connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+                    now = learning.tick(time.time() / learning.DAY, half_life)
+                    connection.execute(
+                        "INSERT INTO meta VALUES (1, ?, ?, 0, ?, ?, ?, 0, ?)",
+                        (FORMAT, base, now, now, half_life, b""),
+                    )
+                finally:
+                    connection.close()  # moves the log into the file
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+                temporary.rename(path)
+            finally:
+                for end in ("", "-wal", "-shm"):
+                    Path(f"{temporary}{end}").unlink(missing_ok=True)
+            fsync_directory(folder)
+
+    def _check(self) -> None:
+        (application,) = self._one("PRAGMA application_id")
+        if application != _APPLICATION_ID:
+            raise FileFormatError(f"{self.path}: not the journal of an index; move it away")
+        (version,) = self._one("SELECT format FROM meta")
+        if version != FORMAT:
+            raise FileFormatError(
+                f"{self.path}: format {version}, but this version of Mariana knows {FORMAT}: update Mariana"
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
+
+    def _one(self, query: str, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...]:
+        row: tuple[Any, ...] | None = self.connection.execute(query, parameters).fetchone()
+        if row is None:
+            raise FileFormatError(f"{self.path}: the table meta is empty; restore the index from a copy")
+        return row
+
+    def changed(self) -> bool:
+        """Whether another connection has committed since this was asked last; cheap."""
+        with journal_errors(self.path):
+            (version,) = self._one("PRAGMA data_version")
+        if version == self._version:
+            return False
+        self._version = version
+        return True
+
+    @contextmanager
+    def reading(self) -> Iterator[Head]:
+        """One state of the file, whatever others write meanwhile; gives where it stands."""
+        with journal_errors(self.path):
+            self.connection.execute("BEGIN")
+            try:
+                yield self.head()
+            finally:
+                self._rollback()
+
+    @contextmanager
+    def writing(self) -> Iterator[Head]:
+        """One transaction: on the disk at its end, or undone by an exception. Gives where it began."""
+        with journal_errors(self.path):
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.head()
+                self.connection.execute("COMMIT")
+            except BaseException:
+                self._rollback()
+                raise
+
+    def _rollback(self) -> None:
+        if self.connection.in_transaction:  # some errors have ended it
+            self.connection.execute("ROLLBACK")
+
+    def head(self) -> Head:
+        """Return where the journal stands."""
+        return Head(*self._one(f"SELECT {_HEAD} FROM meta"))  # noqa: S608 - a constant
+
+    # ---- reading -----------------------------------------------------------------------------------------
+
+    def items(self, after: int) -> Iterator[tuple[bytes, Item | None]]:
+        """Yield what was changed after a sequence number: text and what it is now, None when it was deleted."""
+        rows = self.connection.execute(
+            "SELECT text, score, payload, contexts, deleted FROM items WHERE sequence > ?", (after,)
+        )
+        for text, score, payload, contexts, deleted in rows:
+            yield text.encode(), None if deleted else _item(score, payload, contexts)
+
+    def item(self, text: bytes) -> tuple[bool, Item | None]:
+        """Return whether a text was changed, and what it is now (None: deleted)."""
+        row = self.connection.execute(
+            "SELECT score, payload, contexts, deleted FROM items WHERE text = ?", (text.decode(),)
+        ).fetchone()
+        if row is None:
+            return False, None
+        return True, None if row[3] else _item(*row[:3])
+
+    def learned(self, after: int) -> Iterator[tuple[bytes, float]]:
+        """Yield texts and weights (``learning``) that were learnt after a sequence number."""
+        for text, weight in self.connection.execute(
+            "SELECT text, weight FROM learned WHERE sequence > ?", (after,)
+        ):
+            yield text.encode(), weight
+
+    # ---- writing, inside ``writing()`` -------------------------------------------------------------------
+
+    def put(self, sequence: int, entries: Iterable[tuple[bytes, Item]]) -> None:
+        """Insert or replace entries."""
+        self._set_items(
+            (
+                text.decode(),
+                item.score,
+                item.payload.decode() or None,
+                item.contexts.decode() or None,
+                0,
+                sequence,
+            )
+            for text, item in entries
+        )
+
+    def delete(self, sequence: int, texts: Iterable[bytes]) -> None:
+        """Delete entries. What was learnt of them stays until it has faded, and counts again if they come back."""
+        self._set_items((text.decode(), None, None, None, 1, sequence) for text in texts)
+
+    def _set_items(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        self.connection.executemany(
+            "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (text) DO UPDATE SET score = excluded.score, "
+            "payload = excluded.payload, contexts = excluded.contexts, deleted = excluded.deleted, "
+            "sequence = excluded.sequence",
+            rows,
+        )
+
+    def select(self, sequence: int, text: bytes, clock: float, half_life: float) -> None:
+        """Count one selection of an entry."""
+        name = text.decode()
+        row = self.connection.execute("SELECT weight FROM learned WHERE text = ?", (name,)).fetchone()
+        weight = learning.add_selection(-float("inf") if row is None else row[0], clock, half_life)
+        self.connection.execute(
+            "INSERT INTO learned VALUES (?, ?, ?) "
+            "ON CONFLICT (text) DO UPDATE SET weight = excluded.weight, sequence = excluded.sequence",
+            (name, weight, sequence),
+        )
+
+    def spend(self, client: str, text: bytes, clock: float) -> bool:
+        """Whether a client's selection counts: once a day for each entry, ``CLIENT_SELECTIONS`` times in all.
+
+        Clients are kept as hashes under a random salt that is forgotten, with them, at the end of the day (UTC).
+        """
+        day = int(clock)
+        salt_day, salt = self._one("SELECT salt_day, salt FROM meta")
+        if salt_day != day:
+            salt = secrets.token_bytes(16)
+            self.connection.execute("DELETE FROM spent")
+            self.connection.execute("UPDATE meta SET salt_day = ?, salt = ?", (day, salt))
+        hashed = hashlib.blake2b(client.encode("utf-8", "replace"), digest_size=16, salt=salt).digest()
+        (count,) = self._one("SELECT count(*) FROM spent WHERE client = ?", (hashed,))
+        if count >= CLIENT_SELECTIONS:
+            return False
+        done = self.connection.execute("INSERT OR IGNORE INTO spent VALUES (?, ?)", (hashed, text.decode()))
+        return done.rowcount == 1
+
+    def advance(self, sequence: int, clock: float) -> None:
+        """Say how far the changes of this transaction go."""
+        self.connection.execute("UPDATE meta SET sequence = ?, clock = ?", (sequence, clock))
+
+    def rebase(self, base: int, upto: int) -> None:
+        """Stand on another segment, which holds all changes up to a sequence number."""
+        self.connection.execute("DELETE FROM items WHERE sequence <= ?", (upto,))
+        self.connection.execute("UPDATE meta SET base = ?, sequence = sequence + 1", (base,))
+
+    def age(self, clock: float) -> None:
+        """Count what was learnt as of now, and forget what has faded."""
+        head = self.head()
+        self.connection.execute("UPDATE meta SET clock = ?, landmark = ?", (clock, clock))
+        faded = clock / head.half_life + math.log2(learning.FORGOTTEN)
+        self.connection.execute("DELETE FROM learned WHERE weight < ?", (faded,))
+
+    def set_half_life(self, half_life: float) -> None:
+        """Let what is learnt fade at another pace from now on; a transaction of its own."""
+        if self.head().half_life == half_life:
+            return
+        with self.writing() as head:
+            self.connection.create_function(
+                "reweigh", 1, lambda weight: learning.reweigh(weight, head.clock, head.half_life, half_life)
+            )
+            self.connection.execute("UPDATE learned SET weight = reweigh(weight)")
+            self.connection.execute("UPDATE meta SET half_life = ?, landmark = clock", (half_life,))
+
+    def copy(self, folder: Path) -> Head:
+        """Copy the journal to another folder as it is at one time, durably; return where it stood."""
+        path = folder / JOURNAL_FILE
+        with journal_errors(path):
+            path.unlink(missing_ok=True)
+            target = sqlite3.connect(path, isolation_level=None)
+            try:
+                self.connection.backup(target)
+                head = Head(*target.execute(f"SELECT {_HEAD} FROM meta").fetchone())  # noqa: S608 - a constant
+            finally:
+                target.close()
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        return head
+
+    def in_place(self) -> bool:
+        """Whether the file is still the one of its name: not when the index was deleted, or restored from a copy."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._file
+
+
+def _item(score: float, payload: str | None, contexts: str | None) -> Item:
+    return Item(score, (payload or "").encode(), (contexts or "").encode())
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open the file for writing where that is allowed, or else for reading."""
+    for mode in ("mode=rw", "mode=ro", "mode=ro&immutable=1"):
+        # Nobody writes where not even the log's index can be made; without a log, the file says all.
+        if "immutable" in mode and Path(f"{path}-wal").exists():
+            break
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?{mode}",
+            uri=True,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            connection.close()
+            failure = error
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                raise
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+    raise failure
+
+
+@contextmanager
+def journal_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite refuses into errors of ours, which name the file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
+        kind = code & 0xFF
+        if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or (
+            kind == sqlite3.SQLITE_ERROR and isinstance(error, sqlite3.OperationalError)
+        ):
+            raise FileFormatError(
+                f"{path}: damaged ({error}); restore the index from a copy, or move {JOURNAL_FILE} away to go on "
+                "with what its segment holds"
+            ) from error
+        if kind == sqlite3.SQLITE_IOERR and _is_full(path.parent):
+            kind = sqlite3.SQLITE_FULL  # SQLite says so of some writes only
+        if kind not in _REASONS:
+            raise StoreError(errno.EIO, f"cannot use {path}: {error} ({name})") from error
+        number, reason = _REASONS[kind]
+        raise StoreError(number, f"cannot use {path}: {reason}") from error
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return os.statvfs(folder).f_bavail == 0
+    except OSError:
+        return False
+
+
+_REASONS = {
+    sqlite3.SQLITE_FULL: (errno.ENOSPC, "the disk is full"),
+    sqlite3.SQLITE_READONLY: (errno.EROFS, "the file or its folder may not be written"),
+    sqlite3.SQLITE_CANTOPEN: (errno.EACCES, "the file or its folder may not be opened"),
+    sqlite3.SQLITE_PERM: (errno.EACCES, "the file may not be used"),
+    sqlite3.SQLITE_BUSY: (errno.EBUSY, f"another process has been writing for {BUSY_SECONDS:g} s; try again"),
+    sqlite3.SQLITE_LOCKED: (errno.EBUSY, "it is being written; try again"),
+}

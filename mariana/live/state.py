@@ -1,0 +1,523 @@
+"""One open index: what it holds now, writing to it, noticing what others write, compacting it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from mariana._binding.trie import Reader, Segment
+from mariana.errors import FileFormatError, InvalidInputError, MarianaError, NotFoundError, StoreError
+from mariana.live import folder, learning
+from mariana.live.journal import JOURNAL_FILE, Head, Item, Journal
+from mariana.live.layers import Layers
+from mariana.store import fsync_directory, make_folder, store_errors, write_whole
+
+COMPACT_LEAST = 10_000
+COMPACT_SHARE = 8
+"""An index is compacted when it has COMPACT_LEAST changes, and one for each COMPACT_SHARE entries of its segment."""
+
+HALF_LIFE = 30.0
+"""Of what is learnt, days, unless told otherwise."""
+
+_TRIES = 16
+_log = logging.getLogger("mariana")
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A change that is on the disk, and visible in this process.
+
+    Attributes:
+        sequence: its number; the changes to an index are numbered in the order in which they happened.
+        count: entries that were inserted or replaced, that were there to delete, or selections that counted.
+    """
+
+    sequence: int
+    count: int
+
+
+class Explained(NamedTuple):
+    """Where the score of an entry comes from: ``base + learned``.
+
+    Attributes:
+        base: the score it was given.
+        learned: what selections added.
+        selections: how many these are by now, faded.
+        live: whether the entry was changed since the segment was built.
+    """
+
+    base: float
+    learned: float
+    selections: float
+    live: bool
+
+
+class _Holding:
+    """What is held of an index: the segment, the journal's rows, and both as layers."""
+
+    def __init__(
+        self, path: Path, journal: Journal | None, head: Head | None, known: _Holding | None
+    ) -> None:
+        """Take all of it; ``journal`` is in a transaction. FileNotFoundError: a publisher was quicker."""
+        self.head = head
+        self.segment = folder.segment_path(path, folder.current_segment(path, head))
+        self.file = _identity(self.segment)
+        base = (
+            known.base if known is not None and known.file == self.file else folder.open_segment(self.segment)
+        )
+        self.base: Segment = base
+        self.items: dict[bytes, Item | None] = {}
+        self.learned: dict[bytes, float] = {}
+        self.layers = Layers(base)
+        if journal is not None and head is not None:
+            self.take(journal, head, after=0)
+
+    def take(self, journal: Journal, head: Head, after: int) -> None:
+        """Take what was written after a sequence number."""
+        items, learned = dict(journal.items(after)), dict(journal.learned(after))
+        self.items.update(items)
+        self.learned.update(learned)
+        self.head = head
+        self.layers.apply({text: self.effective(text) for text in {**items, **learned}})
+
+    def given(self, text: bytes) -> Item | None:
+        """Return an entry as it was given; None when there is none of this text."""
+        return self.items[text] if text in self.items else self.layers.find_in_base(text)
+
+    def learnt(self, text: bytes, score: float) -> tuple[float, float]:
+        """Return an entry's selections, and what they add to its score."""
+        weight = self.learned.get(text)
+        if weight is None or self.head is None:
+            return 0.0, 0.0
+        count = learning.selections(weight, self.head.landmark, self.head.half_life)
+        return count, learning.learned_part(score, count)
+
+    def effective(self, text: bytes) -> Item | None:
+        """Return an entry with the score it is ranked by."""
+        item = self.given(text)
+        return None if item is None else item._replace(score=item.score + self.learnt(text, item.score)[1])
+
+
+Work = Callable[[Journal, _Holding, int, float], int]
+"""Writes one request: the journal in a transaction, what is held, the sequence number, the time; returns its count."""
+
+
+@dataclass(slots=True)
+class _Request:
+    work: Work
+    receipt: Receipt | None = None
+    error: BaseException | None = None
+
+
+class LiveIndex:
+    """The index of one folder. Threads may share it; a child of ``fork`` has to open it anew.
+
+    Args:
+        path: the folder.
+        half_life: of what is learnt from now on, days; None keeps the one that the index has.
+
+    Attributes:
+        path: the folder.
+        reader: searches all entries; replaced, and never changed, when they change.
+
+    Raises:
+        NotFoundError: there is no index.
+        FileFormatError: a file is damaged or newer than this version.
+        StoreError: it cannot be read.
+    """
+
+    reader: Reader
+
+    def __init__(self, path: Path, half_life: float | None = None) -> None:
+        self.path = path
+        self._half_life = half_life
+        self._pid = os.getpid()
+        self._lock = threading.RLock()  # of the journal and of what is held
+        self._queue: list[_Request] = []
+        self._queue_lock = threading.Lock()
+        self._compaction: threading.Thread | None = None
+        self._closed = False
+        self._clock: learning.Clock | None = None
+        self._journal: Journal | None = None
+        self._hold(self._open())
+
+    # ---- reading -----------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        return self.reader.entries
+
+    def _hold(self, held: _Holding) -> None:
+        self._now = held
+        self.reader = held.layers.reader
+
+    @property
+    def segment(self) -> Path:
+        """The file that the changes lie on."""
+        return self._now.segment
+
+    @property
+    def sequence(self) -> int:
+        """The number of the last change that is visible here; 0 when there never was one."""
+        head = self._now.head
+        return 0 if head is None else head.sequence
+
+    @property
+    def live(self) -> bool:
+        """Whether the index was ever changed since it was made."""
+        return self._now.head is not None
+
+    def explain(self, text: bytes) -> Explained | None:
+        """Return where an entry's score comes from; None when there is no such entry."""
+        with self._lock:
+            now = self._now
+            item = now.given(text)
+            if item is None:
+                return None
+            count, part = now.learnt(text, item.score)
+            return Explained(item.score, part, count, text in now.items)
+
+    def _open(self, known: _Holding | None = None) -> _Holding:
+        """Open what is there, in place of what was open."""
+        with store_errors(f"read the index {self.path}"):
+            for _ in range(_TRIES):  # a publisher may remove the segment between the journal and the opening
+                journal = Journal.open(self.path)
+                try:
+                    if journal is None:
+                        held = _Holding(self.path, None, None, known)
+                    else:
+                        journal.changed()  # asks from now on
+                        with journal.reading() as head:
+                            held = _Holding(self.path, journal, head, known)
+                except BaseException as error:
+                    if journal is not None:
+                        journal.close()
+                    if not isinstance(error, FileNotFoundError):
+                        raise
+                    missing = error.filename
+                    continue
+                previous, self._journal = self._journal, journal
+                if previous is not None:
+                    previous.close()
+                return held
+        raise FileFormatError(f"{missing}: is not there, but counts; restore the index from a copy")
+
+    def refresh(self) -> bool:
+        """Take what others have written since; costs microseconds when nobody has.
+
+        Returns:
+            Whether anything was new. A thread that is writing looks as well, so that nobody waits for it here.
+
+        Raises:
+            FileFormatError, StoreError: it cannot be read; what was read before stays.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            return not self._closed and self._refresh()
+        finally:
+            self._lock.release()
+
+    def _refresh(self) -> bool:
+        if self._journal is None or not self._journal.in_place():
+            if self._journal is None and not self._was_published():
+                return False
+            self._hold(self._open(self._now))
+            return True
+        if not self._journal.changed():
+            return False
+        for _ in range(_TRIES):
+            try:
+                with self._journal.reading() as head:
+                    return self._catch_up(head)
+            except FileNotFoundError as error:  # published once more
+                missing = error.filename
+        raise FileFormatError(f"{missing}: is not there, but counts; restore the index from a copy")
+
+    def _was_published(self) -> bool:
+        """Whether a segment or a journal has come since; for an index without journal."""
+        try:
+            numbers = folder.segment_numbers(self.path)
+            return bool(numbers) and (
+                (self.path / JOURNAL_FILE).exists()
+                or _identity(folder.segment_path(self.path, numbers[-1])) != self._now.file
+            )
+        except FileNotFoundError:
+            return False  # the next look will tell
+
+    def _catch_up(self, head: Head) -> bool:
+        """Hold what the journal (in a transaction) holds; says whether that was new."""
+        now, journal = self._now, self._journal
+        if journal is None or head == now.head:
+            return False
+        known = now.head
+        if known is None or (known.base, known.landmark, known.half_life) != (
+            head.base,
+            head.landmark,
+            head.half_life,
+        ):
+            now = _Holding(self.path, journal, head, now)
+        else:
+            now.take(journal, head, after=known.sequence)
+        self._hold(now)
+        return True
+
+    # ---- writing -----------------------------------------------------------------------------------------
+
+    def put(self, entries: Sequence[tuple[bytes, Item]]) -> Receipt:
+        """Insert entries, or replace those of the same text; all of them or none.
+
+        Args:
+            entries: text and the rest; what a segment takes. Of a text that comes twice, the later one counts.
+
+        Raises:
+            StoreError: the disk is full (``errno.ENOSPC``), it may not be written, or others write for too long.
+        """
+
+        def work(journal: Journal, _now: _Holding, sequence: int, _clock: float) -> int:
+            journal.put(sequence, entries)
+            return len(entries)
+
+        return self._write(work)
+
+    def delete(self, texts: Iterable[bytes]) -> Receipt:
+        """Delete entries; texts that are not there do not count. Raises as :meth:`put`."""
+        wanted = list(dict.fromkeys(texts))
+
+        def work(journal: Journal, now: _Holding, sequence: int, _clock: float) -> int:
+            there = [text for text in wanted if _is_there(journal, now, text)]
+            journal.delete(sequence, there)
+            return len(there)
+
+        return self._write(work)
+
+    def select(self, text: bytes, client: str | None = None) -> Receipt:
+        """Learn that somebody has chosen an entry.
+
+        Args:
+            text: of the entry.
+            client: who; counts once a day for an entry, and ``journal.CLIENT_SELECTIONS`` times in all. None always
+                counts.
+
+        Raises:
+            NotFoundError: there is no such entry.
+            StoreError: as :meth:`put`.
+        """
+
+        def work(journal: Journal, now: _Holding, sequence: int, clock: float) -> int:
+            if not _is_there(journal, now, text):
+                raise NotFoundError("no such entry in the index")
+            if client is not None and not journal.spend(client, text, clock):
+                return 0
+            journal.select(sequence, text, clock, journal.head().half_life)
+            return 1
+
+        receipt = self._write(work)
+        self.fade()
+        return receipt
+
+    def fade(self) -> bool:
+        """Count what was learnt as of now, if it is time for that; says whether it was."""
+        if not self._is_stale(self._now.head):
+            return False
+        with self._lock:
+            journal = self._writable()
+            with journal.writing() as head:
+                self._catch_up(head)
+                if not self._is_stale(head):  # another process was quicker
+                    return False
+                journal.age(self._time(head))
+            with journal.reading() as head:
+                return self._catch_up(head)
+
+    def _is_stale(self, head: Head | None) -> bool:
+        step = 0.0 if head is None else head.half_life / learning.STEPS_PER_HALF_LIFE
+        return head is not None and self._time(head) - head.landmark >= step
+
+    def _time(self, head: Head) -> float:
+        if self._clock is None:
+            self._clock = learning.Clock(head.clock, head.half_life)
+        return self._clock.now(head.clock)
+
+    def _write(self, work: Work) -> Receipt:
+        """Write one request, together with those of other threads that wait meanwhile."""
+        request = _Request(work)
+        with self._queue_lock:
+            self._queue.append(request)
+        with self._lock:
+            if request.receipt is None and request.error is None:
+                with self._queue_lock:
+                    group, self._queue = self._queue, []
+                self._commit(group)
+        if request.error is not None:
+            raise request.error
+        if request.receipt is None:
+            raise StoreError(errno.EINTR, "the write was interrupted")
+        self._compact_if_needed()
+        return request.receipt
+
+    def _commit(self, group: list[_Request]) -> None:
+        try:
+            self._commit_together(group)
+        except Exception as error:  # noqa: BLE001 - each thread raises its own
+            if len(group) > 1 and not (isinstance(error, StoreError) and error.errno == errno.EBUSY):
+                for request in group:  # one of them is at fault, or too big: the others shall not suffer
+                    self._commit([request])
+                return
+            for request in group:
+                request.error = error
+
+    def _commit_together(self, group: list[_Request]) -> None:
+        journal = self._writable()
+        with journal.writing() as head:
+            self._catch_up(head)
+            sequence, clock = head.sequence, self._time(head)
+            receipts = []
+            for request in group:
+                sequence += 1
+                receipts.append(Receipt(sequence, request.work(journal, self._now, sequence, clock)))
+            journal.advance(sequence, clock)
+        # On the disk from here on.
+        with journal.reading() as head:
+            self._catch_up(head)
+        for request, receipt in zip(group, receipts, strict=True):
+            request.receipt = receipt
+
+    def _writable(self) -> Journal:
+        """Return the journal, made if there is none."""
+        if self._closed:
+            raise InvalidInputError("the index is closed")
+        if self._pid != os.getpid():
+            raise InvalidInputError("the index was opened before a fork: open it in this process")
+        if self._journal is not None and not self._journal.in_place():
+            self._hold(self._open(self._now))
+        if self._journal is None:
+            with store_errors(f"write to the index {self.path}"), folder.locked(self.path):
+                if not (self.path / JOURNAL_FILE).exists():
+                    base = folder.current_segment(self.path, None)
+                    Journal.create(self.path, base, self._half_life or HALF_LIFE)
+            self._hold(self._open(self._now))
+        journal = self._journal
+        if journal is None:
+            raise StoreError(errno.ENOENT, f"{self.path / JOURNAL_FILE} went away while it was made")
+        if self._half_life is not None:
+            journal.set_half_life(self._half_life)
+        return journal
+
+    # ---- compaction --------------------------------------------------------------------------------------
+
+    def compact(self) -> bool:
+        """Build a segment of all entries and let it take the place of the segment and the changes.
+
+        Others read and write meanwhile. What was learnt stays apart, since it fades.
+
+        Returns:
+            Whether that was done: not when there is no change, nor when another process is at it.
+
+        Raises:
+            StoreError: the disk is full or read-only; nothing has changed.
+        """
+        with (
+            self._lock
+        ):  # never waited for with the folder's lock in hand: _writable takes them in this order
+            if self._closed or self._journal is None:
+                return False
+            self._refresh()
+            now = self._now
+            head, items = now.head, dict(now.items)
+        if head is None or not items:
+            return False
+        with folder.locked(self.path, wait=False) as mine:
+            if not mine:
+                return False
+            file = now.layers.build_base(items)
+            with store_errors(f"compact the index {self.path}"):
+                if not folder.publish_locked(self.path, file, head.sequence, onto=head.base):
+                    return False
+        self.refresh()
+        return True
+
+    def _compact_if_needed(self) -> None:
+        if len(self._now.items) < COMPACT_LEAST + self._now.base.entries // COMPACT_SHARE:
+            return
+        with self._lock:
+            if self._closed or (self._compaction is not None and self._compaction.is_alive()):
+                return
+            self._compaction = threading.Thread(target=self._compact_quietly, name="compaction", daemon=True)
+            self._compaction.start()
+
+    def _compact_quietly(self) -> None:
+        try:
+            self.compact()
+        except (MarianaError, OSError) as error:
+            _log.warning("cannot compact the index; it goes on as it is: %s", error)
+
+    def backup(self, target: Path) -> None:
+        """Copy the index as it is at one time, whole, while others read and write.
+
+        Args:
+            target: a folder that is not there.
+
+        Raises:
+            InvalidInputError: there is something already.
+            StoreError: it cannot be written, or the index not read.
+        """
+        if target.exists():
+            raise InvalidInputError(f"{target} is there already: name a new folder")
+        temporary = target.with_name(f".tmp-{secrets.token_hex(8)}")
+        with store_errors(f"copy the index {self.path} to {target}"):
+            make_folder(temporary)
+            try:
+                self._copy(temporary)
+                fsync_directory(temporary)
+                temporary.rename(target)
+                fsync_directory(target.parent)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    def _copy(self, target: Path) -> None:
+        for _ in range(_TRIES):
+            with self._lock:
+                if self._closed:
+                    raise InvalidInputError("the index is closed")
+                head = None if self._journal is None else self._journal.copy(target)
+            number = folder.current_segment(self.path, head)
+            try:
+                with folder.segment_path(self.path, number).open("rb") as file:
+                    write_whole(folder.segment_path(target, number), file.read())
+            except FileNotFoundError as error:  # compacted meanwhile
+                missing = error.filename
+            else:
+                return
+        raise FileFormatError(f"{missing}: is not there, but counts; restore the index from a copy")
+
+    def close(self) -> None:
+        """Let go of the files; what runs finishes first. Closing twice does nothing."""
+        with self._lock:
+            self._closed = True
+            compaction, self._compaction = self._compaction, None
+        if compaction is not None:
+            compaction.join()
+        with self._lock:
+            journal, self._journal = self._journal, None
+            if journal is not None and self._pid == os.getpid():
+                journal.close()
+
+
+def _is_there(journal: Journal, now: _Holding, text: bytes) -> bool:
+    """Whether there is an entry of this text, to a transaction that may have changed it."""
+    changed, item = journal.item(text)
+    return item is not None if changed else now.layers.find_in_base(text) is not None
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
