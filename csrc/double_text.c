@@ -1,6 +1,6 @@
-/* The shortest decimal of a double, after Raffaello Giulietti, "The Schubfach way to render doubles" (2021): of the
- * decimals that lie in the interval that rounds to the double, it takes one of the largest power of ten, and finds it
- * with three products of 64 by 126 bits. */
+/* The shortest decimal of a double, after Raffaello Giulietti, "The Schubfach way to render doubles" (2021):
+ * of the decimals that lie in the interval that rounds to the double, it takes one of the largest power of
+ * ten, and finds it with three products of 64 by 126 bits. */
 
 #include "double_text.h"
 
@@ -24,7 +24,8 @@ static uint64_t round_to_odd(const uint64_t power[2], uint64_t c) {
     return w | ((z & mask) + mask) >> 63;
 }
 
-/* Floors of logarithms, exact for every exponent of a double: of 2^e and 3/4 2^e to base 10, of 10^e to base 2. */
+/* Floors of logarithms, exact for every exponent of a double: of 2^e and 3/4 2^e to base 10, of 10^e to
+ * base 2. */
 static int log10_of_power(int e) {
     return (int)((e * INT64_C(661971961083)) >> 41);
 }

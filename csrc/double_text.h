@@ -10,8 +10,9 @@ enum { NUMBER_TEXT_MAX = 32 };
 /* Write an integer; returns how many characters. */
 size_t integer_text(uint64_t value, char *text);
 
-/* Write a finite number >= 0 with the fewest digits that read back as it, and of those the nearest to it: 9.0, 0.25,
- * 0.00001, 1e-6, 1e+16, as pydantic writes JSON. Returns how many characters, at most NUMBER_TEXT_MAX. */
+/* Write a finite number >= 0 with the fewest digits that read back as it, and of those the nearest to
+ * it: 9.0, 0.25, 0.00001, 1e-6, 1e+16, as pydantic writes JSON. Returns how many characters, at most
+ * NUMBER_TEXT_MAX. */
 size_t double_text(double value, char *text);
 
 #endif

@@ -214,8 +214,10 @@ static inline void walk_step(walk *w, size_t *piece_bytes, size_t *kept) {
 uint32_t fold_span(const uint8_t *text, size_t bytes, size_t key_bytes) {
     walk w = {text, bytes, 0, 0, 1};
     uint32_t points = 0;
-    /* ASCII gives a byte a byte, but for spaces in a row; a mark may follow, so that the last one is left to below. */
-    while (w.at < bytes && w.done + 1 < key_bytes && text[w.at] < 0x80 && !(text[w.at] == ' ' && w.after_space)) {
+    /* ASCII gives a byte a byte, but for spaces in a row; a mark may follow, so that the last one is left to
+     * below. */
+    while (w.at < bytes && w.done + 1 < key_bytes && text[w.at] < 0x80 &&
+           !(text[w.at] == ' ' && w.after_space)) {
         w.after_space = text[w.at++] == ' ';
         w.done++;
         points++;
@@ -259,7 +261,8 @@ static uint32_t find_mark(uint32_t point, size_t piece_bytes) {
     return low < sizeof fold_marked / sizeof *fold_marked && fold_marked[low] == point ? fold_small[low] : 0;
 }
 
-/* The next mark, and the byte of the key that it stands on; 0 at the end. A mark alone stands on what is before it. */
+/* The next mark, and the byte of the key that it stands on; 0 at the end. A mark alone stands on what is
+ * before it. */
 static uint32_t next_mark(walk *w, size_t *stands) {
     while (w->at < w->bytes) {
         uint32_t point;
@@ -285,8 +288,8 @@ int fold_has_marks(const uint8_t *text, size_t bytes) {
     }
 }
 
-int fold_same_marks(const uint8_t *typed, size_t typed_bytes, const uint8_t *text, size_t text_bytes, size_t from,
-                    size_t key_bytes) {
+int fold_same_marks(const uint8_t *typed, size_t typed_bytes, const uint8_t *text, size_t text_bytes,
+                    size_t from, size_t key_bytes) {
     walk a = {typed, typed_bytes, 0, 0, 1}, b = {text, text_bytes, 0, 0, 1};
     for (;;) {
         size_t a_stands = 0, b_stands = 0;

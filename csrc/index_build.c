@@ -106,7 +106,8 @@ static void merge_sort(const builder *b, item *items, item *spare, size_t count,
         memcpy(items, from, count * sizeof *items);
 }
 
-/* Sort ascending and stably: by digits of `first`, lowest digit first, then each run of equal ones by `tie`. */
+/* Sort ascending and stably: by digits of `first`, lowest digit first, then each run of equal ones by `tie`.
+ */
 static void sort_items(const builder *b, item *items, item *spare, size_t count, tie_function *tie) {
     enum { DIGIT = 11, DIGITS = 6, VALUES = 1 << DIGIT };
     static const unsigned FEW = 256;
@@ -152,8 +153,8 @@ static void sort_items(const builder *b, item *items, item *spare, size_t count,
                 int take_left = left < middle;
                 if (take_left && right < end) {
                     const item *l = &from[left], *r = &from[right];
-                    take_left = l->first != r->first ? l->first < r->first
-                                                     : tie == NULL || tie(b, l->id, r->id) <= 0;
+                    take_left =
+                        l->first != r->first ? l->first < r->first : tie == NULL || tie(b, l->id, r->id) <= 0;
                 }
                 to[at] = take_left ? from[left++] : from[right++];
             }
@@ -314,8 +315,8 @@ static size_t align_up(size_t place) {
     return (place + MRN_ALIGNMENT - 1) / MRN_ALIGNMENT * MRN_ALIGNMENT;
 }
 
-/* Room for `bytes` more at the end; not counted as used. A failure leaves a place that takes them, and is told at
- * the end. */
+/* Room for `bytes` more at the end; not counted as used. A failure leaves a place that takes them, and is
+ * told at the end. */
 static uint8_t *reserve(output *o, size_t bytes) {
     if (!o->failed && o->room - o->used < bytes) {
         size_t room = o->used + bytes > SIZE_MAX / 2 ? 0 : o->room * 3 / 2 + bytes;
@@ -460,7 +461,8 @@ static size_t suffix_start(const builder *b, uint32_t rank) {
 }
 
 /* Write a node's branches: their bytes, then positions and ranks side by side in bits. */
-static uint8_t *put_branches(const builder *b, uint8_t *at, uint32_t rank, size_t start, unsigned position_bits) {
+static uint8_t *put_branches(const builder *b, uint8_t *at, uint32_t rank, size_t start,
+                             unsigned position_bits) {
     const keys *k = &b->keys;
     unsigned bits = position_bits + rank_bits((uint32_t)k->count), filled = 0;
     uint64_t pending = 0;
@@ -569,7 +571,8 @@ static int write_keys(builder *b) {
                 b->by_key[j].first = b->by_key[j].id;
             sort_items(b, same, b->spare, end - i, NULL);
             for (size_t j = i; j < end; j++)
-                b->by_key[j].first = key_head(k->bytes + k->start[b->by_key[j].id], k->length[b->by_key[j].id]);
+                b->by_key[j].first =
+                    key_head(k->bytes + k->start[b->by_key[j].id], k->length[b->by_key[j].id]);
         }
     }
     sweep(b, b->by_key);
@@ -583,8 +586,8 @@ static int write_numbers(output *o, unsigned id, const uint64_t *values, size_t 
     append_zeros(o, 4 * groups);
     for (size_t g = 0; g < groups; g++) {
         const uint64_t *group = values + g * MRN_NUMBER_GROUP;
-        size_t here = count - g * MRN_NUMBER_GROUP < MRN_NUMBER_GROUP ? count - g * MRN_NUMBER_GROUP
-                                                                      : MRN_NUMBER_GROUP;
+        size_t here =
+            count - g * MRN_NUMBER_GROUP < MRN_NUMBER_GROUP ? count - g * MRN_NUMBER_GROUP : MRN_NUMBER_GROUP;
         uint64_t low = group[0] < group[here - 1] ? group[0] : group[here - 1],
                  high = group[0] < group[here - 1] ? group[here - 1] : group[0];
         unsigned bits = bit_length(high - low);
@@ -916,12 +919,13 @@ static int check_tags(const mrn_entries *in) {
 static int make_room(builder *b, size_t nodes) {
     if (nodes < b->room)
         return MRN_OK;
-    void **arrays[] = {(void **)&b->spare,    (void **)&b->parent, (void **)&b->first_child,
+    void **arrays[] = {(void **)&b->spare,      (void **)&b->parent,   (void **)&b->first_child,
                        (void **)&b->next_child, (void **)&b->branches, (void **)&b->depth,
-                       (void **)&b->stack,    (void **)&b->masks};
-    const size_t sizes[] = {sizeof *b->spare,    sizeof *b->parent, sizeof *b->first_child,
-                            sizeof *b->next_child, sizeof *b->branches, sizeof *b->depth,
-                            sizeof *b->stack,    b->in->tag_count > 0 ? sizeof *b->masks : 0};
+                       (void **)&b->stack,      (void **)&b->masks};
+    const size_t sizes[] = {sizeof *b->spare,       sizeof *b->parent,
+                            sizeof *b->first_child, sizeof *b->next_child,
+                            sizeof *b->branches,    sizeof *b->depth,
+                            sizeof *b->stack,       b->in->tag_count > 0 ? sizeof *b->masks : 0};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         free(*arrays[i]);
         *arrays[i] = malloc((nodes + 1) * sizes[i] + 1);
@@ -949,9 +953,9 @@ static int allocate(builder *b, size_t n) {
 }
 
 static void release(builder *b) {
-    void *blocks[] = {b->arena,  b->key_start,   b->key_bytes,  b->points,   b->rank,  b->by_key,
-                      b->by_rank, b->keys.start, b->keys.length, b->spare,   b->parent, b->first_child,
-                      b->next_child, b->branches, b->depth,      b->stack,   b->masks, b->out.bytes};
+    void *blocks[] = {b->arena,      b->key_start,  b->key_bytes,   b->points, b->rank,   b->by_key,
+                      b->by_rank,    b->keys.start, b->keys.length, b->spare,  b->parent, b->first_child,
+                      b->next_child, b->branches,   b->depth,       b->stack,  b->masks,  b->out.bytes};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         free(blocks[i]);
 }

@@ -105,7 +105,9 @@ def main() -> None:
     ]
     if max(values) >= 1 << 16 or len(blocks) > 256:
         raise SystemExit("the table has outgrown its types: widen them here and in fold.c")
-    marked = [point for point in map(chr, range(0x110000)) if not is_hangul_or_surrogate(point) and is_marked(point)]
+    marked = [
+        point for point in map(chr, range(0x110000)) if not is_hangul_or_surrogate(point) and is_marked(point)
+    ]
     lines = [
         f"/* Written by make_fold.py from Unicode {unicodedata.unidata_version}: do not edit. */",
         "/* clang-format off */",

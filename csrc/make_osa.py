@@ -102,10 +102,13 @@ def main() -> None:
             for state in listed
         ]
         lines.append("};")
-        lines.append(f"/* After the step, by how many characters of the query are left: 2 or more, 1, 0, -1, -2. */")
+        lines.append(
+            "/* After the step, by how many characters of the query are left: 2 or more, 1, 0, -1, -2. */"
+        )
         lines.append(f"static const {kind} osa{edits}_clip[{len(listed)} * 5] = {{")
         lines += [
-            ",".join(str(number(clip(state, left, edits), numbers, edits)) for left in (2, 1, 0, -1, -2)) + ","
+            ",".join(str(number(clip(state, left, edits), numbers, edits)) for left in (2, 1, 0, -1, -2))
+            + ","
             for state in listed
         ]
         lines.append("};")
@@ -120,7 +123,6 @@ def main() -> None:
         lines.append(
             f"enum {{ {', '.join(f'OSA{edits}_START_{left} = {number(clip(start(edits), left, edits), numbers, edits)}' for left in (2, 1, 0))} }};"
         )
-        print(edits, len(listed))
     Path(__file__).with_name("osa_table.h").write_text("\n".join(lines) + "\n", encoding="ascii")
 
 

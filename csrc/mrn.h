@@ -320,10 +320,11 @@ typedef struct mrn_workspace {
 int mrn_index_find(const mrn_index *index, const char *text, size_t text_bytes, mrn_workspace *workspace,
                    uint32_t *entry);
 
-/* For each entry where its key goes on from: for mrn_index_entry. Both: (entries). Cost: one look at each node. */
+/* For each entry where its key leaves another one, for mrn_index_entry: (entries). Cost: one look at each node. */
 int mrn_index_parents(const mrn_index *index, uint64_t *parents);
 
 /* Entry `rank` as it was given. The text goes to `text` (MRN_TEXT_MAX bytes), the payload is at *payload in the file.
+ * Without `parents` (NULL), a text that is its own key, and therefore is not stored, comes out empty.
  * MRN_E_NOT_FOUND: there are not so many entries. */
 int mrn_index_entry(const mrn_index *index, const uint64_t *parents, uint32_t rank, char *text, size_t *text_bytes,
                     double *score, uint64_t *payload, size_t *payload_bytes, uint64_t *contexts);

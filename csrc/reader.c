@@ -1,20 +1,22 @@
 /* Readers: the living entries of several segments, completed as if they were in one.
  *
- * What makes that possible is that an entry's rank counts the entries with a higher score: it can be told from scores
- * alone, segment by segment, whatever the texts are. Each way of matching is a stream of nodes in rank order, and each
- * stops when nothing better than the worst of the answers can come.
+ * What makes that possible is that an entry's rank counts the entries with a higher score: it can be told
+ * from scores alone, segment by segment, whatever the texts are. Each way of matching is a stream of nodes in
+ * rank order, and each stops when nothing better than the worst of the answers can come.
  */
 
 #include "double_text.h"
 #include "trie.h"
 
-_Static_assert(sizeof((mrn_workspace *)0)->pool == MRN_LIMIT_MAX * sizeof(uint64_t), "mrn.h spells the number out");
+_Static_assert(sizeof((mrn_workspace *)0)->pool == MRN_LIMIT_MAX * sizeof(uint64_t),
+               "mrn.h spells the number out");
 _Static_assert(sizeof((mrn_workspace *)0)->query == MRN_QUERY_MAX, "mrn.h spells the number out");
 _Static_assert(sizeof((mrn_workspace *)0)->answers == (MRN_LIMIT_MAX + 1) * sizeof(mrn_answer),
                "mrn.h spells the number out");
 _Static_assert(sizeof((mrn_workspace *)0)->words == (MRN_WORDS_MAX + 1) * sizeof(uint16_t),
                "mrn.h spells the number out");
-_Static_assert(sizeof((mrn_workspace *)0)->todo == TODO_MAX * sizeof(mrn_todo), "mrn.h spells the number out");
+_Static_assert(sizeof((mrn_workspace *)0)->todo == TODO_MAX * sizeof(mrn_todo),
+               "mrn.h spells the number out");
 _Static_assert(sizeof((mrn_workspace *)0)->log == LOG_MAX * sizeof(uint64_t), "mrn.h spells the number out");
 _Static_assert(sizeof((mrn_completion *)0)->highlight == 2 * MRN_HIGHLIGHTS_MAX * sizeof(uint16_t),
                "mrn.h spells the number out");
@@ -139,8 +141,8 @@ static size_t fill_base(const mrn_segments *in, size_t base, const dead_list *de
             to = next_tie(other, from);
             uint32_t living = to - from - (count_dead(&dead[t], to) - count_dead(&dead[t], from));
             if (living > 0)
-                shifts[count++] = (shift){count_above(in->indexes[base], entry_score(other, from), 1),
-                                          (int32_t)living};
+                shifts[count++] =
+                    (shift){count_above(in->indexes[base], entry_score(other, from), 1), (int32_t)living};
         }
     }
     sort_shifts(shifts, count);
@@ -285,13 +287,13 @@ static int answer_before(const search *s, const mrn_answer *a, const mrn_answer 
 }
 
 /* Where the key of a node of the words begins in the key of its entry; `key` becomes that key. */
-static size_t word_start(const search *s, const mrn_answer *answer, const uint8_t *text, size_t bytes, uint8_t *key,
-                         size_t *key_bytes) {
+static size_t word_start(const search *s, const mrn_answer *answer, const uint8_t *text, size_t bytes,
+                         uint8_t *key, size_t *key_bytes) {
     const reader_segment *g = &s->reader->segments[answer->segment];
     uint16_t *starts = s->space->words;
     size_t count = 0, number = 0;
-    ptrdiff_t folded = fold_words(text, bytes, g->index->flags & MRN_INDEX_CAMEL ? 1 : 0, key, MRN_KEY_MAX, starts,
-                                  &count);
+    ptrdiff_t folded =
+        fold_words(text, bytes, g->index->flags & MRN_INDEX_CAMEL ? 1 : 0, key, MRN_KEY_MAX, starts, &count);
     *key_bytes = folded < 0 ? 0 : (size_t)folded;
     while (answer->node > number && number < MRN_WORDS_MAX &&
            node_entry(g, KIND_WORD, answer->node - (uint32_t)number - 1) == answer->entry)
@@ -319,7 +321,8 @@ static int better_match(const mrn_answer *a, const mrn_answer *b) {
     return a->kind != b->kind ? a->kind < b->kind : a->node < b->node;
 }
 
-void search_offer(search *s, size_t number, int kind, uint32_t node, size_t path, size_t matched, unsigned edits) {
+void search_offer(search *s, size_t number, int kind, uint32_t node, size_t path, size_t matched,
+                  unsigned edits) {
     const reader_segment *g = &s->reader->segments[number];
     mrn_answer *answers = s->space->answers;
     uint32_t entry = kind == KIND_ORDER ? node : node_entry(g, kind, node);
@@ -328,7 +331,9 @@ void search_offer(search *s, size_t number, int kind, uint32_t node, size_t path
     uint64_t mask = s->filtered | s->preferring ? read_mask(g->index, MRN_SECTION_MASKS, entry) : 0;
     if (s->filtered && !(mask & s->filter[number]))
         return;
-    unsigned bits = PENALTY_BITS * edits + (kind == KIND_WORD ? WORD_BITS : kind == KIND_ORDER ? ORDER_BITS : 0U);
+    unsigned bits = PENALTY_BITS * edits + (kind == KIND_WORD    ? WORD_BITS
+                                            : kind == KIND_ORDER ? ORDER_BITS
+                                                                 : 0U);
     if (s->preferring && !(mask & s->prefer[number]))
         bits += PENALTY_BITS;
     mrn_answer answer = {.entry = entry,
@@ -422,7 +427,8 @@ static void search_exact(search *s, size_t number) {
         if (g->dead != NULL || s->filtered || s->preferring || s->marks) {
             offer_stream(s, number, KIND_KEY, &at);
         } else {
-            size_t found = trie_best(&g->keys, &at, s->limit, s->space->pool), first = log_pool(s, &at, found);
+            size_t found = trie_best(&g->keys, &at, s->limit, s->space->pool),
+                   first = log_pool(s, &at, found);
             for (size_t i = 0; i < found; i++)
                 search_offer(s, number, KIND_KEY, pool_node(s->space->pool[i]), first + i, s->query_bytes, 0);
         }
@@ -434,7 +440,8 @@ static void search_exact(search *s, size_t number) {
 /* The usual case: one segment without words, nothing dead, nothing asked for: the nodes are the answers. */
 static int search_plain(search *s) {
     const reader_segment *g = &s->reader->segments[0];
-    if (s->reader->count != 1 || g->dead != NULL || g->words.nodes > 0 || s->filtered || s->preferring || s->marks)
+    if (s->reader->count != 1 || g->dead != NULL || g->words.nodes > 0 || s->filtered || s->preferring ||
+        s->marks)
         return 0;
     place at;
     if (!trie_walk(&g->keys, (const uint8_t *)s->space->query, s->query_bytes, &at))
@@ -443,10 +450,8 @@ static int search_plain(search *s) {
     size_t first = log_pool(s, &at, s->count);
     for (size_t i = 0; i < s->count; i++) {
         uint32_t rank = pool_node(s->space->pool[i]);
-        s->space->answers[i] = (mrn_answer){.entry = rank,
-                                            .node = rank,
-                                            .path = (uint16_t)(first + i),
-                                            .matched = (uint16_t)s->query_bytes};
+        s->space->answers[i] = (mrn_answer){
+            .entry = rank, .node = rank, .path = (uint16_t)(first + i), .matched = (uint16_t)s->query_bytes};
     }
     return 1;
 }
@@ -504,18 +509,20 @@ static int has_words(search *s, const reader_segment *g, uint32_t entry, const w
     const uint8_t *query = (const uint8_t *)s->space->query;
     uint8_t *key = (uint8_t *)s->space->keys[0];
     const uint8_t *text = read_blob(g->index, MRN_SECTION_TEXTS, entry, &bytes);
-    ptrdiff_t key_bytes =
-        fold_words(text, bytes, g->index->flags & MRN_INDEX_CAMEL ? 1 : 0, key, MRN_KEY_MAX, s->space->words, &starts);
+    ptrdiff_t key_bytes = fold_words(text, bytes, g->index->flags & MRN_INDEX_CAMEL ? 1 : 0, key, MRN_KEY_MAX,
+                                     s->space->words, &starts);
     for (size_t i = 0; i < count; i++)
-        if (key_bytes < 0 || find_word(key, (size_t)key_bytes, s->space->words, starts, query + words[i].start,
-                                       words[i].bytes) == SIZE_MAX)
+        if (key_bytes < 0 || find_word(key, (size_t)key_bytes, s->space->words, starts,
+                                       query + words[i].start, words[i].bytes) == SIZE_MAX)
             return 0;
     return 1;
 }
 
-/* Offer the entries that have all words. Each word has its entries in rank order; they are taken in turns, and each
- * is looked at for the other words. When one word's have all been seen up to a rank, every match up to it is known. */
-static void search_order(search *s, size_t number, const uint16_t *starts, const uint16_t *ends, size_t count) {
+/* Offer the entries that have all words. Each word has its entries in rank order; they are taken in turns,
+ * and each is looked at for the other words. When one word's have all been seen up to a rank, every match up
+ * to it is known. */
+static void search_order(search *s, size_t number, const uint16_t *starts, const uint16_t *ends,
+                         size_t count) {
     const reader_segment *g = &s->reader->segments[number];
     wanted words[MRN_QUERY_WORDS_MAX];
     size_t capacity = TODO_MAX / (2 * count);
@@ -656,7 +663,7 @@ static void highlight_words(const search *s, const mrn_index *index, const uint8
         if (at != SIZE_MAX)
             add_highlight(c, text, bytes, at, at + length);
     }
-    uint16_t(*ranges)[2] = (uint16_t(*)[2])c->highlight;
+    uint16_t (*ranges)[2] = (uint16_t (*)[2])c->highlight;
     for (uint32_t i = 1; i < c->highlights; i++)
         for (uint32_t j = i; j > 0 && ranges[j - 1][0] > ranges[j][0]; j--) {
             uint16_t start = ranges[j][0], end = ranges[j][1];
@@ -715,9 +722,9 @@ static const uint8_t *describe(const search *s, const mrn_answer *answer, mrn_co
     return text;
 }
 
-int mrn_reader_complete(const mrn_reader *reader, const char *query, size_t query_bytes, const mrn_options *options,
-                        mrn_workspace *workspace, mrn_completion *completions, size_t *count, char *texts,
-                        size_t texts_bytes, int *partial) {
+int mrn_reader_complete(const mrn_reader *reader, const char *query, size_t query_bytes,
+                        const mrn_options *options, mrn_workspace *workspace, mrn_completion *completions,
+                        size_t *count, char *texts, size_t texts_bytes, int *partial) {
     search s;
     if (completions == NULL || count == NULL || texts == NULL || partial == NULL)
         return MRN_E_ARGUMENT;
@@ -768,7 +775,8 @@ static void write_string(writer *w, const uint8_t *text, size_t bytes) {
         if (at == bytes)
             break;
         uint8_t byte = text[at++];
-        const char plain[2] = {'\\', (char)byte}, unit[6] = {'\\', 'u', '0', '0', hex[byte >> 4], hex[byte & 15]};
+        const char plain[2] = {'\\', (char)byte},
+                   unit[6] = {'\\', 'u', '0', '0', hex[byte >> 4], hex[byte & 15]};
         if (byte < 0x20)
             write_bytes(w, unit, sizeof unit);
         else
@@ -811,8 +819,8 @@ static void write_completion(writer *w, const search *s, const mrn_answer *answe
 }
 
 int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t query_bytes,
-                             const mrn_options *options, mrn_workspace *workspace, char *json, size_t capacity,
-                             size_t *json_bytes) {
+                             const mrn_options *options, mrn_workspace *workspace, char *json,
+                             size_t capacity, size_t *json_bytes) {
     search s;
     if (json == NULL || json_bytes == NULL)
         return MRN_E_ARGUMENT;

@@ -1,5 +1,6 @@
 /* Look-ups in a trie of a segment: a score-ordered path-decomposed trie (Hsu and Ottaviano, "Space-efficient
- * data structures for top-k completion", WWW 2013), numbered so that the order of nodes is the order of scores.
+ * data structures for top-k completion", WWW 2013), numbered so that the order of nodes is the order of
+ * scores.
  *
  * A node holds one key: what is left of it once the path to the node has been taken (the suffix), and the
  * branches where other, worse keys leave that path: (position in the suffix, byte) -> a later node. The first
@@ -57,7 +58,8 @@ static inline uint64_t pool_item(uint32_t node, size_t parent, size_t position, 
     return (uint64_t)node << 26 | (uint64_t)parent << 19 | (uint64_t)position << 8 | byte;
 }
 
-/* Put an item into the ascending list pool[0..*count) of at most `limit`; 0 when it is worse than a full list. */
+/* Put an item into the ascending list pool[0..*count) of at most `limit`; 0 when it is worse than a full
+ * list. */
 static inline int keep_best(uint64_t *pool, size_t *count, size_t limit, uint64_t item) {
     size_t at = *count;
     if (at == limit) {
@@ -121,15 +123,16 @@ mrn_todo todo_pop(mrn_todo *todo, uint32_t *count) {
     return first;
 }
 
-/* A stream's item: a node that is to come, found in branch `from` of its parent. When it comes, so does the next
- * branch of the parent, so that as few wait as were taken. The state holds the parent, the position from which its
- * branches count, and where it is in the log. */
+/* A stream's item: a node that is to come, found in branch `from` of its parent. When it comes, so does the
+ * next branch of the parent, so that as few wait as were taken. The state holds the parent, the position from
+ * which its branches count, and where it is in the log. */
 static uint64_t stream_state(uint32_t parent, size_t position, size_t path) {
     return (uint64_t)parent << 32 | (uint64_t)position << 16 | path;
 }
 
 /* Add the first branch of a node from number `from` on that counts. */
-static void push_branch(stream *s, uint32_t rank, const trie_node *n, size_t from, size_t position, size_t path) {
+static void push_branch(stream *s, uint32_t rank, const trie_node *n, size_t from, size_t position,
+                        size_t path) {
     for (size_t i = from; i < n->branches; i++) {
         branch b = read_branch(n, i);
         if (b.position < position || (s->filter != 0 && !(read_mask(s->index, s->masks, b.rank) & s->filter)))
@@ -239,15 +242,15 @@ int mrn_index_parents(const mrn_index *index, uint64_t *parents) {
 int mrn_index_entry(const mrn_index *index, const uint64_t *parents, uint32_t rank, char *text,
                     size_t *text_bytes, double *score, uint64_t *payload, size_t *payload_bytes,
                     uint64_t *contexts) {
-    if (index == NULL || parents == NULL || text == NULL || text_bytes == NULL || score == NULL ||
-        payload == NULL || payload_bytes == NULL || contexts == NULL)
+    if (index == NULL || text == NULL || text_bytes == NULL || score == NULL || payload == NULL ||
+        payload_bytes == NULL || contexts == NULL)
         return MRN_E_ARGUMENT;
     if (rank >= index->entries)
         return MRN_E_NOT_FOUND;
     const uint8_t *blob = read_blob(index, MRN_SECTION_TEXTS, rank, text_bytes);
     if (*text_bytes > 0) {
         memcpy(text, blob, *text_bytes);
-    } else { /* the text is the key: spelled from its end, then moved to the front */
+    } else if (parents != NULL) { /* the text is the key: spelled from its end, then moved to the front */
         const trie t = segment_trie(index, MRN_SECTION_KEYS);
         size_t at = MRN_TEXT_MAX, position = SIZE_MAX;
         for (uint32_t here = rank;;) {

@@ -43,10 +43,10 @@ struct mrn_reader {
 typedef struct search {
     const mrn_reader *reader;
     mrn_workspace *space;
-    size_t limit, count;      /* answers wanted, and there */
-    size_t query_bytes;       /* of the folded query, in space->query */
+    size_t limit, count; /* answers wanted, and there */
+    size_t query_bytes;  /* of the folded query, in space->query */
     size_t logged, visits;
-    const uint8_t *typed;     /* the query as typed */
+    const uint8_t *typed; /* the query as typed */
     size_t typed_bytes;
     int edits;                /* that are forgiven */
     int marks;                /* it has accents */
@@ -77,10 +77,10 @@ ALWAYS_INLINE uint64_t weigh(const reader_segment *s, uint32_t entry, unsigned b
 
 /* The entry of a node. */
 ALWAYS_INLINE uint32_t node_entry(const reader_segment *s, int kind, uint32_t node) {
-    return kind == KIND_KEY ? node
-                            : (uint32_t)read_number((const uint8_t *)s->index->file +
-                                                        s->index->place[MRN_SECTION_WORD_ENTRIES],
-                                                    node);
+    return kind == KIND_KEY
+               ? node
+               : (uint32_t)read_number(
+                     (const uint8_t *)s->index->file + s->index->place[MRN_SECTION_WORD_ENTRIES], node);
 }
 
 /* What an answer has to weigh at most to be wanted. */
@@ -88,9 +88,12 @@ ALWAYS_INLINE uint64_t bar(const search *s) {
     return s->count == s->limit ? s->space->answers[s->limit - 1].weight : UINT64_MAX;
 }
 
-/* ---- The log: how each node that was visited was reached, so that its key can be spelled ---------------- */
+/* ---- The log: how each node that was visited was reached, so that its key can be spelled ----------------
+ */
 
-enum { LOG_START_TYPED = 1 }; /* the byte of an entry that is its own parent: its key begins with its suffix */
+enum {
+    LOG_START_TYPED = 1
+}; /* the byte of an entry that is its own parent: its key begins with its suffix */
 
 ALWAYS_INLINE uint64_t log_entry(uint32_t node, size_t parent, size_t position, uint8_t byte) {
     return (uint64_t)node << 32 | (uint64_t)parent << 19 | (uint64_t)position << 8 | byte;
@@ -108,7 +111,8 @@ typedef struct place {
 /* Walk down a key; 0 when no key begins so. */
 int trie_walk(const trie *t, const uint8_t *key, size_t key_bytes, place *at);
 
-/* The best `limit` nodes below a place, best first: items to be read with the functions below. Returns how many. */
+/* The best `limit` nodes below a place, best first: items to be read with the functions below. Returns how
+ * many. */
 size_t trie_best(const trie *t, const place *from, size_t limit, uint64_t *pool);
 
 ALWAYS_INLINE uint32_t pool_node(uint64_t item) {
@@ -140,12 +144,14 @@ mrn_todo todo_pop(mrn_todo *todo, uint32_t *count);
 /* ---- reader.c ----------------------------------------------------------------------------------------- */
 
 /* Tell of a node that matches; it becomes an answer if it is alive, wanted and good enough. */
-void search_offer(search *s, size_t segment, int kind, uint32_t node, size_t path, size_t matched, unsigned edits);
+void search_offer(search *s, size_t segment, int kind, uint32_t node, size_t path, size_t matched,
+                  unsigned edits);
 
 /* The text of an answer, in the file or in `buffer` (MRN_KEY_MAX bytes). */
 const uint8_t *answer_text(const search *s, const mrn_answer *answer, uint8_t *buffer, size_t *bytes);
 
-/* The words of the folded query, at most `capacity`: where each begins and ends. Returns how many there are. */
+/* The words of the folded query, at most `capacity`: where each begins and ends. Returns how many there are.
+ */
 size_t query_words(const search *s, uint16_t *starts, uint16_t *ends, size_t capacity);
 
 /* ---- trie_typos.c ------------------------------------------------------------------------------------- */

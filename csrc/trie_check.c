@@ -263,7 +263,8 @@ static const char *check_branch(const trie_node *n, unsigned state, size_t posit
 }
 
 /* Check the branches of node `rank` and write the states of the nodes behind them. */
-static const char *check_branches(const trie *t, const trie_node *n, uint32_t rank, unsigned state, scratch *s) {
+static const char *check_branches(const trie *t, const trie_node *n, uint32_t rank, unsigned state,
+                                  scratch *s) {
     uint32_t before = rank;
     for (size_t i = 0; i < n->branches; i++) {
         branch b = read_branch(n, i);
@@ -291,7 +292,8 @@ static const char *check_branches(const trie *t, const trie_node *n, uint32_t ra
 }
 
 /* Read a node whose parts must lie before `end`; where it ends, or NULL. */
-static const uint8_t *read_far(const trie *t, unsigned kind, const uint8_t *at, const uint8_t *end, trie_node *n) {
+static const uint8_t *read_far(const trie *t, unsigned kind, const uint8_t *at, const uint8_t *end,
+                               trie_node *n) {
     size_t head = kind & MRN_NODE_BRANCHES ? 6 : 2, room = (size_t)(end - at);
     if (room < head)
         return NULL;
@@ -308,7 +310,8 @@ static const uint8_t *read_far(const trie *t, unsigned kind, const uint8_t *at, 
 }
 
 /* The contexts of a node and all below it are its own and those of its branches. */
-static int masks_agree(const mrn_index *index, const trie_node *n, unsigned id, uint32_t rank, uint32_t entry) {
+static int masks_agree(const mrn_index *index, const trie_node *n, unsigned id, uint32_t rank,
+                       uint32_t entry) {
     uint64_t mask = read_mask(index, MRN_SECTION_MASKS, entry);
     for (size_t i = 0; i < n->branches; i++)
         mask |= read_mask(index, id, read_branch(n, i).rank);
@@ -450,7 +453,8 @@ static int check_scores(const opening *o) {
             status = refuse(o, "a score is not below the one before it", scores.from);
         else if (whole ? value > SCORE_INTEGER_MAX : value >> 63 != 0 || !isfinite(score))
             status = refuse(o, "a score is not what the format allows", scores.from);
-        fractions |= !score_is_integer(score);
+        if (status == MRN_OK)
+            fractions |= !score_is_integer(score);
         before = value;
     }
     if (status == MRN_OK && !whole && !fractions)
@@ -577,7 +581,8 @@ static int check_masks(const opening *o) {
 
 int mrn_index_open(const char *file, size_t file_bytes, void *block, size_t block_bytes, mrn_index *index,
                    mrn_fault *fault) {
-    _Static_assert(sizeof index->place == MRN_SECTION_ID_END * sizeof(uint64_t), "mrn.h spells the number out");
+    _Static_assert(sizeof index->place == MRN_SECTION_ID_END * sizeof(uint64_t),
+                   "mrn.h spells the number out");
     if (file == NULL || block == NULL || index == NULL || fault == NULL)
         return MRN_E_ARGUMENT;
     *fault = (mrn_fault){"", 0};

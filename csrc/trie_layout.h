@@ -175,8 +175,7 @@ static inline int score_is_integer(double score) {
 }
 
 ALWAYS_INLINE double class_score(const mrn_index *index, uint32_t number) {
-    uint64_t value =
-        read_number((const uint8_t *)index->file + index->place[MRN_SECTION_SCORES], number);
+    uint64_t value = read_number((const uint8_t *)index->file + index->place[MRN_SECTION_SCORES], number);
     double score = (double)value;
     if (index->flags & MRN_INDEX_FLOAT)
         memcpy(&score, &value, sizeof score);

@@ -1,14 +1,16 @@
-/* Look-ups that forgive typing errors: a best-first search of a trie that carries the state of an automaton down.
+/* Look-ups that forgive typing errors: a best-first search of a trie that carries the state of an automaton
+ * down.
  *
  * A state belongs to a path of whole characters from the root and knows, for each number of characters of the
- * query near the diagonal, the optimal string alignment distance between them and the path (osa_table.h, which
- * make_osa.py writes). The least distance of the whole query along the path so far is what a key costs that ends
- * or goes on from there; the least of the state bounds from below what is still to come.
+ * query near the diagonal, the optimal string alignment distance between them and the path (osa_table.h,
+ * which make_osa.py writes). The least distance of the whole query along the path so far is what a key costs
+ * that ends or goes on from there; the least of the state bounds from below what is still to come.
  *
- * A subtree's best key is its first node, so the weight of that node with the lower bound of the edits bounds the
- * subtree, and the subtree with the least bound is looked into next. Branches are in rank order: a list is read
- * until its nodes are much worse than what is being looked into, and the rest of it waits with the others. Matches
- * without an edit come from the exact look-up, which cannot miss one, and are passed over here.
+ * A subtree's best key is its first node, so the weight of that node with the lower bound of the edits bounds
+ * the subtree, and the subtree with the least bound is looked into next. Branches are in rank order: a list
+ * is read until its nodes are much worse than what is being looked into, and the rest of it waits with the
+ * others. Matches without an edit come from the exact look-up, which cannot miss one, and are passed over
+ * here.
  */
 
 #include "osa_table.h"
@@ -28,7 +30,8 @@ _Static_assert(sizeof((mrn_workspace *)0)->points >= MRN_TYPED_POINTS_MAX * size
 typedef struct pattern {
     const uint16_t *next, *clip;
     const uint8_t *whole, *least;
-    const uint64_t *match;  /* by ASCII character: bit OSA_BEFORE + i says that character i of the query is it */
+    const uint64_t
+        *match; /* by ASCII character: bit OSA_BEFORE + i says that character i of the query is it */
     const uint32_t *points; /* of the query */
     int count, edits;
 } pattern;
@@ -176,7 +179,8 @@ static void visit(search *s, size_t number, int kind, const pattern *q, mrn_todo
                       (mrn_todo){least, item.node, (uint32_t)(log << 19 | i), save_path(walk_start)});
             return;
         }
-        todo_push(todo, waiting, (mrn_todo){weight, b.rank, hang(log, b.position, n.bytes[i]), save_path(next)});
+        todo_push(todo, waiting,
+                  (mrn_todo){weight, b.rank, hang(log, b.position, n.bytes[i]), save_path(next)});
     }
 }
 
@@ -186,7 +190,8 @@ void search_typed(search *s, size_t number, int kind) {
     const unsigned penalty = (kind == KIND_WORD ? WORD_BITS : 0U) + (s->marks ? PENALTY_BITS : 0U);
     const unsigned masks = kind == KIND_KEY ? MRN_SECTION_KEY_MASKS : MRN_SECTION_WORD_MASKS;
     const trie *t = kind == KIND_KEY ? &segment->keys : &segment->words;
-    pattern q = {osa1_next, osa1_clip, osa1_whole, osa1_least, s->space->match, s->space->points, 0, s->edits};
+    pattern q = {osa1_next,       osa1_clip,        osa1_whole, osa1_least,
+                 s->space->match, s->space->points, 0,          s->edits};
     if (s->edits == 2)
         q = (pattern){osa2_next, osa2_clip, osa2_whole, osa2_least, s->space->match, s->space->points, 0, 2};
     q.count = (int)s->space->points[MRN_TYPED_POINTS_MAX];
@@ -195,9 +200,10 @@ void search_typed(search *s, size_t number, int kind) {
     path p = start_path(&q);
     uint32_t waiting = 0;
     mrn_todo *todo = s->space->todo;
-    todo_push(todo, &waiting,
-              (mrn_todo){weigh(segment, node_entry(segment, kind, 0), PENALTY_BITS * least_edits(&q, p) + penalty), 0,
-                         0, save_path(p)});
+    todo_push(
+        todo, &waiting,
+        (mrn_todo){weigh(segment, node_entry(segment, kind, 0), PENALTY_BITS * least_edits(&q, p) + penalty),
+                   0, 0, save_path(p)});
     while (waiting > 0 && todo[0].weight <= bar(s)) {
         if (s->visits == MRN_VISITS_MAX || s->logged == LOG_MAX) {
             s->partial = 1;

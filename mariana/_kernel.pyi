@@ -23,10 +23,6 @@ class _Lib:
     MRN_FOLD_VERSION: int
     MRN_MERGED: int
     MRN_TEXT_MAX: int
-    MRN_RECORD_BRANCHES: int
-    MRN_RECORD_WIDE: int
-    MRN_RECORD_FLOAT: int
-    MRN_RECORD_PAYLOAD: int
     MRN_KEY_MAX: int
     MRN_PAYLOAD_MAX: int
     MRN_QUERY_MAX: int

@@ -245,7 +245,7 @@ class Item(NamedTuple):
 WORDS_MAX, WORD_KEY_MAX, QUERY_WORDS_MAX, TYPED_MAX = 32, 64, 6, 60
 
 
-def search(  # noqa: PLR0913 - everything that a query can say
+def search(
     items: Iterable[Item],
     query: str,
     limit: int,

@@ -69,7 +69,17 @@ class Segment:
         FileFormatError: the bytes break the format; the message says where first.
     """
 
-    __slots__ = ("_file", "_index", "_pinned", "_reader", "entries", "nbytes", "tags")
+    __slots__ = (
+        "_file",
+        "_index",
+        "_pinned",
+        "_reader",
+        "any_word",
+        "camel_case",
+        "entries",
+        "nbytes",
+        "tags",
+    )
 
     def __init__(self, file: bytes | mmap.mmap, name: str) -> None:
         self._file = file
@@ -89,6 +99,8 @@ class Segment:
             )
         check(status, f"open {name}")
         self.entries = int(self._index.entries)
+        self.any_word = bool(self._index.flags & lib.MRN_INDEX_WORDS)
+        self.camel_case = bool(self._index.flags & lib.MRN_INDEX_CAMEL)
         self.tags = tuple(self._tags())
         self._reader: Reader | None = None
 
@@ -109,24 +121,32 @@ class Segment:
         _spares.append(spare)
         return place if status == 0 else None
 
+    def get(self, text: bytes) -> Entry | None:
+        """Return the entry that is shown as exactly this text, or None."""
+        place = self.find(text)
+        return None if place is None else next(self._read(ffi.NULL, place, place + 1))._replace(text=text)
+
     def __iter__(self) -> Iterator[Entry]:
-        """Yield the entries, best first."""
+        """Yield all entries, best first, as they were given to :func:`build`."""
         parents = np.empty(self.entries, np.uint64)
         pointer = ffi.from_buffer("uint64_t[]", parents)
         check(lib.mrn_index_parents(self._index, pointer), "read the entries")
+        yield from self._read(pointer, 0, self.entries)
+
+    def _read(self, parents: Any, start: int, end: int) -> Iterator[Entry]:
         text, score = ffi.new("char[]", TEXT_MAX), ffi.new("double *")
-        numbers = ffi.new("size_t[2]")
+        text_bytes, payload_bytes = ffi.new("size_t *"), ffi.new("size_t *")
         payload, contexts = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-        for place in range(self.entries):
+        for place in range(start, end):
             status = lib.mrn_index_entry(
-                self._index, pointer, place, text, numbers, score, payload, numbers + 1, contexts
+                self._index, parents, place, text, text_bytes, score, payload, payload_bytes, contexts
             )
             check(status, "read an entry")
             mask = contexts[0]
             yield Entry(
-                ffi.unpack(text, numbers[0]),
+                ffi.unpack(text, text_bytes[0]),
                 score[0],
-                self._file[payload[0] : payload[0] + numbers[1]],
+                self._file[payload[0] : payload[0] + payload_bytes[0]],
                 tuple(tag for bit, tag in enumerate(self.tags) if mask >> bit & 1),
             )
 
@@ -136,55 +156,6 @@ class Segment:
             if lib.mrn_index_tag(self._index, tag, place, length) != 0:
                 return
             yield self._file[place[0] : place[0] + length[0]].decode()
-
-    def get(self, text: bytes) -> Entry | None:
-        """Return the entry that is shown as exactly this text, or None."""
-        if len(text) > TEXT_MAX:
-            return None
-        try:
-            hits, _ = self._complete(text, LIMIT_MAX, 0)
-        except (InvalidInputError, OutOfRangeError):
-            return None
-        return next((Entry(*hit[:3]) for _, hit in hits if hit.text == text), None)
-
-    def __iter__(self) -> Iterator[Entry]:
-        """Yield all entries, best first, as they were given to :func:`build`."""
-        file = memoryview(self._file)
-        at = int(self._index.records)
-        width = int(self._index.width)
-        for _ in range(self.entries):
-            flags = file[at]
-            wide = 2 if flags & lib.MRN_RECORD_WIDE else 1
-            at += 1 + wide + int.from_bytes(file[at + 1 : at + 1 + wide], "little")
-            if flags & lib.MRN_RECORD_BRANCHES:
-                branches, at = _varint(file, at)
-                at += branches * (wide + 1 + width)
-            if flags & lib.MRN_RECORD_FLOAT:
-                (score,) = struct.unpack_from("<d", file, at)
-                at += 8
-            else:
-                whole, at = _varint(file, at)
-                score = float(whole)
-            length, at = _varint(file, at)
-            text = bytes(file[at : at + length])
-            at += length
-            payload = b""
-            if flags & lib.MRN_RECORD_PAYLOAD:
-                length, at = _varint(file, at)
-                payload = bytes(file[at : at + length])
-                at += length
-            yield Entry(text, score, payload)
-
-
-def _varint(file: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = file[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
 
 
 class Reader:
@@ -317,7 +288,14 @@ class Reader:
             spare.json_bytes *= 4
             spare.json = ffi.new("char[]", spare.json_bytes)
             status = _complete_json(
-                self._reader, prefix, len(prefix), options[0], spare.workspace, spare.json, spare.json_bytes, size
+                self._reader,
+                prefix,
+                len(prefix),
+                options[0],
+                spare.workspace,
+                spare.json,
+                spare.json_bytes,
+                size,
             )
         if status != 0:
             _spares.append(spare)
@@ -360,9 +338,7 @@ def _take() -> _Spare:
 _plain_options: dict[tuple[int, int], tuple[Any, ...]] = {}
 
 
-def _options(
-    limit: int, edits: int, contexts: Collection[str], prefer: Collection[str]
-) -> tuple[Any, ...]:
+def _options(limit: int, edits: int, contexts: Collection[str], prefer: Collection[str]) -> tuple[Any, ...]:
     """Return the options for C, and what must stay alive with them."""
     if not contexts and not prefer and (limit, edits) in _plain_options:
         return _plain_options[limit, edits]
@@ -373,7 +349,7 @@ def _options(
     options.contexts, options.prefer = pointers
     options.contexts_bytes, options.prefer_bytes = map(len, lists)
     made = (options, pointers)
-    if not contexts and not prefer and 1 <= limit <= LIMIT_MAX and EDITS_AUTO <= edits <= 2:  # noqa: PLR2004
+    if not contexts and not prefer and 1 <= limit <= LIMIT_MAX and EDITS_AUTO <= edits <= 2:
         _plain_options[limit, edits] = made
     return made
 

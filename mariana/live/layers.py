@@ -9,6 +9,7 @@ where it lies; deletions leave nothing else behind.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from mariana._binding.trie import Entry, Reader, Segment, build
@@ -26,10 +27,10 @@ class Layer:
 
     __slots__ = ("dead", "items", "live", "segment")
 
-    def __init__(self, items: dict[bytes, Item]) -> None:
+    def __init__(self, items: dict[bytes, Item], base: Segment) -> None:
         self.items = items
         self.live = len(items)
-        self.segment = Segment(build_file(items), "live changes")
+        self.segment = Segment(build_file(items, like=base), "live changes")
         self.dead: set[int] = set()
 
 
@@ -63,13 +64,13 @@ class Layers:
     def find_in_base(self, text: bytes) -> Item | None:
         """Return what an entry of the segment is, dead or not; None when it has none of this text."""
         entry = self.base.get(text)
-        return None if entry is None else Item(*entry[1:])
+        return None if entry is None else _item(entry)
 
     def build_base(self, changes: Mapping[bytes, Item | None]) -> bytes:
         """Return a segment file of what is in the segment, with some entries replaced, inserted, or deleted."""
-        items: dict[bytes, Item | None] = {entry.text: Item(*entry[1:]) for entry in self.base}
+        items: dict[bytes, Item | None] = {entry.text: _item(entry) for entry in self.base}
         items.update(changes)
-        return build_file({text: item for text, item in items.items() if item is not None})
+        return build_file({text: item for text, item in items.items() if item is not None}, like=self.base)
 
     def apply(self, changes: Mapping[bytes, Item | None]) -> None:
         """Replace, insert or (None) delete entries.
@@ -95,7 +96,7 @@ class Layers:
         }
         items.update((text, item) for text, item in changes.items() if item is not None)
         if items:
-            layer = Layer(items)
+            layer = Layer(items, self.base)
             self._layers.append(layer)
             home.update(dict.fromkeys(items, layer))
         self.reader = self._make_reader()
@@ -117,6 +118,19 @@ class Layers:
         )
 
 
-def build_file(items: Mapping[bytes, Item]) -> bytes:
-    """Return a segment file of entries that a segment takes."""
-    return build(Entry(text, item.score, item.payload) for text, item in items.items())
+def build_file(items: Mapping[bytes, Item], like: Segment | None = None) -> bytes:
+    """Return a segment file of entries that a segment takes, matched in the way of another segment."""
+    any_word, camel_case = (True, False) if like is None else (like.any_word, like.camel_case)
+    return build(
+        (
+            Entry(text, item.score, item.payload, tuple(json.loads(item.contexts)) if item.contexts else ())
+            for text, item in items.items()
+        ),
+        any_word=any_word,
+        camel_case=camel_case,
+    )
+
+
+def _item(entry: Entry) -> Item:
+    contexts = json.dumps(entry.contexts, ensure_ascii=False).encode() if entry.contexts else b""
+    return Item(entry.score, entry.payload, contexts)

@@ -6,7 +6,6 @@ import hashlib
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Response
-from pydantic_core import to_json
 
 from mariana.autocomplete import LIMIT_MAX
 from mariana.errors import NotFoundError
@@ -51,14 +50,21 @@ async def complete(
         Literal["auto", "0", "1", "2"],
         Query(description="typing errors to forgive; auto: by the query's length"),
     ] = "auto",
+    context: Annotated[
+        list[str],
+        Query(max_length=64, description="only entries with this context; several: with one of them"),
+    ] = [],  # noqa: B006 - FastAPI copies it
+    prefer: Annotated[
+        list[str],
+        Query(max_length=64, description="entries without this context, or any of these, come later"),
+    ] = [],  # noqa: B006
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Complete what was typed, best first. Offsets count Unicode code points."""
     index = state.index(name).index
     if index is None:
         raise NotFoundError("the index could not be opened")
-    completions = index.complete(q, limit, _FUZZY[fuzzy])
-    body = to_json({"query": q, "completions": completions})
+    body = index.complete_json(q, limit, _FUZZY[fuzzy], context=context, prefer=prefer)
     etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
     headers = {"ETag": etag, "Cache-Control": LIVE_CACHE_CONTROL if index.live else CACHE_CONTROL}
     if if_none_match is not None and etag_matches(if_none_match, etag):
