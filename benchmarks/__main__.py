@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.harness import RESULTS, machine
 
-SUITES = ("dense", "index", "http")
+SUITES = ("dense", "index", "live", "http")
 
 
 def main(names: list[str]) -> None:

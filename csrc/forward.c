@@ -47,6 +47,11 @@ static void encode_row(const mrn_model *model, const float *x, float *encoded) {
         encoded[e] = shaped(model->forms[e], encoded[e]);
 }
 
+void mrn_encode_rows(const mrn_model *model, const float *x, size_t rows, float *encoded) {
+    for (size_t row = 0; row < rows; row++)
+        encode_row(model, x + row * model->columns, encoded + row * model->encoded);
+}
+
 static void scale_back(const mrn_model *model, float *y) {
     for (size_t o = 0; model->target_scale && o < model->outputs; o++)
         y[o] *= model->target_scale[o];
@@ -59,9 +64,8 @@ static size_t width_of(const mrn_model *model, size_t layer) {
     return (model->dots ? model->dot_layers[layer].strips : model->layers[layer].strips) * MRN_STRIP;
 }
 
-/* Takes the padding out of `rows` rows of results; `room` floats may be written from y on. Whole strips are
- * copied while they fit: what falls behind a row is overwritten by the next one. */
-static void copy_rows(const mrn_model *model, const float *from, size_t rows, float *y, size_t room) {
+/* Whole strips are copied while they fit: what falls behind a row is overwritten by the next one. */
+void mrn_finish_rows(const mrn_model *model, const float *from, size_t rows, float *y, size_t room) {
     const size_t outputs = model->outputs, width = width_of(model, model->layer_count - 1);
     for (size_t row = 0; row < rows; row++, from += width, y += outputs, room -= outputs) {
         if (width == MRN_STRIP && room >= MRN_STRIP)
@@ -95,8 +99,7 @@ int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float
         size_t side = 0; /* the half that is written next */
         if (model->encodes) {
             float *encoded = (float *)(void *)halves[0];
-            for (size_t row = 0; row < block; row++)
-                encode_row(model, x + row * model->columns, encoded + row * model->encoded);
+            mrn_encode_rows(model, x, block, encoded);
             in = encoded;
             side = 1;
         }
@@ -105,7 +108,7 @@ int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float
             run_layer(model, i, in, block, out, (char *)scratch + 2 * model->half);
             in = out;
         }
-        copy_rows(model, in, block, y, rows * model->outputs);
+        mrn_finish_rows(model, in, block, y, rows * model->outputs);
         x += block * model->columns;
         y += block * model->outputs;
         rows -= block;

@@ -1,4 +1,5 @@
-/* Numbers out of {"instances": [[1, 2.5], ...]}: the strict, common case of a prediction request.
+/* Numbers out of {"instances": [[1, 2.5], ...]} and {"inputs": [{"data": [1, 2.5], ...}]}: the strict, common
+ * cases of a prediction request.
  *
  * The bytes are hostile: every read is guarded by `end`, every write by the capacity that the caller names,
  * nothing recurses. Whatever is not plainly right is declined and left to the full parser, which also words
@@ -29,15 +30,17 @@ static bool take(cursor *c, unsigned char token) {
     return true;
 }
 
-static bool take_key(cursor *c) {
-    static const char key[] = "\"instances\"";
-    const size_t bytes = sizeof key - 1;
+/* Take exactly these bytes if they are next, with the space before them. */
+static bool take_bytes(cursor *c, const char *wanted, size_t bytes) {
     skip_space(c);
-    if ((size_t)(c->end - c->at) < bytes || memcmp(c->at, key, bytes) != 0)
+    if ((size_t)(c->end - c->at) < bytes || memcmp(c->at, wanted, bytes) != 0)
         return false;
     c->at += bytes;
     return true;
 }
+
+/* Take a string literal, given with its quotes. */
+#define TAKE(c, literal) take_bytes((c), (literal), sizeof(literal) - 1)
 
 static bool digit_next(const cursor *c) {
     return c->at < c->end && *c->at >= '0' && *c->at <= '9';
@@ -174,7 +177,7 @@ int mrn_json_rows(const void *json, size_t bytes, size_t columns, float *x, size
     cursor c = {.at = json};
     c.end = c.at + bytes;
     size_t count = 0;
-    if (!take(&c, '{') || !take_key(&c) || !take(&c, ':') || !take(&c, '['))
+    if (!take(&c, '{') || !TAKE(&c, "\"instances\"") || !take(&c, ':') || !take(&c, '['))
         return MRN_E_DECLINED;
     do {
         if (count == capacity / columns || !take_row(&c, columns, x + count * columns))
@@ -188,4 +191,120 @@ int mrn_json_rows(const void *json, size_t bytes, size_t columns, float *x, size
         return MRN_E_DECLINED;
     *rows = count;
     return MRN_OK;
+}
+
+/* Take a whole number below 10^9. */
+static bool take_count(cursor *c, size_t *count) {
+    enum { DIGITS = 9 };
+    skip_space(c);
+    size_t value = 0;
+    int digits = 0;
+    for (; digits < DIGITS && digit_next(c); digits++, c->at++)
+        value = value * 10 + (size_t)(*c->at - '0');
+    *count = value;
+    return digits > 0 && !digit_next(c) && !(digits > 1 && c->at[-digits] == '0');
+}
+
+/* Take a string of printable ASCII without escapes. */
+static bool take_plain_string(cursor *c, const unsigned char **text, size_t *bytes) {
+    if (!take(c, '"'))
+        return false;
+    *text = c->at;
+    while (c->at < c->end && *c->at >= 0x20 && *c->at < 0x7f && *c->at != '"' && *c->at != '\\')
+        c->at++;
+    *bytes = (size_t)(c->at - *text);
+    return c->at < c->end && *c->at++ == '"';
+}
+
+/* Take numbers up to ']', flat, or nested as rows of `columns`. */
+static bool take_data(cursor *c, size_t columns, float *x, size_t capacity, size_t *count) {
+    if (!take(c, '['))
+        return false;
+    skip_space(c);
+    size_t n = 0;
+    if (c->at < c->end && *c->at == '[') {
+        do {
+            if (capacity - n < columns || !take_row(c, columns, x + n))
+                return false;
+            n += columns;
+        } while (take(c, ','));
+    } else {
+        do {
+            decimal number;
+            if (n == capacity || !take_number(c, &number) || !convert(&number, &x[n]))
+                return false;
+            n++;
+        } while (take(c, ','));
+    }
+    *count = n;
+    return take(c, ']');
+}
+
+/* Take the tensor, its members in any order, each once. */
+static bool take_tensor(cursor *c, size_t columns, float *x, size_t capacity, size_t *rows) {
+    enum { NAME = 1, SHAPE = 2, DATATYPE = 4, DATA = 8, ALL = 15 };
+    unsigned found = 0;
+    size_t shape[2] = {0, 0};
+    size_t count = 0;
+    if (!take(c, '{'))
+        return false;
+    do {
+        unsigned member = 0;
+        if (TAKE(c, "\"name\"")) {
+            member = NAME;
+            if (!take(c, ':') || !TAKE(c, "\"input\""))
+                return false;
+        } else if (TAKE(c, "\"shape\"")) {
+            member = SHAPE;
+            if (!take(c, ':') || !take(c, '[') || !take_count(c, &shape[0]) || !take(c, ',') ||
+                !take_count(c, &shape[1]) || !take(c, ']'))
+                return false;
+        } else if (TAKE(c, "\"datatype\"")) {
+            member = DATATYPE;
+            if (!take(c, ':') || !TAKE(c, "\"FP32\""))
+                return false;
+        } else if (TAKE(c, "\"data\"")) {
+            member = DATA;
+            if (!take(c, ':') || !take_data(c, columns, x, capacity, &count))
+                return false;
+        }
+        if (member == 0 || (found & member) != 0)
+            return false;
+        found |= member;
+    } while (take(c, ','));
+    *rows = shape[0];
+    return found == ALL && take(c, '}') && shape[0] > 0 && shape[1] == columns && count % columns == 0 &&
+           count / columns == shape[0];
+}
+
+int mrn_json_tensor(const void *json, size_t bytes, size_t columns, float *x, size_t capacity,
+                    mrn_json_request *request) {
+    if (json == NULL || x == NULL || request == NULL || columns == 0)
+        return MRN_E_ARGUMENT;
+    const unsigned char *const start = json;
+    cursor c = {.at = start, .end = start + bytes};
+    *request = (mrn_json_request){0};
+    bool inputs = false;
+    if (!take(&c, '{'))
+        return MRN_E_DECLINED;
+    do {
+        if (!inputs && TAKE(&c, "\"inputs\"")) {
+            inputs = true;
+            if (!take(&c, ':') || !take(&c, '[') || !take_tensor(&c, columns, x, capacity, &request->rows) ||
+                !take(&c, ']'))
+                return MRN_E_DECLINED;
+        } else if (!request->has_id && TAKE(&c, "\"id\"")) {
+            const unsigned char *text;
+            if (!take(&c, ':') || !take_plain_string(&c, &text, &request->id_bytes))
+                return MRN_E_DECLINED;
+            request->has_id = 1;
+            request->id = (size_t)(text - start);
+        } else {
+            return MRN_E_DECLINED;
+        }
+    } while (take(&c, ','));
+    if (!inputs || !take(&c, '}'))
+        return MRN_E_DECLINED;
+    skip_space(&c);
+    return c.at == c.end ? MRN_OK : MRN_E_DECLINED;
 }

@@ -17,13 +17,11 @@
 #ifndef MRN_KERNELS_H
 #define MRN_KERNELS_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "mrn.h"
 
 enum {
-    MRN_STRIP = 16,       /* units of a strip: one cache line of float32 */
-    MRN_PANEL_STRIPS = 4, /* strips of a panel */
-    MRN_BLOCK_ALIGN = 64  /* packed weights, biases and scratch begin on a cache line */
+    MRN_STRIP = 16,      /* units of a strip: one cache line of float32 */
+    MRN_PANEL_STRIPS = 4 /* strips of a panel */
 };
 
 enum mrn_activation {

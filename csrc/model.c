@@ -238,10 +238,13 @@ int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t b
     mrn_dense *layers = at.dots ? NULL : (mrn_dense *)(void *)(base + at.layers);
     mrn_dot_layer *dot_layers = at.dots ? (mrn_dot_layer *)(void *)(base + at.layers) : NULL;
     char *next = base + at.numbers;
-    for (size_t i = 0; i < network->layer_count; i++)
+    size_t weights = 0;
+    for (size_t i = 0; i < network->layer_count; i++) {
+        weights += (size_t)network->layers[i].inputs * network->layers[i].units;
         next = at.dots ? (char *)mrn_dot_pack(&network->layers[i], network->precision, at.dots->depth,
                                               (unsigned char *)next, &dot_layers[i])
                        : (char *)pack_layer(&network->layers[i], (float *)(void *)next, &layers[i]);
+    }
 
     mrn_model *opened = block;
     *opened = (mrn_model){
@@ -252,6 +255,8 @@ int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t b
         .outputs = outputs,
         .block_rows = at.block_rows,
         .half = at.half,
+        .scratch = at.half * 2 + at.stage,
+        .weights = weights,
         .encodes = network->categories || network->copies || network->forms || network->fill ||
                    network->shift || network->scale,
         .categories = copy_table(base, at.categories, network->categories, network->columns),

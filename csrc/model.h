@@ -19,6 +19,8 @@ struct mrn_model {
     size_t outputs;    /* units of the last layer */
     size_t block_rows; /* rows that run through all layers together */
     size_t half;       /* bytes of half the scratch */
+    size_t scratch;    /* bytes of all of it */
+    size_t weights;    /* of all layers: multiplications for a row */
     int encodes;       /* whether any of the next six is there */
     const uint32_t *categories;
     const uint32_t *copies;
@@ -32,5 +34,10 @@ struct mrn_model {
     const mrn_dot_layer *dot_layers; /* the other precisions; else NULL */
     const mrn_dots *dots;
 };
+
+/* The steps around the layers, in forward.c: raw rows to encoded ones; the last layer's rows, with the
+ * padding of its strips, to rows of `outputs` values, of which `room` may be written from y on. */
+void mrn_encode_rows(const mrn_model *model, const float *x, size_t rows, float *encoded);
+void mrn_finish_rows(const mrn_model *model, const float *from, size_t rows, float *y, size_t room);
 
 #endif

@@ -1,10 +1,10 @@
 /* Mariana's C core: THE public interface.
  *
- * Plain C11, no dependency but libc. Bytes in, bytes out: nothing here knows of Python, threads, files or
- * logs. Every function returns a status of status.def (0 is success, errors are negative) and gives its
- * results through pointers. Memory belongs to the caller. Nothing is allocated on a request. Nothing is
- * global but constants, so every function may be called from any thread; an object that one call writes
- * (scratch, workspace) belongs to that call alone while it runs.
+ * Plain C11, no dependency but libc. Bytes in, bytes out: nothing here knows of Python, files or logs, and
+ * only a pool, which a caller has to ask for, knows of threads. Every function returns a status of status.def
+ * (0 is success, errors are negative) and gives its results through pointers. Memory belongs to the caller.
+ * Nothing is allocated on a request. Nothing is global but constants, so every function may be called from
+ * any thread; an object that one call writes (scratch, workspace) belongs to that call alone while it runs.
  *
  * The parts between "cdef: begin" and "cdef: end" are also what csrc/build_ffi.py shows to cffi: keep them
  * free of the preprocessor.
@@ -123,7 +123,10 @@ typedef struct mrn_network {
     uint32_t precision;          /* a number of precisions.def; 0: float32 */
 } mrn_network;
 
-/* What a network needs. Both blocks must be aligned to `alignment`. */
+/* Blocks that a caller gives begin at a multiple of this: a cache line. */
+enum { MRN_BLOCK_ALIGN = 64 };
+
+/* What a network needs. Both blocks must be aligned to `alignment`, which is MRN_BLOCK_ALIGN. */
 typedef struct mrn_plan {
     size_t model_bytes;    /* for mrn_model_open: packed weights and tables, read-only afterwards */
     size_t scratch_bytes;  /* for each mrn_model_predict that runs at the same time; independent of the rows */
@@ -155,6 +158,38 @@ int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t b
  * machine (but for the bits of a NaN). MRN_E_ARGUMENT: a pointer is NULL. */
 int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float *y, void *scratch);
 
+/* ---- Threads ------------------------------------------------------------------------------------------ */
+
+/* Helper threads for those who ask for them; without a pool everything runs on the caller's thread. An idle pool
+ * costs no time: helpers spin for 20 us after their last work, then sleep. */
+typedef struct mrn_pool mrn_pool;
+
+enum { MRN_MAX_THREADS = 64 };
+
+/* Start threads - 1 helpers; the caller of a prediction is one of the threads. The block (of mrn_pool_bytes, aligned)
+ * holds the pool and must stay in place until mrn_pool_close is back. After a fork, the child's first use
+ * starts helpers of its own. MRN_E_ARGUMENT: threads is not in 1..MRN_MAX_THREADS. MRN_E_MEMORY: the block is too
+ * small or not aligned. MRN_E_NO_MEMORY: the system starts no more threads. */
+size_t mrn_pool_bytes(void);
+int mrn_pool_open(size_t threads, void *block, size_t block_bytes, mrn_pool **pool);
+
+/* Stop the helpers and wait for them; nobody may use the pool any more. NULL is fine. */
+void mrn_pool_close(mrn_pool *pool);
+
+/* Bytes that each mrn_model_predict_shared that runs at the same time needs; bounded whatever the rows. */
+int mrn_model_workspace_bytes(const mrn_model *model, const mrn_pool *pool, size_t *bytes);
+
+/* mrn_model_predict with the pool's help, where the work is worth it: the same bits. The caller never waits for a
+ * helper that has not begun, and for one that has begun only about as long as its share takes; then it does the
+ * share itself. While another call has the pool, this one runs alone. The workspace is aligned. A late helper
+ * may still use model and workspace when the call is back: keep both until mrn_pool_settle. Nothing is allocated
+ * (but in the first call after a fork). */
+int mrn_model_predict_shared(const mrn_model *model, mrn_pool *pool, const float *x, size_t rows, float *y,
+                             void *workspace);
+
+/* Wait until no helper uses anything that was given to the pool. NULL is fine. */
+void mrn_pool_settle(mrn_pool *pool);
+
 /* ---- Rows out of JSON --------------------------------------------------------------------------------- */
 
 /* Read {"instances": [[number, ...], ...]}: one member, one row or more of `columns` numbers each, any JSON space.
@@ -163,6 +198,47 @@ int mrn_model_predict(const mrn_model *model, const float *x, size_t rows, float
  * MRN_E_ARGUMENT: a pointer is NULL or columns is 0. MRN_E_DECLINED: anything else, right or wrong (other members,
  * null, more rows than fit, a number beyond float32, broken JSON): x is undefined then, the full parser decides. */
 int mrn_json_rows(const void *json, size_t bytes, size_t columns, float *x, size_t capacity, size_t *rows);
+
+/* What mrn_json_tensor found beside the numbers. */
+typedef struct mrn_json_request {
+    size_t rows;
+    size_t id;        /* where in `json` the text of the member "id" begins; its bytes need no escaping */
+    size_t id_bytes;  /* 0: there is none, or it is empty */
+    int has_id;
+} mrn_json_request;
+
+/* Read an inference request of the Open Inference Protocol with one tensor of numbers:
+ *   {"id": "a", "inputs": [{"name": "input", "shape": [rows, columns], "datatype": "FP32", "data": [number, ...]}]}
+ * Members may come in any order, "id" may be left out, data may be nested as rows. The rest is as for mrn_json_rows. */
+int mrn_json_tensor(const void *json, size_t bytes, size_t columns, float *x, size_t capacity,
+                    mrn_json_request *request);
+
+/* ---- Answers in JSON ---------------------------------------------------------------------------------- */
+
+enum { MRN_JSON_FLOAT = 16 };  /* most bytes of a number with the comma after it */
+
+/* Write numbers with commas between them, each as the shortest decimal that reads back as the same float32
+ * (through a double, as parsers do); always with a point or an exponent. *bytes becomes what was written.
+ * MRN_E_ARGUMENT: a pointer is NULL. MRN_E_MEMORY: capacity is below count * MRN_JSON_FLOAT.
+ * MRN_E_RANGE: a number is not finite. */
+int mrn_json_floats(const float *values, size_t count, char *out, size_t capacity, size_t *bytes);
+
+/* How the outputs of a network are told. */
+typedef struct mrn_json_form {
+    size_t outputs;              /* of a row, 1 or more */
+    size_t label_count;          /* 0: values; outputs: classes; 2 with one output: its probability is the second's */
+    const char *labels;          /* JSON texts, one after the other */
+    const uint64_t *label_ends;  /* (label_count), not decreasing: where each ends */
+} mrn_json_form;
+
+/* Bytes that mrn_json_predictions needs at most for `rows` rows. */
+size_t mrn_json_predictions_bytes(const mrn_json_form *form, size_t rows);
+
+/* Write one object a row, in an array: {"label": l, "probability": p, "probabilities": [...]}, or {"value": v}, or
+ * {"value": [...]} when there are several outputs. The label is that of the greatest probability, of equal ones the
+ * first. Statuses as for mrn_json_floats; MRN_E_ARGUMENT also: the form is not consistent. */
+int mrn_json_predictions(const mrn_json_form *form, const float *y, size_t rows, char *out, size_t capacity,
+                         size_t *bytes);
 
 /* ---- Autocomplete indexes ----------------------------------------------------------------------------- */
 

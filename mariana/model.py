@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mariana._binding import choose_isa
 from mariana._binding.dense import FORMS, Layer, Network, Tables, precision_usable
+from mariana._binding.pool import MAX_THREADS, pool_of
 from mariana.errors import FileFormatError, InvalidInputError, KernelError, NotFoundError, OutOfRangeError
 from mariana.format import (
     SLOPES,
@@ -72,7 +73,9 @@ class ValuePrediction:
 Prediction = ClassPrediction | ValuePrediction
 
 
-def load_model(path: str | Path, *, isa: str | None = None, precision: str | None = None) -> Model:
+def load_model(
+    path: str | Path, *, isa: str | None = None, precision: str | None = None, threads: int | None = None
+) -> Model:
     """Read a model file, check all of it, and make it ready to run.
 
     Args:
@@ -82,6 +85,8 @@ def load_model(path: str | Path, *, isa: str | None = None, precision: str | Non
         precision: how a file with float32 weights is computed, ``float32`` or ``float32-split``; default: the
             environment's ``MARIANA_PRECISION``, else ``float32``. A quantised file runs in its own precision.
             Where the machine has no AMX, ``float32-split`` runs as ``float32``; ``Model.precision`` says what runs.
+        threads: that share the work of a call, with the caller's own, where it is worth it; the answers have the
+            same bits. Idle ones cost no time. Default: ``MARIANA_THREADS``, else 1.
 
     Returns:
         The model; any number of threads may use it at a time.
@@ -90,16 +95,16 @@ def load_model(path: str | Path, *, isa: str | None = None, precision: str | Non
         NotFoundError: there is no model at ``path``.
         FileFormatError: the file is damaged, newer than this version, inconsistent, or does not
             give the outputs that it promises.
-        KernelError: ``isa`` names no instruction set.
+        KernelError: ``isa`` names no instruction set, or the system starts no more threads.
         InvalidInputError: ``precision`` is none of the two.
         OSError: the file cannot be read.
     """
     found = find_model(Path(path))
     file = read_model(found)
     try:
-        model = Model(file, isa=isa, precision=precision)
+        model = Model(file, isa=isa, precision=precision, threads=threads)
     except KernelError as error:
-        if error.status == "E_ISA":
+        if error.status in ("E_ISA", "E_NO_MEMORY"):
             raise
         raise FileFormatError(f"{found}: {error}") from None
     _check_golden(found, model)
@@ -115,11 +120,13 @@ class Model:
         file: what :func:`mariana.format.read_model` returned.
         isa: as for :func:`load_model`.
         precision: as for :func:`load_model`.
+        threads: as for :func:`load_model`.
 
     Attributes:
         info: everything but the weights.
         isa: the instruction set in use.
         precision: how the layers are computed: ``float32``, ``float32-split``, ``bfloat16`` or ``int8``.
+        threads: that a call may use, the caller's own among them.
         nbytes: bytes of memory that the packed weights and tables take.
         columns: numbers in a raw row, one a feature.
         outputs: numbers that come out for a row.
@@ -138,27 +145,40 @@ class Model:
         "nbytes",
         "outputs",
         "precision",
+        "threads",
     )
 
-    def __init__(self, file: ModelFile, *, isa: str | None = None, precision: str | None = None) -> None:
+    def __init__(
+        self,
+        file: ModelFile,
+        *,
+        isa: str | None = None,
+        precision: str | None = None,
+        threads: int | None = None,
+    ) -> None:
         self.info: ModelMetadata = file.metadata
         layers = [
             Layer(
                 file.tensors[f"{layer.name}.weight"],
                 file.tensors[f"{layer.name}.bias"] if layer.use_bias else None,
                 layer.activation,
-                _slopes(layer, file.tensors),
+                slopes_of(layer, file.tensors),
                 file.tensors.get(f"{layer.name}.weight_scale"),
             )
             for layer in self.info.layers
         ]
-        if isa is None or precision is None:
-            settings = Settings()
-            isa = settings.isa if isa is None else isa
-            precision = settings.precision if precision is None else precision
-        chosen = choose_isa(isa)
-        self.precision: str = _precision(self.info.precision, precision, chosen)
-        self._network = Network(layers, self.info.columns, chosen, _tables(self.info), self.precision)
+        settings = Settings()
+        chosen = choose_isa(settings.isa if isa is None else isa)
+        self.precision: str = _precision(
+            self.info.precision, settings.precision if precision is None else precision, chosen
+        )
+        self.threads: int = settings.threads if threads is None else threads
+        if not 1 <= self.threads <= MAX_THREADS:
+            raise OutOfRangeError(f"threads must be 1 to {MAX_THREADS}, got {self.threads}")
+        pool = pool_of(self.threads) if self.threads > 1 else None
+        self._network = Network(
+            layers, self.info.columns, chosen, tables_of(self.info), self.precision, pool=pool
+        )
         dated = [feature.column != feature.name for feature in self.info.features]
         self._plain = np.flatnonzero(~np.array(dated))
         self._readers = {
@@ -459,7 +479,11 @@ def _kind(thing: object) -> str:
 
 
 def find_model(path: Path) -> Path:
-    """Return the model file that a path means."""
+    """Return the model file that a path means: the file, the folder of a version, or of a model (its highest version).
+
+    Raises:
+        NotFoundError: there is no model at ``path``.
+    """
     if not path.is_dir():
         if not path.exists():
             raise NotFoundError(f"{path}: there is no such file or folder")
@@ -472,7 +496,7 @@ def find_model(path: Path) -> Path:
     return path / str(versions[-1]) / MODEL_FILE
 
 
-def _slopes(layer: DenseLayer, tensors: Mapping[str, Float32]) -> Float32 | None:
+def slopes_of(layer: DenseLayer, tensors: Mapping[str, Float32]) -> Float32 | None:
     """Return the slope of each unit of a layer whose activation has one."""
     if layer.activation in SLOPES:
         slope = SLOPES[layer.activation] if layer.slope is None else layer.slope
@@ -492,7 +516,7 @@ def _precision(stored: str, wanted: str, isa: int) -> str:
     return wanted if precision_usable(wanted, isa) else "float32"
 
 
-def _tables(info: ModelMetadata) -> Tables:
+def tables_of(info: ModelMetadata) -> Tables:
     """Return what happens around the layers; a table that would change nothing is None."""
     categories, fill, copies = [], [], []
     encoded: list[tuple[Form, float, float]] = []

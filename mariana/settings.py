@@ -1,16 +1,27 @@
-"""The settings, read once from the environment (``MARIANA_*``); command-line options win over them."""
+"""The settings, read once: command-line options, then the environment (``MARIANA_*``), then a TOML file, then defaults."""
 
 from __future__ import annotations
 
+import os
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from mariana.errors import InvalidInputError
 
 PREFIX = "MARIANA_"
+CONFIG_VARIABLE = "MARIANA_CONFIG"
+CONFIG_FILE = Path("mariana.toml")
+"""Read from the working folder when ``MARIANA_CONFIG`` names no other file."""
 
 
 class Settings(BaseSettings):
@@ -22,6 +33,9 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     workers: int = Field(default=1, ge=1, le=256, description="processes that serve")
+    threads: int = Field(
+        default=1, ge=1, le=64, description="threads that share a large prediction; each process has its own"
+    )
     isa: str | None = Field(
         default=None,
         description="highest instruction set to use: generic, avx2, avx512, avx512vnni, avx512bf16 (unset: the best)",
@@ -33,6 +47,38 @@ class Settings(BaseSettings):
     max_body: int = Field(default=1 << 20, ge=1, description="largest JSON body, bytes")
     max_binary_body: int = Field(default=16 << 20, ge=1, description="largest binary body, bytes")
     max_values: int = Field(default=1_000_000, ge=1, description="largest rows x columns of one prediction")
+    max_inflight: int = Field(
+        default=256,
+        ge=1,
+        description="requests that may be under way in a worker; more are answered with 503",
+    )
+    max_connections: int = Field(default=1024, ge=1, description="open connections of a worker")
+    rate_limit: float = Field(
+        default=0.0,
+        ge=0,
+        description="requests a second that one client may send, 429 above it; 0: any number",
+    )
+    rate_burst: int = Field(default=100, ge=1, description="requests that a client may send at once")
+    head_timeout: float = Field(
+        default=5.0, gt=0, le=3600, description="seconds for a request's head to arrive"
+    )
+    body_timeout: float = Field(
+        default=10.0, gt=0, le=3600, description="seconds for a request's body to arrive"
+    )
+    idle_timeout: float = Field(
+        default=5.0, gt=0, le=3600, description="seconds that a connection may stay open between two requests"
+    )
+    drain_seconds: float = Field(
+        default=0.5,
+        ge=0,
+        le=3600,
+        description="seconds between being told to stop and stopping, in which connections are told to close",
+    )
+    reload_store: bool = Field(default=True, description="notice new versions and indexes while serving")
+    reload_interval: float = Field(
+        default=1.0, ge=0.05, le=3600, description="seconds between two looks at the store"
+    )
+    keep_versions: int = Field(default=4, ge=1, description="newest versions of a model that stay loaded")
     learn: bool = Field(default=False, description="learn from what people choose (on, off)")
     learn_half_life: float | None = Field(
         default=None,
@@ -51,8 +97,23 @@ class Settings(BaseSettings):
         default=(), description="origins that browsers may call from, comma-separated; none by default"
     )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
-        default="info", description="what the server logs; debug shows each request"
+        default="info", description="what the server logs; debug shows uvicorn's own lines too"
     )
+    log_format: Literal["text", "json"] = Field(default="text", description="how a line of the log looks")
+    access_log: bool = Field(default=False, description="log each request")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where settings come from, the strongest first."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _file_settings())
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -62,17 +123,58 @@ class Settings(BaseSettings):
         return value
 
 
+def config_file() -> Path | None:
+    """Return the settings file in force: what ``MARIANA_CONFIG`` names, or ``mariana.toml`` if it is here."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    return CONFIG_FILE if CONFIG_FILE.is_file() else None
+
+
+def _file_settings() -> dict[str, Any]:
+    path = config_file()
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        raise InvalidInputError(
+            f"settings file {path}: {error.strerror}; {CONFIG_VARIABLE} names it"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"settings file {path} is not TOML: {error}") from None
+    for name in values:
+        if name not in Settings.model_fields:
+            known = ", ".join(Settings.model_fields)
+            raise InvalidInputError(f"settings file {path}: unknown setting {name!r}; there are: {known}")
+    return values
+
+
+def source(name: str) -> str:
+    """Return where a setting that no option gives comes from: environment, file or default."""
+    if os.environ.get(PREFIX + name.upper()):
+        return "environment"
+    return "file" if name in _file_settings() else "default"
+
+
 def load_settings(**options: Any) -> Settings:
-    """Return the settings in force: the options given, then the environment, then the defaults.
+    """Return the settings in force: the options given, then the environment, then the file, then the defaults.
 
     Raises:
-        InvalidInputError: a value does not fit; the message names its variable, and not the value.
+        InvalidInputError: a value does not fit, or the file cannot be read; the message names the setting, the
+            values that are allowed, and not the value.
     """
     try:
         return Settings(**options)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = str(first["loc"][0])
-        where = f"option {name}" if name in options else f"{PREFIX}{name.upper()}"
+        if name in options:
+            where = f"option {name}"
+        elif source(name) == "file":
+            where = f"settings file {config_file()}, {name}"
+        else:
+            where = f"{PREFIX}{name.upper()}"
         meaning = Settings.model_fields[name].description
         raise InvalidInputError(f"{where}: {first['msg']}; it means: {meaning}") from None

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypedDict
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from mariana import __version__
 from mariana.settings import Settings, load_settings
 
-from . import errors
+from . import completions, errors, openapi
 from .auth import Admin
 from .follow import Follower
-from .routes import complete, entries, health, models, pages, predict, selections
-from .schemas import error_schemas
-from .state import State, load_state
+from .front import Front
+from .lifecycle import Lifecycle
+from .routes import (
+    complete,
+    entries,
+    health,
+    infer,
+    models,
+    operate,
+    pages,
+    predict,
+    repository,
+    selections,
+    tensorflow,
+)
+from .state import State
 
 DESCRIPTION = "Neural networks and autocomplete indexes of one store. Errors are RFC 9457 problem details."
 
@@ -26,6 +40,8 @@ DESCRIPTION = "Neural networks and autocomplete indexes of one store. Errors are
 class _Lifespan(TypedDict):
     served: State
     admin: Admin
+    lifecycle: Lifecycle
+    front: Front
 
 
 def create_app(settings: Settings | None = None) -> Application:
@@ -38,20 +54,37 @@ def create_app(settings: Settings | None = None) -> Application:
 
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[_Lifespan]:
-        state = load_state(settings)
-        predictions = predict.PredictRoute(state, settings)
+        state = State()
+        lifecycle = Lifecycle(settings, state)
+        lifecycle.start()
+        predictions = predict.PredictRoute(state)
         app.router.routes.insert(0, predictions)  # first, so that a prediction waits for no other look-up
-        writing = (entries.make_router(settings), selections.make_router(settings))
-        for part in (complete.router, *writing, models.router, health.router, pages.make_router()):
-            app.include_router(part)
-        app.paths = predictions.paths
-        app.schemas = predictions.schemas | entries.SCHEMAS | selections.SCHEMAS | error_schemas()
+        front = Front(super(Application, app).__call__, settings, state)
+
+        def publish() -> None:
+            front.publish({**predictions.publish(), **infer.publish(state), **completions.publish(state)})
+            app.openapi_schema = None
+
+        state.on_change.append(publish)
+        publish()
         follower = Follower(state.open_indexes)
+        state.trouble = follower.told
         follower.start()
+        app.predictions, app.front = predictions, front
+        tasks = [asyncio.create_task(front.sweep())]
+        if settings.reload_store:
+            tasks.append(asyncio.create_task(lifecycle.watch()))
         try:
-            yield {"served": state, "admin": Admin(settings)}
+            yield {"served": state, "admin": Admin(settings), "lifecycle": lifecycle, "front": front}
         finally:
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            front.log.flush()
             follower.stop()
+            app.router.routes.remove(predictions)
+            app.front = None
             state.close()
 
     app = Application(
@@ -63,49 +96,46 @@ def create_app(settings: Settings | None = None) -> Application:
         redoc_url=None,
         redirect_slashes=False,
     )
+    for part in (
+        complete.router,
+        entries.make_router(settings),
+        selections.make_router(settings),
+        tensorflow.router,
+        models.router,
+        health.router,
+        infer.router,
+        repository.router,
+        operate.router,
+        pages.make_router(),
+    ):
+        app.include_router(part)
     errors.install(app)
-    app.add_middleware(NoSniff)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["DELETE", "GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "If-None-Match"],
-            expose_headers=["ETag"],
+            expose_headers=["ETag", "X-Request-Id"],
         )
     return app
 
 
 class Application(FastAPI):
-    """FastAPI, with what no signature tells in its OpenAPI document: the loaded models, and the errors."""
+    """FastAPI behind its :class:`Front`, with what no signature tells in its OpenAPI document: models and errors."""
 
-    paths: dict[str, Any]
-    schemas: dict[str, Any]
-
-    def openapi(self) -> dict[str, Any]:
-        """Return the OpenAPI document."""
-        document = super().openapi()
-        document["paths"].update(self.paths)
-        document["components"]["schemas"].update(self.schemas)
-        document["components"]["securitySchemes"] = {"admin": {"type": "http", "scheme": "bearer"}}
-        return document
-
-
-class NoSniff:
-    """Tells browsers with each answer to take its Content-Type as it is."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    front: Front | None = None
+    predictions: predict.PredictRoute
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+        if self.front is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await self.front(scope, receive, send)
 
-        async def send_with_header(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
-            await send(message)
-
-        await self.app(scope, receive, send_with_header)
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document; of the models as they are now."""
+        if self.openapi_schema is None and self.front is not None:
+            openapi.complete(super().openapi(), self.predictions, self.front.state)
+        return super().openapi()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NoReturn
 
 import numpy as np
@@ -34,16 +35,13 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-_FLOAT32_M
 """A JSON number that fits float32; true and "3" are none."""
 
 
-def media_type(request: Request) -> str:
-    """Return the type of a request's body: one of JSON, OCTETS, NPY.
+def media_type(content_type: str) -> str:
+    """Return what a header Content-Type means: one of JSON, OCTETS, NPY.
 
     Raises:
-        Problem: 415, it is another type, compressed, or in another charset than UTF-8.
+        Problem: 415, it is another type, or in another charset than UTF-8.
     """
-    headers = request.headers
-    if headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise Problem(415, "compressed bodies are not taken; send it without Content-Encoding")
-    kind, _, parameters = headers.get("content-type", "").partition(";")
+    kind, _, parameters = content_type.partition(";")
     kind = kind.strip().lower()
     if kind in (OCTETS, NPY):
         return kind
@@ -57,11 +55,20 @@ def media_type(request: Request) -> str:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body.
+    """Return the body, decompressed where its Content-Encoding is gzip or deflate.
 
     Raises:
-        Problem: 413, it is longer than ``limit`` bytes; seen from its announced length or while it arrives.
+        Problem: 400, it is not compressed as it says; 413, it is longer than ``limit`` bytes, seen from its announced
+            length, while it arrives, or while it is decompressed; 415, another Content-Encoding.
     """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in _WINDOWS:
+        accepted = ", ".join(name for name in _WINDOWS if name)
+        raise Problem(
+            415,
+            f"bodies are taken with Content-Encoding {accepted} or none",
+            headers={"Accept-Encoding": accepted},
+        )
     announced = request.headers.get("content-length")
     if announced is not None and (not announced.isdecimal() or len(announced) > 18 or int(announced) > limit):
         _refuse_length(limit)
@@ -78,7 +85,27 @@ async def read_body(request: Request, limit: int) -> bytes:
             _refuse_length(limit)
         chunks.append(chunk)
         if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            break
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    window = _WINDOWS[encoding]
+    return body if window is None else _decompress(body, window, limit)
+
+
+_WINDOWS = {"": None, "identity": None, "gzip": 31, "deflate": 15}
+"""What zlib calls them; deflate is the zlib format (RFC 9110 section 8.4.1.2)."""
+
+
+def _decompress(body: bytes, window: int, limit: int) -> bytes:
+    reader = zlib.decompressobj(window)
+    try:
+        data = reader.decompress(body, limit + 1)
+    except zlib.error:
+        raise Problem(400, "the body is not compressed as its Content-Encoding says") from None
+    if len(data) > limit:
+        _refuse_length(limit)
+    if not reader.eof or reader.unused_data:
+        raise Problem(400, "the compressed body is cut short, or something comes after it")
+    return data
 
 
 def _refuse_length(limit: int) -> NoReturn:
@@ -104,22 +131,25 @@ class RowReader:
         ]
         self._rows: TypeAdapter[list[list[float | None]]] = TypeAdapter(Annotated[list[row], FailFast()])
 
-    async def read(self, request: Request) -> NDArray[np.float32]:
-        """Return the rows of a request: (rows, columns) float32, NaN for a missing value that the model stands in for.
+    def longest(self, kind: str) -> int:
+        """Return how many bytes a body of a type may have."""
+        return self._settings.max_body if kind == JSON else self._settings.max_binary_body
+
+    def parse(self, kind: str, body: bytes) -> NDArray[np.float32]:
+        """Return the rows of a body: (rows, columns) float32, NaN for a missing value that the model stands in for.
+
+        Args:
+            kind: of :func:`media_type`.
+            body: all of it.
 
         Raises:
-            Problem: 400 malformed, or wrong shape or type; 413 too long; 415 another type; 422 a value out of range.
+            Problem: 400 malformed, or wrong shape or type; 413 too many values; 422 a value out of range.
             InvalidInputError: as 400 and 422.
         """
-        kind = media_type(request)
         if kind == JSON:
-            body = await read_body(request, self._settings.max_body)
             x = json_rows(body, self._columns, self._settings.max_values)
             return self.parse_json(body) if x is None else x
-        body = await read_body(request, self._settings.max_binary_body)
-        x = self._parse_octets(body) if kind == OCTETS else self._parse_npy(body)
-        self._check_values(x)
-        return x
+        return self.parse_octets(body) if kind == OCTETS else self._parse_npy(body)
 
     def parse_json(self, body: bytes) -> NDArray[np.float32]:
         """Return the rows of a JSON body: what the fast path declined, and the words for what is wrong with it."""
@@ -128,39 +158,67 @@ class RowReader:
             raise Problem(400, 'expected an object: {"instances": [...]}')
         instances = document.get("instances")
         if not isinstance(instances, list) or not instances:
-            raise _problem_at("/instances", "expected an array of one instance or more")
-        if len(instances) * self._columns > self._settings.max_values:
-            self._refuse_values()
+            raise problem_at("/instances", "expected an array of one instance or more")
+        return self.parse_rows(instances, "instances")
+
+    def parse_rows(self, instances: list[Any], member: str) -> NDArray[np.float32]:
+        """Return the rows of an array out of a JSON body: rows of numbers, or records.
+
+        Args:
+            instances: not empty.
+            member: where it stood in the body.
+        """
+        self.check_size(len(instances) * self._columns)
         if all(isinstance(instance, dict) for instance in instances):
-            return self._encode(instances)
+            return self._encode(instances, member)
         try:
             rows = self._rows.validate_python(instances)
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False, include_context=True)
             for detail in details:
                 # Of the union "number or null" pydantic tells both members; the number's is the one meant.
-                detail["loc"] = ("instances", *(part for part in detail["loc"] if isinstance(part, int)))
+                detail["loc"] = (member, *(part for part in detail["loc"] if isinstance(part, int)))
             raise invalid([d for d in details if d["type"] != "none_required"]) from None
         x = np.array([[math.nan if v is None else v for v in row] for row in rows], dtype=_float32)
-        self._check_values(x, missing=400)
+        self._check_values(x, missing=400, where=lambda row, column: pointer(member, row, column))
         return x
 
-    def _encode(self, records: list[Mapping[str, object]]) -> NDArray[np.float32]:
+    def _encode(self, records: list[Mapping[str, object]], member: str) -> NDArray[np.float32]:
         try:
             return self._model.encode(records)
         except InvalidInputError as error:
-            error.pointer = f"/instances{error.pointer}"
+            error.pointer = f"/{member}{error.pointer}"
             raise
 
-    def _parse_octets(self, body: bytes) -> NDArray[np.float32]:
+    def rows_of(self, array: NDArray[np.float32], shape_at: str, data_at: str) -> NDArray[np.float32]:
+        """Return the rows of a tensor with a row a first dimension.
+
+        Args:
+            array: of any shape.
+            shape_at: where in the body the shape stood.
+            data_at: and the numbers.
+
+        Raises:
+            Problem: 400 another shape; 422 a number out of range.
+        """
+        if array.shape[1:] not in ((self._columns,), self._shape) or not len(array):
+            raise problem_at(shape_at, f"expected [rows, {self._columns}]; see input_shape of the model")
+        x = np.ascontiguousarray(array.reshape(len(array), self._columns), _float32)
+        self._check_values(x, where=lambda _row, _column: data_at)
+        return x
+
+    def parse_octets(self, body: bytes) -> NDArray[np.float32]:
+        """Return the rows of a body of float32 numbers, little-endian."""
         row_bytes = 4 * self._columns
         if not body or len(body) % row_bytes:
             raise Problem(
                 400,
                 f"expected whole rows of {row_bytes} bytes ({self._columns} float32), got {len(body)} bytes",
             )
-        self._check_size(len(body) // 4)
-        return np.frombuffer(body, "<f4").reshape(-1, self._columns).astype(_float32, copy=False)
+        self.check_size(len(body) // 4)
+        x = np.frombuffer(body, "<f4").reshape(-1, self._columns).astype(_float32, copy=False)
+        self._check_values(x)
+        return x
 
     def _parse_npy(self, body: bytes) -> NDArray[np.float32]:
         array = parse_npy(body, self._settings.max_values)
@@ -173,9 +231,12 @@ class RowReader:
                 400, f"expected an array of shape (rows, {self._columns}); see input_shape of the model"
             )
         with np.errstate(over="ignore"):  # what does not fit becomes infinity, and is refused as such
-            return np.ascontiguousarray(array, _float32)
+            x = np.ascontiguousarray(array, _float32)
+        self._check_values(x)
+        return x
 
-    def _check_size(self, values: int) -> None:
+    def check_size(self, values: int) -> None:
+        """Refuse more numbers than one request may have (Problem, 413)."""
         if values > self._settings.max_values:
             self._refuse_values()
 
@@ -185,7 +246,13 @@ class RowReader:
             413, f"more than {self._settings.max_values} values; send at most {most} rows at a time"
         )
 
-    def _check_values(self, x: NDArray[np.float32], *, missing: int = 422) -> None:
+    def _check_values(
+        self,
+        x: NDArray[np.float32],
+        *,
+        missing: int = 422,
+        where: Callable[[int, int], str] = lambda row, column: pointer("instances", row, column),
+    ) -> None:
         """Refuse infinities, and with the status ``missing`` missing values that nothing stands in for."""
         if np.isfinite(x).all():
             return
@@ -195,10 +262,11 @@ class RowReader:
         ):
             if bad.any():
                 row, column = np.argwhere(bad)[0].tolist()
-                raise _problem_at(pointer("instances", row, column), sentence, status)
+                raise problem_at(where(row, column), sentence, status)
 
 
-def _problem_at(where: str, sentence: str, status: int = 400) -> Problem:
+def problem_at(where: str, sentence: str, status: int = 400) -> Problem:
+    """Return the problem with what is at a JSON pointer."""
     return Problem(status, f"{where}: {sentence}", errors=[Fault(where, sentence)])
 
 

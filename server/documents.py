@@ -26,7 +26,7 @@ async def read_document(request: Request, form: type[_Document], limit: int) -> 
     Raises:
         Problem: 400 malformed, or of the wrong shape or type; 413 too long; 415 no JSON; 422 a value out of its range.
     """
-    if media_type(request) != JSON:
+    if media_type(request.headers.get("content-type", "")) != JSON:
         raise Problem(415, f"send {JSON}", headers={"Accept-Post": JSON})
     document = _load(await read_body(request, limit))
     try:

@@ -65,8 +65,10 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         *,
         errors: Iterable[Fault] = (),
         headers: Mapping[str, str] | None = None,
+        members: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail)
+        self.members = dict(members or {})
         self.status = status
         self.detail = detail
         self.errors = tuple(errors)
@@ -80,6 +82,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
             "status": self.status,
             "detail": self.detail,
             "error": self.detail,  # what clients of the Open Inference Protocol and of TensorFlow Serving read
+            **self.members,
         }
         told: list[dict[str, str]] = []
         body = _encode({**document, "errors": told})
@@ -192,6 +195,11 @@ def _problem(error: Exception) -> Problem:
         case _:
             problem = Problem(500, "an error of the server; its log has the particulars")
     return problem
+
+
+def status_of(error: Exception) -> int:
+    """Return the status that an error is answered with."""
+    return _problem(error).status
 
 
 async def _handle(_request: Request, error: Exception) -> Response:

@@ -29,7 +29,8 @@ class Follower:
     def __init__(self, indexes: Callable[[], Iterable[tuple[str, Index]]]) -> None:
         self._indexes = indexes
         self._stopping = threading.Event()
-        self._told: dict[str, str] = {}
+        self.told: dict[str, str] = {}
+        """Why an index is not up to date, by name."""
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
     def start(self) -> None:
@@ -57,9 +58,9 @@ class Follower:
                 index.fade()
         except (MarianaError, OSError) as error:
             reason = " ".join(str(error).split())
-            if self._told.get(name) != reason:  # once, not thirty times a second
-                self._told[name] = reason
+            if self.told.get(name) != reason:  # once, not thirty times a second
+                self.told[name] = reason
                 _log.error("index %s serves what it last saw: %s", name, reason)
         else:
-            if self._told.pop(name, None):
+            if self.told.pop(name, None):
                 _log.info("index %s is up to date again", name)

@@ -1,20 +1,247 @@
-"""HTTP/1.1 as uvicorn reads it, with errors of ours: what is no HTTP never reaches the application."""
+"""HTTP/1.1 as ``mariana serve`` speaks it: uvicorn's protocol, with a short way, deadlines, and errors of ours.
+
+A frequent request is answered straight from the parser's callbacks, without a task, a scope or a queue: what a request
+costs in uvicorn and FastAPI is paid only by those that need it. Everything else, and whatever the short way declines,
+takes uvicorn's way, unchanged.
+
+A connection has a deadline: for the head of a request, for its body, and between two requests. All of them are looked
+at together, four times a second (:meth:`Front.sweep`), so a deadline costs a request one assignment.
+"""
 
 from __future__ import annotations
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import asyncio
+import math
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from .errors import Problem
+from .front import DECLINED, Front, Head, Hot, Reply, join, read_head, refused
+from .limits import BUSY, FULL
+
+HEAD_MAX = 16 << 10
+"""Bytes of a request's line and headers."""
+
+_MALFORMED = Problem(400, "this is not a request of HTTP/1.1")
+_LATE = Problem(408, "the request did not arrive in time")
+_LONG = Problem(431, f"the head of a request has at most {HEAD_MAX} bytes and 64 headers")
+_HEADERS_MAX = 64
 
 
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        front: Front | None = app_state.get("front")
+        if front is None:
+            raise RuntimeError("this protocol serves Mariana's own application only")
+        self._front = front
+        self._settings = front.settings
+        self._hot: Hot | None = None
+        self._head: Head | None = None
+        self._query = b""
+        self._chunks: list[bytes] = []
+        self._client = ""
+        self._taken = 0
+        self._in_head = False
+        self._refuse = False
+        self.deadline = math.inf
+        """When it has been waited for long enough, by the event loop's clock."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin."""
+        super().connection_made(transport)
+        front = self._front
+        self._client = self.client[0] if self.client else ""
+        if len(front.connections) >= self._settings.max_connections:
+            front.metrics.reject("connections")
+            self._end(FULL)
+            return
+        front.connections.add(self)
+        self.deadline = self.loop.time() + self._settings.head_timeout
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._front.connections.discard(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self._in_head:  # no head yet: it must end, and soon
+            self._taken += len(data)
+            if self._taken > HEAD_MAX:
+                self._in_head = False
+                self._end(_LONG)
+
+    def on_message_begin(self) -> None:
+        """Begin a request; what uvicorn makes for one is made when it is needed."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._hot = None
+        self._refuse = False
+        self._taken = 0
+        self._in_head = True
+        self.deadline = self._front.now + self._settings.head_timeout + 0.25
+
+    def on_headers_complete(self) -> None:
+        """Choose a way."""
+        self._in_head = False
+        self.deadline = self._front.now + self._settings.body_timeout + 0.25
+        headers = self.headers
+        path, _, query = self.url.partition(b"?")
+        hot = self._front.raw.get(path)
+        if hot is not None and len(headers) <= _HEADERS_MAX and self._answered():
+            head = read_head(headers)
+            if (
+                head is not None
+                and head.length <= self._front.longest(head)
+                and not self.flow.write_paused
+                and not self.pipeline
+                and self.parser.should_keep_alive()
+                and self.parser.get_http_version() == "1.1"
+                and self.parser.get_method().decode("ascii") == hot.method
+            ):
+                self._hot, self._head, self._query = hot, head, query
+                self._chunks = []
+                return
+        self._full_way()
+
+    def _answered(self) -> bool:
+        """Whether nothing that took uvicorn's way is under way."""
+        cycle: RequestResponseCycle | None = self.cycle  # None until the first one comes
+        return cycle is None or cycle.response_complete
+
+    def _full_way(self, *, declined: bool = False) -> None:
+        headers = self.headers
+        if (
+            len(headers) > _HEADERS_MAX
+            or len(self.url) + sum(len(n) + len(v) + 4 for n, v in headers) > HEAD_MAX
+        ):
+            self._refuse = True
+            self._end(_LONG)
+            return
+        front = self._front
+        gate = front.gate
+        if (
+            gate.passing + front.metrics.inflight >= gate.limit
+        ):  # now, and not when a thousand tasks have been made
+            front.metrics.reject("busy")
+            self._refuse = True
+            self._end(BUSY)
+            return
+        if not declined:
+            self._count()
+        url, expect = self.url, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expect
+        self.scope["headers"] = headers
+        if declined:
+            self.scope[DECLINED] = True  # type: ignore[literal-required] # a key of our own
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        if self._hot is not None:
+            self._chunks.append(body)
+        elif not self._refuse:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Answer the short way, or let uvicorn."""
+        self.deadline = math.inf
+        hot = self._hot
+        if hot is None:
+            if not self._refuse:
+                super().on_message_complete()
+            return
+        self._hot = None
+        chunks = self._chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        front = self._front
+        self._count()
+        assert self._head is not None  # noqa: S101 - for the type checker: set with _hot
+        found = front.quick(hot, self._head, self._query, body, self._client)
+        if found is not None:
+            self._write(*found, closing=not front.state.ready)
+            return
+        self._full_way(declined=True)
+        if body and not self._refuse:
+            super().on_body(body)
+        if not self._refuse:
+            super().on_message_complete()
+
+    def _count(self) -> None:
+        gate = self._front.gate
+        if gate.passing == 0:
+            self.loop.call_soon(self._passed)
+        gate.passing += 1
+
+    def _passed(self) -> None:
+        self._front.gate.passing = 0
+
+    def _write(self, reply: Reply, own: bytes, *, closing: bool) -> None:
+        status = reply.status
+        line = STATUS_LINE[status]
+        self.transport.write(
+            b"%b%b%b%b%b%b%b\r\n%b"
+            % (
+                line,
+                join(self.server_state.default_headers),
+                reply.headers.raw,
+                join(reply.extra) if reply.extra else b"",
+                own,
+                b"" if status == 304 else b"content-length: %d\r\n" % len(reply.body),
+                b"connection: close\r\n" if closing else b"",
+                reply.body,
+            )
+        )
+        self.server_state.total_requests += 1
+        if closing:
+            self.transport.close()
+        else:
+            self.deadline = self._front.now + self._settings.idle_timeout + 0.25
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or begin the one that waits."""
+        super().on_response_complete()
+        if not self.pipeline:
+            self.deadline = self._front.now + self._settings.idle_timeout + 0.25
+
+    def expire(self) -> None:
+        """End a connection whose deadline has passed; tell it when a request had begun."""
+        self.deadline = math.inf
+        if self._in_head or self._hot is not None or not self._answered():
+            self._front.metrics.reject("late")
+            self._hot = None
+            if not self._answered():
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+            self._end(_LATE)
+        elif not self.transport.is_closing():
+            self.transport.close()
+
     def send_400_response(self, msg: str) -> None:
         """Answer bytes that are no request, then close."""
         del msg  # plain text
-        answer = Problem(400, "this is not a request of HTTP/1.1").response()
-        answer.headers["Connection"] = "close"
-        head = [b"HTTP/1.1 400 Bad Request", *(b"%s: %s" % header for header in answer.raw_headers)]
-        self.transport.write(b"\r\n".join([*head, b"", bytes(answer.body)]))
-        self.transport.close()
+        self._in_head = False
+        self._end(_MALFORMED)
+
+    def _end(self, problem: Problem) -> None:
+        """Tell a problem, and close."""
+        if not self.transport.is_closing():
+            reply = refused(problem)
+            self._write(reply, b"", closing=True)

@@ -51,18 +51,15 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         413: "too large",
         415: "not a type of body that is taken",
         422: "a value is out of its range",
-        503: "cannot be written now; try again after Retry-After seconds",
+        503: "busy, about to stop, or not to be written now; try again after Retry-After seconds",
         507: "the disk is full",
     }
     schema = {"$ref": REF.format(model=ProblemDetails.__name__)}
     told: dict[int | str, str] = {status: descriptions[status] for status in statuses}
+    told[429] = "more requests than this client may send; Retry-After says when"
+    told[503] = descriptions[503]
     told["default"] = "any other error"
     return {s: {"description": text, "content": {MEDIA_TYPE: {"schema": schema}}} for s, text in told.items()}
-
-
-def error_schemas() -> dict[str, Any]:
-    """Return the OpenAPI schemas that :func:`problems` refers to."""
-    return component(ProblemDetails)
 
 
 def component(form: type[BaseModel]) -> dict[str, Any]:
@@ -134,6 +131,7 @@ class ModelInfo(BaseModel):
     """A model; of the version that serves when none is named. Null where none could be loaded."""
 
     name: str
+    ready: bool = Field(description="a version serves")
     version: int | None = Field(description="that serves when none is named")
     versions: list[int] = Field(description="that serve")
     task: Literal["classification", "regression"] | None = None
@@ -165,7 +163,9 @@ class IndexInfo(BaseModel):
     state: Literal["AVAILABLE", "END"]
     entries: int | None = None
     nbytes: int | None = None
-    error: str | None = Field(default=None, description="why it does not serve")
+    error: str | None = Field(
+        default=None, description="why it does not serve, or why its newer files do not"
+    )
 
 
 class IndexList(BaseModel):
@@ -315,6 +315,41 @@ class TensorMetadata(BaseModel):
     name: str
     datatype: str
     shape: list[int]
+
+
+class Duration(BaseModel):
+    """How often something was done, and how long all of it took."""
+
+    count: int
+    ns: int
+
+
+class InferenceDurations(BaseModel):
+    """Requests, and the time of each stage."""
+
+    success: Duration
+    fail: Duration
+    queue: Duration
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Duration
+
+
+class InferenceStatistics(BaseModel):
+    """Open Inference Protocol, statistics extension: what a version has done since the server started."""
+
+    name: str
+    version: str
+    last_inference: int = Field(description="milliseconds since the epoch; 0: none yet")
+    inference_count: int = Field(description="rows")
+    execution_count: int = Field(description="requests")
+    inference_stats: InferenceDurations
+
+
+class ModelStatistics(BaseModel):
+    """Open Inference Protocol, statistics extension."""
+
+    model_stats: list[InferenceStatistics]
 
 
 class ModelMetadataAnswer(BaseModel):

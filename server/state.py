@@ -1,44 +1,83 @@
-"""What a server holds while it runs: the models and indexes of the store, loaded once at start."""
+"""What a server holds while it runs, by name: the models and indexes that serve, and why others do not.
+
+What is in here is replaced whole, between two requests, by ``lifecycle``; a request that has looked something up keeps
+it to its end, so no answer mixes two versions.
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Annotated, TypeVar, cast
+from random import random
+from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from mariana.autocomplete import Index, open_index
-from mariana.errors import MarianaError, NotFoundError
-from mariana.model import Model, load_model
-from mariana.settings import Settings
-from mariana.store import Store
+from mariana.autocomplete import Index
+from mariana.errors import NotFoundError
 
-_log = logging.getLogger("mariana.server")
-_Thing = TypeVar("_Thing")
+from .metrics import IndexStats, Metrics
+from .policy import Policy
+from .versions import Version
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """The versions of a model: those that serve, and why the others do not."""
+    """The versions of a model: those that serve, and why the others do not.
+
+    Attributes:
+        name: its name.
+        versions: those that serve.
+        failures: why a version does not, or why its newer file does not replace it.
+        policy: what the operator wants served.
+        unloaded: taken out of service by the API.
+    """
 
     name: str
-    versions: dict[int, Model]
-    failures: dict[int, str]
+    versions: Mapping[int, Version]
+    failures: Mapping[int, str]
+    policy: Policy = field(default_factory=Policy)
+    unloaded: bool = False
 
     @property
     def version(self) -> int | None:
-        """The version that serves when none is named: the highest that could be loaded."""
-        return max(self.versions, default=None)
+        """The version that serves when none is named.
 
-    def get(self, version: int | None = None) -> Model:
+        It is the highest that could be loaded, and not above the pin or, without a pin, the label ``stable``. A label
+        ``canary`` with a share of the traffic is not part of that: it is tried on some.
+        """
+        limit = self.policy.version or self.policy.labels.get("stable")
+        canary = self.canary
+        usual = [
+            number
+            for number in self.versions
+            if (limit is None or number <= limit) and (limit is not None or number != canary)
+        ]
+        return max(usual, default=None)
+
+    @property
+    def canary(self) -> int | None:
+        """The version that gets a share of the requests that name none, if there is one."""
+        number = self.policy.labels.get("canary")
+        return number if self.policy.canary > 0 and number in self.versions else None
+
+    def get(self, version: int | None = None) -> Version:
         """Return a version; NotFoundError when it does not serve."""
-        model = self.versions.get(self.version or 0 if version is None else version)
-        if model is None:
+        found = self.versions.get(self.version or 0 if version is None else version)
+        if found is None:
             raise NotFoundError("no such version")
-        return model
+        return found
+
+    def pick(self) -> Version:
+        """Return the version for one request that names none; NotFoundError when none serves."""
+        canary = self.canary
+        if canary is not None and random() < self.policy.canary:  # noqa: S311 - it shares traffic, it hides nothing
+            return self.versions[canary]
+        return self.get()
+
+    def labelled(self, label: str) -> Version:
+        """Return the version with a label; NotFoundError when there is none, or it does not serve."""
+        return self.get(self.policy.labels.get(label, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +87,22 @@ class ServedIndex:
     name: str
     index: Index | None
     failure: str | None
+    stats: IndexStats = field(default_factory=IndexStats)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class State:
     """Everything that serves, by name."""
 
     models: dict[str, ServedModel] = field(default_factory=dict)
     indexes: dict[str, ServedIndex] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
+    ready: bool = True
+    """False while the server is about to stop."""
+    trouble: Mapping[str, str] = field(default_factory=dict)
+    """Why an index that serves is not up to date, by name."""
+    on_change: list[Callable[[], None]] = field(default_factory=list)
+    """Called on the event loop after something in here was replaced."""
 
     def model(self, name: str) -> ServedModel:
         """Return a model; NotFoundError when the store has none of this name."""
@@ -71,6 +118,11 @@ class State:
         except KeyError:
             raise NotFoundError("no such index") from None
 
+    def changed(self) -> None:
+        """Tell whoever wants to know."""
+        for call in self.on_change:
+            call()
+
     def open_indexes(self) -> list[tuple[str, Index]]:
         """Return the indexes that serve, by name."""
         return [(name, served.index) for name, served in self.indexes.items() if served.index is not None]
@@ -80,58 +132,6 @@ class State:
         for served in self.indexes.values():
             if served.index is not None:
                 served.index.close()
-
-
-def load_state(settings: Settings) -> State:
-    """Load everything in the store. What cannot be loaded is logged and told by the API; it stops nothing else."""
-    store = Store(settings.store)
-    models: dict[str, ServedModel] = {}
-    for name in _try(store.model_names, "list the models")[0] or []:
-        served = ServedModel(name, {}, {})
-        for version in _try(partial(store.model_versions, name), f"list the versions of {name}")[0] or []:
-            model, failure = _try(
-                partial(
-                    load_model,
-                    store.model_path(name, version),
-                    isa=settings.isa,
-                    precision=settings.precision,
-                ),
-                f"load model {name} {version}",
-            )
-            if model is not None:
-                served.versions[version] = model
-            else:
-                served.failures[version] = _without_folder(failure, settings)
-        models[name] = served
-    indexes: dict[str, ServedIndex] = {}
-    for name in _try(store.index_names, "list the indexes")[0] or []:
-        index, failure = _try(
-            partial(open_index, store.index_path(name), half_life=settings.learn_half_life),
-            f"open index {name}",
-        )
-        indexes[name] = ServedIndex(
-            name, index, None if index is not None else _without_folder(failure, settings)
-        )
-    if not models and not indexes:
-        _log.warning(
-            "the store %s is empty; fill it with mariana demo, mariana train or mariana index, then restart",
-            settings.store,
-        )
-    return State(models, indexes)
-
-
-def _try(call: Callable[[], _Thing], doing: str) -> tuple[_Thing | None, str]:
-    try:
-        return call(), ""
-    except (MarianaError, OSError) as error:
-        reason = " ".join(str(error).split())
-        _log.error("cannot %s: %s", doing, reason)
-        return None, reason
-
-
-def _without_folder(reason: str, settings: Settings) -> str:
-    """Return the reason with paths as they are inside the store."""
-    return reason.replace(f"{settings.store}/", "")
 
 
 async def _state(request: Request) -> State:  # async: FastAPI would take another function to a thread

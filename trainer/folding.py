@@ -109,10 +109,10 @@ def folded(layers: Iterable[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray
     folding.check_nothing_waits()
     tensors: dict[str, NDArray[np.float32]] = {}
     found = [_finished(merged, tensors) for merged in folding.layers]
-    for layer in found[:-1]:
-        if layer.activation == "softmax":
+    for exported in found[:-1]:
+        if exported.activation == "softmax":
             raise InvalidInputError(
-                f"layer {layer.name!r} cannot be exported: only the last layer can be softmax"
+                f"layer {exported.name!r} cannot be exported: only the last layer can be softmax"
             )
     return found, tensors
 

@@ -37,6 +37,9 @@ export class MarianaAutocomplete extends HTMLElement {
   /** Attribute `debounce`: milliseconds of quiet before a question. Default 0. */
   get debounce(): number;
   set debounce(value: number);
+  /** Attribute `learn`: where to tell what was chosen; empty: to the index of `src`. Without it, nowhere. */
+  get learn(): string | null;
+  set learn(value: string);
   /** What the element says; replace entries to translate it. */
   messages: MarianaMessages;
   /** Called with each completion and its option element, which already holds the highlighted text. */

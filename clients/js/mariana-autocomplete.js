@@ -150,6 +150,8 @@ export class MarianaAutocomplete extends (globalThis.HTMLElement ?? class {}) {
   set minLength(value) { this.setAttribute("min-length", value); }
   get debounce() { return this.#number("debounce", 0); }
   set debounce(value) { this.setAttribute("debounce", value); }
+  get learn() { return this.getAttribute("learn"); }
+  set learn(value) { this.setAttribute("learn", value); }
 
   /** The page's input that this element serves. */
   get input() { return this.#input; }
@@ -339,9 +341,17 @@ export class MarianaAutocomplete extends (globalThis.HTMLElement ?? class {}) {
   /** Puts row `i` into the input, unless a listener of mariana-select prevents it. */
   #accept(i) {
     const completion = this.#rows[i];
+    if (this.learn !== null) this.#tell({ query: this.#input.value, text: completion.text });
     this.close();
     const chosen = new CustomEvent("mariana-select", { bubbles: true, cancelable: true, detail: completion });
     if (this.dispatchEvent(chosen)) this.#write(completion.text);
+  }
+
+  /** Tells the server what was chosen; nobody waits for it, and the page may be left meanwhile. */
+  #tell(choice) {
+    const url = this.learn || this.src.replace(/\/complete(\?.*)?$/, "/selections");
+    const headers = { "Content-Type": "application/json" };
+    fetch(url, { method: "POST", headers, body: JSON.stringify(choice), keepalive: true }).catch(() => {});
   }
 
   /** Sets the text as a person would: frameworks that listen to `input` and `change` see it. */

@@ -36,6 +36,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     } else if (status != MRN_E_DECLINED) {
         abort();
     }
+    mrn_json_request request;
+    if (mrn_json_tensor(data + 2, bytes, columns, x, capacity, &request) == MRN_OK &&
+        (request.rows == 0 || request.rows > capacity / columns || request.id + request.id_bytes > bytes))
+        abort();
     free(text);
     free(x);
     return 0;

@@ -1,5 +1,6 @@
 /* mrn_json_rows against strtod, against bodies that it must take and bodies that it must decline. Every body
  * is copied into a block of exactly its size, so that a sanitizer sees a read behind it. */
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,8 +173,77 @@ static void test_numbers(void) {
     }
 }
 
+static void test_tensors(void) {
+    static const struct {
+        const char *text;
+        size_t rows; /* 0: declined */
+        const char *id;
+    } cases[] = {
+        {"{\"inputs\":[{\"name\":\"input\",\"shape\":[2,2],\"datatype\":\"FP32\",\"data\":[1,2,3,4]}]}", 2,
+         NULL},
+        {"{\"id\":\"a "
+         "b\",\"inputs\":[{\"data\":[[1,2],[3,4]],\"datatype\":\"FP32\",\"shape\":[2,2],\"name\":\"input\"}]"
+         "}",
+         2, "a b"},
+        {" { \"inputs\" : [ { \"name\" : \"input\" , \"shape\" : [ 1 , 2 ] , \"datatype\" : \"FP32\" , "
+         "\"data\" : [ 1 , 2 ] } "
+         "] , \"id\" : \"\" } ",
+         1, ""},
+        {"{\"inputs\":[{\"name\":\"input\",\"shape\":[1,3],\"datatype\":\"FP32\",\"data\":[1,2,3]}]}", 0,
+         NULL},
+        {"{\"inputs\":[{\"name\":\"input\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2,3,4]}]}", 0,
+         NULL},
+        {"{\"inputs\":[{\"name\":\"input\",\"shape\":[0,2],\"datatype\":\"FP32\",\"data\":[1,2]}]}", 0, NULL},
+        {"{\"inputs\":[{\"name\":\"input\",\"shape\":[01,2],\"datatype\":\"FP32\",\"data\":[1,2]}]}", 0,
+         NULL},
+        {"{\"inputs\":[{\"name\":\"input\",\"shape\":[1000000001,2],\"datatype\":\"FP32\",\"data\":[1,2]}]}",
+         0, NULL},
+        {"{\"inputs\":[{\"name\":\"input\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[]}]}", 0, NULL},
+        {"{\"inputs\":[{\"name\":\"input\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2],\"data\":[1,"
+         "2]}]}",
+         0, NULL},
+        {"{\"inputs\":[{\"name\":\"input\",\"shape\":[1,2],\"datatype\":\"FP64\",\"data\":[1,2]}]}", 0, NULL},
+        {"{\"inputs\":[{\"name\":\"x\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2]}]}", 0, NULL},
+        {"{\"inputs\":[{\"name\":\"input\",\"shape\":[1,2],\"datatype\":\"FP32\"}]}", 0, NULL},
+        {"{\"inputs\":[{\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2],\"name\":\"input\"}],\"id\":"
+         "\"\\n\"}",
+         0, NULL},
+        {"{\"id\":\"a\"}", 0, NULL},
+        {"{\"id\":\"a", 0, NULL},
+        {"{}", 0, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const size_t whole = strlen(cases[i].text);
+        for (size_t bytes = cases[i].rows > 0 ? 0 : whole; bytes <= whole; bytes++) {
+            char *copy = malloc(bytes + (bytes == 0));
+            float x[6] = {0};
+            mrn_json_request request;
+            if (copy == NULL)
+                abort();
+            memcpy(copy, cases[i].text, bytes);
+            const int status = mrn_json_tensor(copy, bytes, 2, x, 6, &request);
+            const bool all = bytes == whole || strspn(cases[i].text + bytes, " ") == whole - bytes;
+            const bool taken = all && cases[i].rows > 0;
+            CHECK(status == (taken ? MRN_OK : MRN_E_DECLINED), "%s cut at %zu: status %d", cases[i].text,
+                  bytes, status);
+            if (taken) {
+                CHECK(request.rows == cases[i].rows && x[0] == 1.0F &&
+                          x[2 * request.rows - 1] == 2.0F * (float)request.rows,
+                      "%s", cases[i].text);
+                CHECK(request.has_id == (cases[i].id != NULL), "%s", cases[i].text);
+                if (cases[i].id != NULL)
+                    CHECK(request.id_bytes == strlen(cases[i].id) &&
+                              memcmp(copy + request.id, cases[i].id, request.id_bytes) == 0,
+                          "%s", cases[i].text);
+            }
+            free(copy);
+        }
+    }
+}
+
 int main(void) {
     test_bodies();
+    test_tensors();
     test_capacity();
     test_numbers();
     if (failures == 0)

@@ -6,10 +6,14 @@ nobody sees a pointer; below it nobody sees an array.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from mariana._kernel import ffi, lib
 from mariana.errors import KernelError
 
-__all__ = ["check", "choose_isa", "ffi", "isa_names", "lib", "usable_isas"]
+__all__ = ["aligned", "check", "choose_isa", "ffi", "isa_names", "lib", "usable_isas"]
 
 
 def check(status: int, doing: str) -> None:
@@ -48,3 +52,11 @@ def choose_isa(highest: str | None = None) -> int:
             f"unknown instruction set {highest!r}; known here: {', '.join(isa_names())}", status="E_ISA"
         )
     return int(chosen[0])
+
+
+def aligned(size: int) -> Any:
+    """Return ``size`` bytes as a pointer that keeps them alive; untouched pages cost no memory."""
+    alignment = int(lib.MRN_BLOCK_ALIGN)
+    block = np.empty(size + alignment, np.uint8)
+    start = -int(ffi.cast("uintptr_t", ffi.from_buffer(block))) % alignment
+    return ffi.from_buffer(block[start : start + size])

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mariana._binding import check, ffi, isa_names, lib
+from mariana._binding import aligned, check, ffi, isa_names, lib
+from mariana._binding.pool import Pool
 
 Float32 = NDArray[np.float32]
 
-_run = lib.mrn_model_predict  # looked up once: these few count in a call of a microsecond
-_from_buffer = ffi.from_buffer
+_from_buffer = ffi.from_buffer  # looked up once: these few count in a call of a microsecond
 _empty = np.empty
 _FLOATS = ffi.typeof("float[]")
 _FLOAT32 = np.dtype(np.float32)
@@ -90,12 +90,23 @@ class Network:
         isa: number of the instruction set, of ``choose_isa``.
         tables: encoding of the rows and scaling of the outputs.
         precision: what the weights are and how they are computed with, of ``precision_names``.
+        pool: threads that share the work of a call where it is worth it; None: the caller's alone.
 
     Raises:
         KernelError: the description is not consistent, not finite, or too large.
     """
 
-    __slots__ = ("_block", "_model", "_plan", "_spare", "columns", "isa", "nbytes", "outputs")
+    __slots__ = (
+        "_block",
+        "_call",
+        "_pool",
+        "_scratch_bytes",
+        "_spare",
+        "columns",
+        "isa",
+        "nbytes",
+        "outputs",
+    )
 
     def __init__(
         self,
@@ -104,18 +115,28 @@ class Network:
         isa: int,
         tables: Tables = Tables(),  # noqa: B008 - immutable
         precision: str = "float32",
+        *,
+        pool: Pool | None = None,
     ) -> None:
         self.columns = columns
         self.outputs = layers[-1].weight.shape[1] if layers else 0
         self.isa = isa_names()[isa]
         network, _alive = _describe(layers, columns, tables, precision)
-        self._plan = ffi.new("mrn_plan *")
-        check(lib.mrn_model_plan(network, isa, self._plan), "plan the network")
-        self.nbytes = int(self._plan.model_bytes)
-        self._block = _aligned(self.nbytes, self._plan.alignment)
+        plan = ffi.new("mrn_plan *")
+        check(lib.mrn_model_plan(network, isa, plan), "plan the network")
+        self.nbytes = int(plan.model_bytes)
+        self._pool = pool
+        self._block = self._place(self.nbytes)
         model = ffi.new("mrn_model **")
         check(lib.mrn_model_open(network, isa, self._block, self.nbytes, model), "open the network")
-        self._model = model[0]
+        if pool is None:
+            self._call: partial[Any] = partial(lib.mrn_model_predict, model[0])
+            self._scratch_bytes = int(plan.scratch_bytes)
+        else:
+            self._call = partial(lib.mrn_model_predict_shared, model[0], pool.handle)
+            size = ffi.new("size_t *")
+            check(lib.mrn_model_workspace_bytes(model[0], pool.handle, size), "plan the workspace")
+            self._scratch_bytes = int(size[0])
         self._spare: list[Any] = []
 
     def predict(self, x: Float32) -> Float32:
@@ -136,8 +157,8 @@ class Network:
         try:
             scratch = self._spare.pop()
         except IndexError:
-            scratch = self._scratch()
-        _run(self._model, given, rows, _from_buffer(_FLOATS, y), scratch)
+            scratch = self._place(self._scratch_bytes)
+        self._call(given, rows, _from_buffer(_FLOATS, y), scratch)
         self._spare.append(scratch)
         return y
 
@@ -151,25 +172,19 @@ class Network:
             y: (batch, outputs) float32, C-contiguous, writable, apart from ``x``.
         """
         step: partial[Any] = partial(  # what it returns is the status, always 0: no pointer is NULL
-            _run,
-            self._model,
+            self._call,
             _from_buffer(_FLOATS, x),
             len(x),
             _from_buffer(_FLOATS, y, require_writable=True),
-            self._scratch(),
+            self._place(self._scratch_bytes),
         )
         step.__dict__["network"] = self  # keeps the packed weights alive; the arguments keep the rest
         return step
 
-    def _scratch(self) -> Any:
-        return _aligned(self._plan.scratch_bytes, self._plan.alignment)
-
-
-def _aligned(size: int, alignment: int) -> Any:
-    """Return ``size`` bytes as a pointer that keeps them alive; untouched pages cost no memory."""
-    block = np.empty(size + alignment, np.uint8)
-    start = -int(ffi.cast("uintptr_t", ffi.from_buffer(block))) % alignment
-    return ffi.from_buffer(block[start : start + size])
+    def _place(self, size: int) -> Any:
+        """Return memory for C; a pool's helpers may still use it when nobody else does."""
+        block = aligned(size)
+        return block if self._pool is None else self._pool.keep(block)
 
 
 _WEIGHTS: dict[str, tuple[str, type[np.generic]]] = {

@@ -1,16 +1,33 @@
-"""Numbers read straight out of a prediction request's JSON."""
+"""JSON without Python objects: numbers read straight out of requests, predictions written straight into answers."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mariana._binding import ffi, lib
+from mariana._binding import check, ffi, lib
 
 _json_rows = lib.mrn_json_rows
+_json_tensor = lib.mrn_json_tensor
+_json_floats = lib.mrn_json_floats
+_json_predictions = lib.mrn_json_predictions
+_json_predictions_bytes = lib.mrn_json_predictions_bytes
 _from_buffer = ffi.from_buffer
+_buffer = ffi.buffer
+_new = ffi.new
 _float32 = np.dtype(np.float32)
 _empty = np.empty
+_FLOATS = ffi.typeof("float[]")
+_SIZE = ffi.typeof("size_t *")
+_CHARS = ffi.typeof("char[]")
+_REQUEST = ffi.typeof("mrn_json_request *")
+_FLOAT_BYTES = int(lib.MRN_JSON_FLOAT)
+
+KEPT_BYTES = 1 << 16
+"""A writer keeps its buffer for the next answer up to this size."""
 
 
 def json_rows(body: bytes, columns: int, max_values: int) -> NDArray[np.float32] | None:
@@ -28,7 +45,84 @@ def json_rows(body: bytes, columns: int, max_values: int) -> NDArray[np.float32]
     """
     most = min(max_values, len(body) // 2) // columns  # a number takes two bytes at least, with its comma
     x = _empty((most, columns), _float32)
-    rows = ffi.new("size_t *")
-    if _json_rows(body, len(body), columns, _from_buffer("float[]", x), x.size, rows) != 0:
+    rows = _new(_SIZE)
+    if _json_rows(body, len(body), columns, _from_buffer(_FLOATS, x), most * columns, rows) != 0:
         return None
     return x[: rows[0]]
+
+
+class Tensor(NamedTuple):
+    """What :func:`json_tensor` found."""
+
+    x: NDArray[np.float32]
+    """(rows, columns) float32, all finite"""
+    id: bytes | None
+    """the text of the member ``id``; its bytes need no escaping in JSON"""
+
+
+def json_tensor(body: bytes, columns: int, max_values: int) -> Tensor | None:
+    """Return the one tensor of an Open Inference Protocol request, or None for a body that is anything else.
+
+    Taken is ``{"id": "...", "inputs": [{"name": "input", "shape": [rows, columns], "datatype": "FP32",
+    "data": [...]}]}`` with its members in any order; arguments and the rest as for :func:`json_rows`.
+    """
+    most = min(max_values, len(body) // 2) // columns
+    x = _empty((most, columns), _float32)
+    request = _new(_REQUEST)
+    if _json_tensor(body, len(body), columns, _from_buffer(_FLOATS, x), most * columns, request) != 0:
+        return None
+    text = body[request.id : request.id + request.id_bytes] if request.has_id else None
+    return Tensor(x[: request.rows], text)
+
+
+def json_floats(values: NDArray[np.float32]) -> bytes:
+    """Return numbers with commas between them, each the shortest decimal that reads back as the same float32.
+
+    Raises:
+        KernelError: one is not finite.
+    """
+    capacity = values.size * _FLOAT_BYTES
+    out = _new(_CHARS, capacity + 1)
+    size = _new(_SIZE)
+    check(_json_floats(_from_buffer(_FLOATS, values), values.size, out, capacity, size), "write numbers")
+    return bytes(_buffer(out, size[0]))
+
+
+class PredictionWriter:
+    """Writes the outputs of a network as JSON; one call at a time.
+
+    Args:
+        outputs: numbers that come out for a row.
+        labels: of the classes, as JSON texts; empty for values. As many as outputs, or two for one output.
+    """
+
+    __slots__ = ("_alive", "_form", "_out", "_row_bytes", "_size")
+
+    def __init__(self, outputs: int, labels: Sequence[bytes]) -> None:
+        ends = _new("uint64_t[]", np.cumsum([len(label) for label in labels], dtype=np.uint64).tolist() or 1)
+        text = ffi.from_buffer(b"".join(labels) or b" ")
+        self._form = _new("mrn_json_form *")
+        self._form.outputs = outputs
+        self._form.label_count = len(labels)
+        self._form.labels = text
+        self._form.label_ends = ends
+        self._alive = (ends, text)
+        self._size = _new(_SIZE)
+        self._row_bytes = int(_json_predictions_bytes(self._form, 1))
+        self._out = _new(_CHARS, max(KEPT_BYTES, self._row_bytes) if self._row_bytes <= KEPT_BYTES else 1)
+
+    def write(self, y: NDArray[np.float32]) -> bytes | None:
+        """Return the predictions as a JSON array; None when a number is not finite.
+
+        Args:
+            y: (rows, outputs) float32, C-contiguous.
+        """
+        rows = len(y)
+        out = self._out
+        capacity = rows * self._row_bytes + 2
+        if capacity > len(out):
+            out = _new(_CHARS, capacity)
+        size = self._size
+        if _json_predictions(self._form, _from_buffer(_FLOATS, y), rows, out, len(out), size) != 0:
+            return None
+        return bytes(_buffer(out, size[0]))

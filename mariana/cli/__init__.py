@@ -16,6 +16,8 @@ _COMMANDS = {
     "config": "config",
     "demo": "demo",
     "evaluate": "predict",
+    "export": "exchange",
+    "import": "exchange",
     "index": "index",
     "inspect": "inspect",
     "predict": "predict",
@@ -36,7 +38,9 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"mariana.cli.{_COMMANDS[cmd_name]}")
-        command = getattr(module, cmd_name)
+        command = getattr(module, cmd_name, None) or getattr(
+            module, f"{cmd_name}_"
+        )  # import is Python's word
         assert isinstance(command, click.Command)  # noqa: S101 - a fact about our own table
         return command
 

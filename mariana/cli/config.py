@@ -9,7 +9,7 @@ import click
 from pydantic import SecretStr
 
 from mariana.cli.options import json_option
-from mariana.settings import PREFIX, Settings, load_settings
+from mariana.settings import PREFIX, Settings, load_settings, source
 
 
 @click.command()
@@ -39,13 +39,13 @@ def _row(name: str, settings: Settings) -> dict[str, Any]:
     value = getattr(settings, name)
     if isinstance(value, SecretStr):
         value = "(set, hidden)"
-    elif not isinstance(value, str | int | None):
+    elif not isinstance(value, str | int | float | None):
         value = list(value) if isinstance(value, tuple) else str(value)
     return {
         "name": name,
         "variable": PREFIX + name.upper(),
         "value": value,
-        "source": "environment" if name in settings.model_fields_set else "default",
+        "source": source(name),
         "about": Settings.model_fields[name].description,
     }
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mariana.cli.options import json_option, settings, store_option
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError
-from mariana.model import ClassPrediction, Model, Prediction, load_model
+from mariana.model import ClassPrediction, Model, Prediction, find_model, load_model
 from mariana.store import Store
 from mariana.tables import Table, read_csv, read_table
 from mariana.trainer.scores import classification_scores, regression_scores
@@ -122,11 +122,16 @@ def scores(model: Model, outputs: NDArray[np.float32], y: NDArray[Any]) -> dict[
 
 def open_model(model: str, store: Path | None) -> Model:
     """Load a model by its name in the store or its path."""
+    return load_model(model_path(model, store))
+
+
+def model_path(model: str, store: Path | None) -> Path:
+    """Return the file of a model, by its name in the store or its path."""
     if Path(model).exists():
-        return load_model(model)
+        return find_model(Path(model))
     if "/" in model or model.endswith(".safetensors"):
         raise NotFoundError(f"{model}: there is no such file or folder")
-    return load_model(Store(settings(store=store).store).model_path(model))
+    return Store(settings(store=store).store).model_path(model)
 
 
 def _truth(model: Model, table: Table, target: str) -> NDArray[Any]:

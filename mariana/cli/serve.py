@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import socket
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -20,6 +22,7 @@ from mariana.cli.options import settings as settings_of
 from mariana.cli.options import store_option
 from mariana.errors import InvalidInputError, MarianaError
 from mariana.server import create_app
+from mariana.server.observe import JsonFormatter
 from mariana.server.protocol import Protocol
 from mariana.settings import Settings
 
@@ -37,7 +40,14 @@ from mariana.settings import Settings
     type=click.IntRange(1, 256),
     help="Processes that serve.  [default: $MARIANA_WORKERS or 1]",
 )
-def serve(store: Path | None, host: str | None, port: int | None, workers: int | None) -> None:
+@click.option(
+    "--reload-store/--no-reload-store",
+    default=None,
+    help="Notice new versions and indexes while serving.  [default: $MARIANA_RELOAD_STORE or on]",
+)
+def serve(
+    store: Path | None, host: str | None, port: int | None, workers: int | None, reload_store: bool | None
+) -> None:
     """Serve the models and indexes of a store over HTTP, with a console at /.
 
     SIGTERM and Ctrl-C let the requests that are under way finish.
@@ -47,7 +57,7 @@ def serve(store: Path | None, host: str | None, port: int | None, workers: int |
       mariana serve
       mariana serve --store models --host 0.0.0.0 --port 9000 --workers 2
     """
-    settings = settings_of(store=store, host=host, port=port, workers=workers)
+    settings = settings_of(store=store, host=host, port=port, workers=workers, reload_store=reload_store)
     choose_isa(settings.isa)  # a name that is none ends it here, not at each model
     listener = _listen(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -62,8 +72,9 @@ def serve(store: Path | None, host: str | None, port: int | None, workers: int |
         ws="none",
         workers=settings.workers,
         log_config=_logging(settings),
-        access_log=settings.log_level == "debug",
+        access_log=False,
         server_header=False,
+        timeout_keep_alive=math.ceil(settings.idle_timeout),
         timeout_graceful_shutdown=10,
     )
     ready = f"Console: http://{host_shown}:{bound_port}/"
@@ -71,15 +82,33 @@ def serve(store: Path | None, host: str | None, port: int | None, workers: int |
         click.echo(ready)  # the socket listens: whoever comes before the workers are ready waits a moment
         Multiprocess(config, sockets=[listener]).run()
     else:
-        _Server(config, ready).run(sockets=[listener])
+        _Server(config, ready, settings.drain_seconds).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
     """Tells where it is as soon as it answers."""
 
-    def __init__(self, config: uvicorn.Config, ready: str) -> None:
+    def __init__(self, config: uvicorn.Config, ready: str, drain_seconds: float) -> None:
         super().__init__(config)
         self._ready = ready
+        self._drain_seconds = drain_seconds
+        self._stopping: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop: not ready any more, connections are told to close; the second signal stops at once."""
+        state = self.lifespan.state.get("served") if self.started else None
+        if state is None or self._stopping is not None or self._drain_seconds == 0:
+            super().handle_exit(sig, frame)
+            return
+        state.ready = False
+        self._stopping = time.monotonic()
+        self._captured_signals.append(sig)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Stop when the time for that has come."""
+        if self._stopping is not None and time.monotonic() - self._stopping >= self._drain_seconds:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -125,8 +154,11 @@ def _logging(settings: Settings) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+        "formatters": {
+            "text": {"format": "%(asctime)s %(levelname)s %(message)s"},
+            "json": {"()": JsonFormatter},
+        },
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": settings.log_format}},
         "loggers": {
             "mariana": {"handlers": ["stderr"], "level": level, "propagate": False},
             "uvicorn": {

@@ -9,8 +9,9 @@ where it lies; deletions leave nothing else behind.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from mariana._binding.trie import Entry, Reader, Segment, build
 from mariana.live.journal import Item
@@ -30,7 +31,7 @@ class Layer:
     def __init__(self, items: dict[bytes, Item], base: Segment) -> None:
         self.items = items
         self.live = len(items)
-        self.segment = Segment(build_file(items, like=base), "live changes")
+        self.segment = Segment(_build(_entries(items), base), "live changes")
         self.dead: set[int] = set()
 
 
@@ -68,9 +69,8 @@ class Layers:
 
     def build_base(self, changes: Mapping[bytes, Item | None]) -> bytes:
         """Return a segment file of what is in the segment, with some entries replaced, inserted, or deleted."""
-        items: dict[bytes, Item | None] = {entry.text: _item(entry) for entry in self.base}
-        items.update(changes)
-        return build_file({text: item for text, item in items.items() if item is not None}, like=self.base)
+        kept = (entry for entry in self.base if entry.text not in changes)
+        return _build(itertools.chain(kept, _entries(changes)), self.base)
 
     def apply(self, changes: Mapping[bytes, Item | None]) -> None:
         """Replace, insert or (None) delete entries.
@@ -118,16 +118,16 @@ class Layers:
         )
 
 
-def build_file(items: Mapping[bytes, Item], like: Segment | None = None) -> bytes:
-    """Return a segment file of entries that a segment takes, matched in the way of another segment."""
-    any_word, camel_case = (True, False) if like is None else (like.any_word, like.camel_case)
-    return build(
-        (
-            Entry(text, item.score, item.payload, tuple(json.loads(item.contexts)) if item.contexts else ())
-            for text, item in items.items()
-        ),
-        any_word=any_word,
-        camel_case=camel_case,
+def _build(entries: Iterable[Entry], like: Segment) -> bytes:
+    """Return a segment file that is matched in the way of another segment."""
+    return build(entries, any_word=like.any_word, camel_case=like.camel_case)
+
+
+def _entries(items: Mapping[bytes, Item | None]) -> Iterator[Entry]:
+    return (
+        Entry(text, item.score, item.payload, tuple(json.loads(item.contexts)) if item.contexts else ())
+        for text, item in items.items()
+        if item is not None
     )
 
 

@@ -7,6 +7,8 @@ import logging
 import os
 import secrets
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mariana._binding.trie import Reader, Segment
-from mariana.errors import FileFormatError, InvalidInputError, MarianaError, NotFoundError, StoreError
+from mariana.errors import FileFormatError, InvalidInputError, NotFoundError, StoreError
 from mariana.live import folder, learning
 from mariana.live.journal import JOURNAL_FILE, Head, Item, Journal
 from mariana.live.layers import Layers
@@ -143,7 +145,7 @@ class LiveIndex:
         self._lock = threading.RLock()  # of the journal and of what is held
         self._queue: list[_Request] = []
         self._queue_lock = threading.Lock()
-        self._compaction: threading.Thread | None = None
+        self._compaction: subprocess.Popen[bytes] | None = None
         self._closed = False
         self._clock: learning.Clock | None = None
         self._journal: Journal | None = None
@@ -446,19 +448,17 @@ class LiveIndex:
         return True
 
     def _compact_if_needed(self) -> None:
+        """Start a process that compacts: it takes seconds of Python for millions of entries, and much memory."""
         if len(self._now.items) < COMPACT_LEAST + self._now.base.entries // COMPACT_SHARE:
             return
         with self._lock:
-            if self._closed or (self._compaction is not None and self._compaction.is_alive()):
+            if self._closed or (self._compaction is not None and self._compaction.poll() is None):
                 return
-            self._compaction = threading.Thread(target=self._compact_quietly, name="compaction", daemon=True)
-            self._compaction.start()
-
-    def _compact_quietly(self) -> None:
-        try:
-            self.compact()
-        except (MarianaError, OSError) as error:
-            _log.warning("cannot compact the index; it goes on as it is: %s", error)
+            command = [sys.executable, "-m", "mariana.live", os.fspath(self.path)]
+            try:
+                self._compaction = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - ourselves
+            except OSError as error:
+                _log.warning("cannot compact the index %s; it goes on as it is: %s", self.path, error)
 
     def backup(self, target: Path) -> None:
         """Copy the index as it is at one time, whole, while others read and write.
@@ -505,7 +505,8 @@ class LiveIndex:
             self._closed = True
             compaction, self._compaction = self._compaction, None
         if compaction is not None:
-            compaction.join()
+            compaction.terminate()  # whatever it has done by now is right
+            compaction.wait()
         with self._lock:
             journal, self._journal = self._journal, None
             if journal is not None and self._pid == os.getpid():

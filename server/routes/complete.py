@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Response
@@ -10,28 +9,25 @@ from fastapi import APIRouter, Header, Query, Response
 from mariana.autocomplete import LIMIT_MAX
 from mariana.errors import NotFoundError
 
+from ..completions import CACHE_CONTROL, FUZZY, LIVE_CACHE_CONTROL, answer, etag_matches
 from ..schemas import CompleteAnswer, IndexInfo, IndexList, problems
 from ..state import Served, ServedIndex
 
 router = APIRouter(prefix="/v1/indexes", tags=["indexes"])
 
-CACHE_CONTROL = "public, max-age=60"
-"""A browser may answer what was typed a minute ago from its own memory; after that it asks with the ETag."""
-
-LIVE_CACHE_CONTROL = "public, no-cache"
-"""Of an index that changes while it is served: it asks with the ETag each time."""
-
 
 @router.get("", operation_id="list_indexes")
 async def list_indexes(state: Served) -> IndexList:
     """List the indexes of the store, with those that could not be opened and why."""
-    return IndexList(indexes=[_info(served) for served in state.indexes.values()])
+    return IndexList(
+        indexes=[_info(served, state.trouble.get(served.name)) for served in state.indexes.values()]
+    )
 
 
 @router.get("/{name}", operation_id="get_index", responses=problems(404))
 async def get_index(name: str, state: Served) -> IndexInfo:
     """Tell of one index."""
-    return _info(state.index(name))
+    return _info(state.index(name), state.trouble.get(name))
 
 
 @router.get(
@@ -61,29 +57,24 @@ async def complete(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Complete what was typed, best first. Offsets count Unicode code points."""
-    index = state.index(name).index
-    if index is None:
+    served = state.index(name)
+    if served.index is None:
         raise NotFoundError("the index could not be opened")
-    body = index.complete_json(q, limit, _FUZZY[fuzzy], context=context, prefer=prefer)
-    etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
-    headers = {"ETag": etag, "Cache-Control": LIVE_CACHE_CONTROL if index.live else CACHE_CONTROL}
+    body, etag = answer(served, q, limit, FUZZY[fuzzy], context, prefer)
+    control = LIVE_CACHE_CONTROL if served.index.live else CACHE_CONTROL
+    headers = {"ETag": etag, "Cache-Control": control}
     if if_none_match is not None and etag_matches(if_none_match, etag):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type="application/json")
 
 
-_FUZZY: dict[str, Literal["auto", 0, 1, 2]] = {"auto": "auto", "0": 0, "1": 1, "2": 2}
-
-
-def etag_matches(if_none_match: str, etag: str) -> bool:
-    """Whether a header If-None-Match names an ETag (RFC 9110 section 13.1.2: weakly compared)."""
-    given = (tag.strip().removeprefix("W/") for tag in if_none_match.split(","))
-    return any(tag in (etag, "*") for tag in given)
-
-
-def _info(served: ServedIndex) -> IndexInfo:
+def _info(served: ServedIndex, trouble: str | None) -> IndexInfo:
     if served.index is None:
         return IndexInfo(name=served.name, state="END", error=served.failure)
     return IndexInfo(
-        name=served.name, state="AVAILABLE", entries=len(served.index), nbytes=served.index.nbytes
+        name=served.name,
+        state="AVAILABLE",
+        entries=len(served.index),
+        nbytes=served.index.nbytes,
+        error=trouble,
     )

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+import time
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, cast
+
+from fastapi import APIRouter, Request
 
 from mariana import __version__
+from mariana.errors import NotFoundError
 
 from ..errors import Problem
 from ..schemas import (
+    InferenceStatistics,
     Live,
     ModelMetadataAnswer,
     ModelReady,
+    ModelStatistics,
     Ready,
     ServerMetadata,
     TensorMetadata,
     problems,
 )
-from ..state import Served
+from ..state import Served, ServedModel
+from ..versions import INPUT, OUTPUT, PLATFORM, Version
+
+if TYPE_CHECKING:
+    from ..lifecycle import Lifecycle
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
-PLATFORM = "mariana_dense"
-INPUT, OUTPUT = "input", "output"
-"""Names of the one input and the one output tensor of every model."""
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
+
+
+def lifecycle_of(request: Request) -> Lifecycle:
+    """Return what loads and unloads."""
+    return cast("Lifecycle", request.state.lifecycle)
 
 
 @router.get("", operation_id="server_metadata")
 async def server_metadata() -> ServerMetadata:
     """Tell what this server is."""
-    return ServerMetadata(name="mariana", version=__version__, extensions=[])
+    return ServerMetadata(name="mariana", version=__version__, extensions=EXTENSIONS)
 
 
 @router.get("/health/live", operation_id="server_live")
@@ -37,11 +51,20 @@ async def live() -> Live:
     return Live(live=True)
 
 
-@router.get("/health/ready", operation_id="server_ready")
+@router.get("/health/ready", operation_id="server_ready", responses=problems(503))
 async def ready(state: Served) -> Ready:
-    """Tell that the store has been loaded; what in it could not be is told by the lists."""
-    del state  # it is there, so the start is over
+    """Tell whether the server takes requests: the store has been loaded, and it is not about to stop."""
+    if not state.ready:
+        raise Problem(
+            503, "the server is about to stop", headers={"Retry-After": "1"}, members={"ready": False}
+        )
     return Ready(ready=True)
+
+
+@router.get("/models/stats", operation_id="all_statistics")
+async def all_statistics(state: Served) -> ModelStatistics:
+    """Tell what every model has done."""
+    return _statistics([v for served in state.models.values() for v in served.versions.values()])
 
 
 @router.get("/models/{name}", operation_id="model_metadata", responses=problems(404))
@@ -66,11 +89,78 @@ async def model_ready(name: str, state: Served) -> ModelReady:
 @router.get("/models/{name}/versions/{version}/ready", operation_id="version_ready", responses=problems(404))
 async def version_ready(name: str, version: str, state: Served) -> ModelReady:
     """Tell that a version of a model takes requests."""
-    state.model(name).get(_number(version))
+    state.model(name).get(version_number(version))
     return ModelReady(name=name, ready=True)
 
 
-def _number(version: str) -> int:
+@router.get("/models/{name}/config", operation_id="model_config", responses=problems(404))
+async def model_config(name: str, state: Served) -> dict[str, Any]:
+    """Tell how a model is run."""
+    return state.model(name).get().config()
+
+
+@router.get(
+    "/models/{name}/versions/{version}/config", operation_id="version_config", responses=problems(404)
+)
+async def version_config(name: str, version: str, state: Served) -> dict[str, Any]:
+    """Tell how a version of a model is run."""
+    return state.model(name).get(version_number(version)).config()
+
+
+@router.get("/models/{name}/stats", operation_id="model_statistics", responses=problems(404))
+async def model_statistics(name: str, state: Served) -> ModelStatistics:
+    """Tell what the versions of a model have done."""
+    served: ServedModel = state.model(name)
+    if not served.versions:
+        raise NotFoundError("no version of it serves")
+    return _statistics(list(served.versions.values()))
+
+
+@router.get(
+    "/models/{name}/versions/{version}/stats", operation_id="version_statistics", responses=problems(404)
+)
+async def version_statistics(name: str, version: str, state: Served) -> ModelStatistics:
+    """Tell what a version of a model has done."""
+    return _statistics([state.model(name).get(version_number(version))])
+
+
+def _statistics(versions: list[Version]) -> ModelStatistics:
+    def duration(count: int, seconds: float) -> dict[str, int]:
+        return {"count": count, "ns": round(seconds * 1e9)}
+
+    found = []
+    for version in sorted(versions, key=lambda version: (version.name, version.number)):
+        stats = version.stats
+        count = stats.rows.count
+        total = stats.parse.total + stats.infer.total + stats.write.total
+        found.append(
+            InferenceStatistics.model_validate(
+                {
+                    "name": version.name,
+                    "version": str(version.number),
+                    "last_inference": _milliseconds(stats.last),
+                    "inference_count": round(stats.rows.total),
+                    "execution_count": count,
+                    "inference_stats": {
+                        "success": duration(count, total),
+                        "fail": duration(sum(stats.errors.values()), 0),
+                        "queue": duration(count, 0),
+                        "compute_input": duration(count, stats.parse.total),
+                        "compute_infer": duration(count, stats.infer.total),
+                        "compute_output": duration(count, stats.write.total),
+                    },
+                }
+            )
+        )
+    return ModelStatistics(model_stats=found)
+
+
+def _milliseconds(last: float) -> int:
+    return round((time.time() - perf_counter() + last) * 1e3) if last else 0
+
+
+def version_number(version: str) -> int:
+    """Return the number that a path names; Problem, 404, when it is none."""
     if not (version.isascii() and version.isdecimal() and len(version) <= 9):
         raise Problem(404, "a version is a whole number: 1, 2, ...")
     return int(version)
@@ -78,7 +168,7 @@ def _number(version: str) -> int:
 
 def _metadata(name: str, version: str | None, state: Served) -> ModelMetadataAnswer:
     served = state.model(name)
-    model = served.get(None if version is None else _number(version))
+    model = served.get(None if version is None else version_number(version)).model
     return ModelMetadataAnswer(
         name=name,
         versions=[str(number) for number in sorted(served.versions)],

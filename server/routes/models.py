@@ -22,30 +22,38 @@ async def get_model(name: str, state: Served) -> ModelInfo:
     return _info(state.model(name))
 
 
+def statuses(served: ServedModel) -> list[VersionStatus]:
+    """Return the states of a model's versions, the newest first."""
+    return [
+        VersionStatus.model_validate(
+            {
+                "version": str(number),
+                "state": "AVAILABLE" if number in served.versions else "END",
+                "status": VersionError.model_validate(
+                    {
+                        "error_code": "DATA_LOSS" if number in served.failures else "OK",
+                        "error_message": served.failures.get(number, ""),
+                    }
+                ),
+            }
+        )
+        for number in sorted({*served.versions, *served.failures}, reverse=True)
+    ]
+
+
 def _info(served: ServedModel) -> ModelInfo:
-    statuses = dict.fromkeys(served.versions, ("AVAILABLE", "OK", "")) | {
-        version: ("END", "DATA_LOSS", reason) for version, reason in served.failures.items()
-    }
     info = ModelInfo.model_validate(
         {
             "name": served.name,
+            "ready": served.version is not None,
             "version": served.version,
             "versions": sorted(served.versions),
-            "model_version_status": [
-                VersionStatus.model_validate(
-                    {
-                        "version": str(version),
-                        "state": state,
-                        "status": VersionError.model_validate({"error_code": code, "error_message": message}),
-                    }
-                )
-                for version, (state, code, message) in sorted(statuses.items(), reverse=True)
-            ],
+            "model_version_status": statuses(served),
         }
     )
     if served.version is None:
         return info
-    model = served.get()
+    model = served.get().model
     about = model.info
     return info.model_copy(
         update={

@@ -9,7 +9,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
-from .complete import etag_matches
+from ..completions import etag_matches
 
 FOLDER = Path(__file__).parent.parent / "static"
 

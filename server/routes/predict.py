@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
+from time import perf_counter
 from typing import Any
 
-import numpy as np
 from fastapi import Request, Response
 from pydantic import BaseModel
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
-from mariana.model import Model
-from mariana.settings import Settings
-
-from ..bodies import JSON, NPY, OCTETS, RowReader
-from ..errors import Problem
+from ..bodies import JSON, NPY, OCTETS, media_type, read_body
+from ..front import Head, Hot, Reply, compressed
 from ..schemas import (
     REF,
     ClassificationAnswer,
@@ -27,70 +23,112 @@ from ..schemas import (
     problems,
     request_schema,
 )
-from ..state import State
+from ..state import ServedModel, State
+from ..versions import Version
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Pick = Callable[[], Version]
 
 
 class PredictRoute(BaseRoute):
     """All paths of predictions, found by one look-up: FastAPI's own way there costs more than the prediction.
 
-    What FastAPI would read off signatures for the OpenAPI document is in ``paths`` and ``schemas``.
+    What FastAPI would read off signatures for the OpenAPI document is given by :meth:`describe`.
     """
 
-    def __init__(self, state: State, settings: Settings) -> None:
-        self.paths: dict[str, Any] = {}
-        self.schemas = component(ClassificationAnswer) | component(RegressionAnswer)
-        self._endpoints: dict[str, Endpoint] = {}
-        for name, served in state.models.items():
-            for version, model in sorted(served.versions.items(), reverse=True):
-                endpoint = _endpoint(name, version, model, settings)
-                operation = _operation(name, version, model, self.schemas)
-                if version == served.version:
-                    self._add(f"/v1/models/{name}/predict", endpoint, operation, f"predict_{name}")
-                path = f"/v1/models/{name}/versions/{version}/predict"
-                self._add(path, endpoint, operation, f"predict_{name}_{version}")
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._picks: dict[str, Pick] = {}
 
-    def _add(self, path: str, endpoint: Endpoint, operation: dict[str, Any], operation_id: str) -> None:
-        self._endpoints[path] = endpoint
-        self.paths[path] = {"post": operation | {"operationId": operation_id}}
+    def publish(self) -> dict[str, Hot]:
+        """Take over the models as they are now; return the quick ways of their paths."""
+        models = self._state.models.values()
+        picks = {path: pick for served in models for path, pick, _ in _paths(served)}
+        self._picks = picks
+        return {
+            path: Hot("POST", "POST /v1/models/{name}/predict", _quick(pick)) for path, pick in picks.items()
+        }
+
+    def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the OpenAPI paths and schemas of the models as they are now."""
+        paths: dict[str, Any] = {}
+        schemas = component(ClassificationAnswer) | component(RegressionAnswer)
+        for served in self._state.models.values():
+            operations: dict[int, dict[str, Any]] = {}
+            for path, pick, operation_id in _paths(served):
+                version = pick()
+                if version.number not in operations:
+                    operations[version.number] = _operation(version, schemas)
+                paths[path] = {"post": operations[version.number] | {"operationId": operation_id}}
+        return paths, schemas
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Return whether a connection is for this route, and the endpoint that serves it."""
+        """Return whether a connection is for this route, and which model serves it."""
         if scope["type"] == "http":
-            endpoint = self._endpoints.get(scope["path"].removeprefix(scope.get("root_path", "")))
-            if endpoint is not None:
-                return Match.FULL, {"endpoint": endpoint}
+            pick = self._picks.get(scope["path"].removeprefix(scope.get("root_path", "")))
+            if pick is not None:
+                return Match.FULL, {"endpoint": pick, "endpoint_name": "POST /v1/models/{name}/predict"}
         return Match.NONE, {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["method"] != "POST":
             raise HTTPException(405, headers={"Allow": "POST"})
-        response = await scope["endpoint"](Request(scope, receive))
+        response = await _predict(scope["endpoint"](), Request(scope, receive))
         await response(scope, receive, send)
 
 
-def _endpoint(name: str, version: int, model: Model, settings: Settings) -> Endpoint:
-    """Return the endpoint of a model: body in, body out, on the event loop, for it takes microseconds."""
-    read = RowReader(model, settings).read
-    predict = model.predict
-    decode = model.decode
-    head = to_json({"model": name, "version": version, "labels": model.info.labels})[:-1] + b',"predictions":'
-
-    async def endpoint(request: Request) -> Response:
-        y = predict(await read(request))
-        if not np.isfinite(y).all():
-            raise Problem(422, "the numbers are so large that the network overflows on them")
-        return Response(head + to_json(decode(y)) + b"}", media_type="application/json")
-
-    return endpoint
+def _paths(served: ServedModel) -> Iterator[tuple[str, Pick, str]]:
+    """Give the paths of a model: each with what picks the version, and its operation id."""
+    base, name = f"/v1/models/{served.name}", served.name
+    if served.version is not None:
+        yield f"{base}/predict", served.pick, f"predict_{name}"
+    for number, version in sorted(served.versions.items(), reverse=True):
+        yield f"{base}/versions/{number}/predict", _always(version), f"predict_{name}_{number}"
+    for label, number in served.policy.labels.items():
+        if number in served.versions:
+            pick = _always(served.versions[number])
+            yield f"{base}/labels/{label}/predict", pick, f"predict_{name}_label_{label}"
 
 
-def _operation(name: str, version: int, model: Model, schemas: dict[str, Any]) -> dict[str, Any]:
+def _always(version: Version) -> Pick:
+    return lambda: version
+
+
+def _quick(pick: Pick) -> Callable[[Head, bytes, bytes], Reply | None]:
+    def call(head: Head, query: bytes, body: bytes) -> Reply | None:
+        if query:
+            return None
+        version = pick()
+        kind = head.kind
+        answer = version.quick_octets(body) if kind == OCTETS else version.quick_json(body)
+        if answer is None:
+            return None
+        if not head.accept:
+            return Reply(answer)
+        answer, extra = compressed(answer, head.accept)
+        return Reply(answer, extra=extra)
+
+    return call
+
+
+async def _predict(version: Version, request: Request) -> Response:
+    """Return the answer of the full way: every form of a body, and the words for what is wrong with one."""
+    reader = version.reader
+    with version.counting_errors():
+        kind = media_type(request.headers.get("content-type", ""))
+        body = await read_body(request, reader.longest(kind))
+        start = perf_counter()
+        answer = version.must_answer(reader.parse(kind, body), start)
+    answer, extra = compressed(answer, request.headers.get("accept-encoding", "").encode())
+    headers = {name.decode(): value.decode() for name, value in extra}
+    return Response(answer, headers=headers, media_type=JSON)
+
+
+def _operation(version: Version, schemas: dict[str, Any]) -> dict[str, Any]:
     """Return the OpenAPI operation of a model, without its id; the schemas that it refers to join ``schemas``."""
+    name, number, model = version.name, version.number, version.model
     forms = []
-    for form in request_schema(name, version, model):
+    for form in request_schema(name, number, model):
         if form is not None:
             schemas.update(component(form))
             forms.append(_reference(form))
@@ -103,7 +141,7 @@ def _operation(name: str, version: int, model: Model, schemas: dict[str, Any]) -
     }
     return {
         "tags": ["predict"],
-        "summary": f"Predict with {name}, version {version}",
+        "summary": f"Predict with {name}, version {number}",
         "requestBody": {
             "required": True,
             "content": {

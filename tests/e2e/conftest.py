@@ -10,19 +10,23 @@ import pytest
 import uvicorn
 
 from mariana.server import create_app
+from mariana.server.protocol import Protocol
 from mariana.settings import Settings
 
 
 @pytest.fixture(scope="session")
-def serving() -> Callable[[Path], AbstractContextManager[str]]:
+def serving() -> Callable[..., AbstractContextManager[str]]:
     """`with serving(store) as url:` serves a store from a thread, on a port that was free."""
     return _serving
 
 
 @contextmanager
-def _serving(store: Path) -> Iterator[str]:
+def _serving(store: Path, **settings: object) -> Iterator[str]:
     """Serve a store from a thread, on a port that was free; yields the base URL."""
-    config = uvicorn.Config(create_app(Settings(store=store)), port=0, log_level="warning")
+    app = create_app(Settings(store=store, **settings))
+    config = uvicorn.Config(
+        app, http=Protocol, port=0, log_level="warning", access_log=False, server_header=False
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

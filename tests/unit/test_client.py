@@ -12,7 +12,15 @@ import httpx2
 import mariana_client
 import numpy as np
 import pytest
-from mariana_client import AsyncMariana, ClassPrediction, Completion, FieldError, Mariana, ValuePrediction
+from mariana_client import (
+    AsyncMariana,
+    ClassPrediction,
+    Completion,
+    FieldError,
+    Mariana,
+    Receipt,
+    ValuePrediction,
+)
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
 
@@ -112,6 +120,41 @@ def test_complete() -> None:
     assert found == Completion("São Paulo", 12.4, 0, ((0, 3),), {"country": "BR"})
     assert dict(seen[0].url.params) == {"q": "são&x=1", "limit": "3", "fuzzy": "0"}
     assert seen[0].url.path == "/v1/indexes/cities/complete"
+
+
+def test_changes() -> None:
+    receipt = {"sequence": 7, "count": 2}
+    handler, seen = answers(*(httpx2.Response(200, json=receipt) for _ in range(3)))
+    mariana = client(handler, api_key="secret")
+    entries = ["Hue", ("Vinh", np.float64(2.5)), {"text": "São", "payload": {"a": [1]}}]
+    assert mariana.insert("my cities", entries) == Receipt(7, 2)
+    assert mariana.delete("cities", iter(["Hue", "Vinh"])) == Receipt(7, 2)
+    assert mariana.select("cities", "hu", "Huế") == Receipt(7, 2)
+    assert [
+        (request.method, request.url.raw_path.decode(), json.loads(request.content)) for request in seen
+    ] == [
+        (
+            "POST",
+            "/v1/indexes/my%20cities/entries",
+            {
+                "entries": [
+                    {"text": "Hue"},
+                    {"text": "Vinh", "score": 2.5},
+                    {"text": "São", "payload": {"a": [1]}},
+                ]
+            },
+        ),
+        ("DELETE", "/v1/indexes/cities/entries", {"texts": ["Hue", "Vinh"]}),
+        ("POST", "/v1/indexes/cities/selections", {"query": "hu", "text": "Huế"}),
+    ]
+    for request in seen:
+        assert request.headers["authorization"] == "Bearer secret"
+        assert request.headers["content-type"] == "application/json"
+    with pytest.raises(TypeError, match="several"):
+        mariana.delete("cities", "Hue")
+    with pytest.raises(ValueError, match="JSON"):
+        mariana.insert("cities", [("Hue", float("nan"))])
+    assert len(seen) == 3
 
 
 def test_lists_hold_what_is_broken_too() -> None:
@@ -274,6 +317,7 @@ def test_the_async_client_does_the_same(pauses: list[float]) -> None:
         httpx2.Response(200, json=CITIES),
         httpx2.Response(200, json={"models": []}),
         httpx2.Response(200, json={"indexes": []}),
+        *(httpx2.Response(200, json={"sequence": 1, "count": 1}) for _ in range(3)),
         httpx2.Response(200),
         httpx2.Response(200),
         httpx2.Response(404, json={"detail": "no such model"}),
@@ -288,6 +332,9 @@ def test_the_async_client_does_the_same(pauses: list[float]) -> None:
             assert (await mariana.complete("cities", "s"))[0].score == 12.4
             assert await mariana.models() == []
             assert await mariana.indexes() == []
+            assert await mariana.insert("cities", ["Hue"]) == Receipt(1, 1)
+            assert await mariana.delete("cities", ["Hue"]) == Receipt(1, 1)
+            assert await mariana.select("cities", "h", "Hue") == Receipt(1, 1)
             assert (await mariana.health()).ready
             with pytest.raises(mariana_client.NotFoundError, match="no such model"):
                 await mariana.predict("nothing", [[1]])

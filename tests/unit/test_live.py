@@ -167,7 +167,8 @@ def test_many_changes_are_compacted_by_themselves(
     monkeypatch.setattr(state, "COMPACT_LEAST", 50)
     for i in range(60):
         index.insert([(f"town {i}", i)])
-    index._source._compaction.join()
+    assert index._source._compaction.wait(30) == 0
+    index.refresh()
     assert index.info.path != folder.segment_path(path, 1)
     assert len(index) == 63
 
@@ -218,7 +219,7 @@ def test_a_batch_lands_in_few_layers_whatever_came_before(monkeypatch: pytest.Mo
     monkeypatch.setattr(layers, "RATIO", 2)
     rng = random.Random(1)
     base = [(f"{i:03}".encode(), journal.Item(float(i))) for i in range(0, 300, 3)]
-    built = layers.Layers(layers.Segment(layers.build_file(dict(base)), "base"))
+    built = layers.Layers(layers.Segment(layers.build(layers._entries(dict(base))), "base"))
     expected = dict(base)
     for _ in range(400):
         changes: dict[bytes, journal.Item | None] = {}

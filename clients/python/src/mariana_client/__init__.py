@@ -39,6 +39,7 @@ from mariana_client._types import (
     IndexInfo,
     ModelInfo,
     Predictions,
+    Receipt,
     ValuePrediction,
 )
 
@@ -66,6 +67,7 @@ __all__ = [
     "PermissionDeniedError",
     "Predictions",
     "RateLimitError",
+    "Receipt",
     "ServerError",
     "UnprocessableEntityError",
     "UnsupportedMediaTypeError",

@@ -2,15 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx2
 
 from mariana_client import _protocol
-from mariana_client._protocol import Call, Fuzzy, Rows
-from mariana_client._types import Completion, Health, IndexInfo, ModelInfo, Predictions
+from mariana_client._protocol import Call, Entry, Fuzzy, Rows
+from mariana_client._types import Completion, Health, IndexInfo, ModelInfo, Predictions, Receipt
 
 T = TypeVar("T")
 
@@ -82,6 +82,26 @@ class Mariana(_Base):
     def complete(self, index: str, query: str, limit: int = 10, fuzzy: Fuzzy = "auto") -> list[Completion]:
         """The best completions of what was typed so far, at most `limit` (1..100), best first."""
         return self._call(_protocol.complete(index, query, limit, fuzzy), _protocol.read_completions)
+
+    def insert(self, index: str, entries: Iterable[Entry]) -> Receipt:
+        """Insert entries, or replace whole those of the same text: all of them or none. Needs an admin token.
+
+        Args:
+            index: The index's name.
+            entries: Mappings with ``text`` and, if wanted, ``score`` and ``payload``; or (text, score); or texts.
+
+        Raises:
+            MarianaClientError: See the tree in `mariana_client._errors`; ``errors`` says which entry is wrong.
+        """
+        return self._call(_protocol.insert(index, entries), _protocol.read_receipt)
+
+    def delete(self, index: str, texts: Iterable[str]) -> Receipt:
+        """Delete entries by their texts: all of them or none. Needs an admin token. See :meth:`insert`."""
+        return self._call(_protocol.delete(index, texts), _protocol.read_receipt)
+
+    def select(self, index: str, query: str, text: str) -> Receipt:
+        """Tell what a person typed and then chose: the ranking learns from it, where the server allows it."""
+        return self._call(_protocol.select(index, query, text), _protocol.read_receipt)
 
     def models(self) -> list[ModelInfo]:
         """The loaded models."""
@@ -162,6 +182,18 @@ class AsyncMariana(_Base):
     ) -> list[Completion]:
         """See :meth:`Mariana.complete`."""
         return await self._call(_protocol.complete(index, query, limit, fuzzy), _protocol.read_completions)
+
+    async def insert(self, index: str, entries: Iterable[Entry]) -> Receipt:
+        """See :meth:`Mariana.insert`."""
+        return await self._call(_protocol.insert(index, entries), _protocol.read_receipt)
+
+    async def delete(self, index: str, texts: Iterable[str]) -> Receipt:
+        """See :meth:`Mariana.delete`."""
+        return await self._call(_protocol.delete(index, texts), _protocol.read_receipt)
+
+    async def select(self, index: str, query: str, text: str) -> Receipt:
+        """See :meth:`Mariana.select`."""
+        return await self._call(_protocol.select(index, query, text), _protocol.read_receipt)
 
     async def models(self) -> list[ModelInfo]:
         """The loaded models."""

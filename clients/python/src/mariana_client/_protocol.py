@@ -6,7 +6,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
@@ -20,12 +20,13 @@ from mariana_client._errors import (
     APITimeoutError,
     MarianaClientError,
 )
-from mariana_client._types import Completion, IndexInfo, ModelInfo, Predictions
+from mariana_client._types import Completion, IndexInfo, ModelInfo, Predictions, Receipt
 
 if TYPE_CHECKING:
     import numpy as np
 
 Rows: TypeAlias = "Sequence[Sequence[float | None]] | Sequence[Mapping[str, Any]] | np.ndarray[Any, Any]"
+Entry: TypeAlias = "str | tuple[str, float] | Mapping[str, Any]"
 Fuzzy: TypeAlias = Literal["auto", 0, 1, 2]
 T = TypeVar("T")
 
@@ -73,13 +74,45 @@ def _plain(value: Any) -> Any:
     """NumPy's scalars, and arrays within lists, as Python's own."""
     if hasattr(value, "tolist"):
         return value.tolist()
-    raise TypeError(f"rows hold a {type(value).__name__}, which JSON cannot carry")
+    raise TypeError(f"JSON cannot carry a {type(value).__name__}")
 
 
 def complete(index: str, query: str, limit: int, fuzzy: Fuzzy) -> Call:
     """The query as the person typed it: the server folds it."""
     params = {"q": query, "limit": str(limit), "fuzzy": str(fuzzy)}
     return Call("GET", f"/v1/indexes/{quote(index, safe='')}/complete", params)
+
+
+def insert(index: str, entries: Iterable[Entry]) -> Call:
+    """Texts alone and pairs become the mappings that the server takes."""
+    return _change("POST", index, "entries", {"entries": [_entry(entry) for entry in entries]})
+
+
+def _entry(entry: Entry) -> Mapping[str, Any]:
+    if isinstance(entry, str):
+        return {"text": entry}
+    if isinstance(entry, Mapping):
+        return entry
+    text, score = entry
+    return {"text": text, "score": score}
+
+
+def delete(index: str, texts: Iterable[str]) -> Call:
+    """By the texts as they are shown."""
+    if isinstance(texts, str):
+        raise TypeError("texts must be several strings: put the one into a list")
+    return _change("DELETE", index, "entries", {"texts": list(texts)})
+
+
+def select(index: str, query: str, text: str) -> Call:
+    """What was typed, and what was chosen."""
+    return _change("POST", index, "selections", {"query": query, "text": text})
+
+
+def _change(method: str, index: str, what: str, document: Mapping[str, Any]) -> Call:
+    content = json.dumps(document, allow_nan=False, default=_plain).encode()
+    path = f"/v1/indexes/{quote(index, safe='')}/{what}"
+    return Call(method, path, content=content, headers={"Content-Type": "application/json"})
 
 
 def read_completions(answer: Any) -> list[Completion]:
@@ -98,6 +131,7 @@ def read_indexes(answer: Any) -> list[IndexInfo]:
 
 
 read_predictions = Predictions.from_json
+read_receipt = Receipt.from_json
 
 
 def read(response: httpx2.Response, reader: Callable[[Any], T]) -> T:

@@ -87,6 +87,24 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Receipt:
+    """A change to an index that is on the server's disk.
+
+    Attributes:
+        sequence: Its number; the changes to an index are numbered as they happen.
+        count: Entries inserted or replaced, entries that were there to delete, or selections that counted.
+    """
+
+    sequence: int
+    count: int
+
+    @classmethod
+    def from_json(cls, answer: Mapping[str, Any]) -> "Receipt":
+        """Read the server's JSON."""
+        return cls(int(answer["sequence"]), int(answer["count"]))
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A model in the server's store.
 

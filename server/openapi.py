@@ -1,0 +1,90 @@
+"""The OpenAPI document beyond what FastAPI reads off signatures: the loaded models, and examples that work on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .policy import Policy
+from .routes import entries, selections, tensorflow
+from .routes.predict import PredictRoute
+from .schemas import ProblemDetails, component, examples
+from .state import State
+from .tensors import InferRequest
+from .versions import INPUT, Version
+
+
+def complete(document: dict[str, Any], predictions: PredictRoute, state: State) -> None:
+    """Add to FastAPI's document what only the state knows; once for each state of the store."""
+    paths, schemas = predictions.describe()
+    document["paths"].update(paths)
+    for form in (ProblemDetails, InferRequest, Policy, *tensorflow.SCHEMAS):
+        schemas |= component(form)
+    schemas |= entries.SCHEMAS | selections.SCHEMAS
+    document["components"]["schemas"].update(schemas)
+    document["components"]["securitySchemes"] = {
+        "admin": {"type": "http", "scheme": "bearer", "description": "an admin token"}
+    }
+    version = next((served.get() for served in state.models.values() if served.version is not None), None)
+    index = next((name for name, served in state.indexes.items() if served.index is not None), None)
+    for path, _, operation in operations(document):
+        for parameter in operation.get("parameters", ()):
+            if parameter["in"] == "path":
+                _name(parameter, path, version, index)
+        if version is not None:
+            _fill(operation, version)
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Give the operations of a document: path, method, operation."""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def _name(parameter: dict[str, Any], path: str, version: Version | None, index: str | None) -> None:
+    value: str | None = None
+    if "/indexes/" in path:
+        value = index
+    elif version is not None:
+        known = {"name": version.name, "version": str(version.number)}
+        value = known.get(parameter["name"])
+    if value is not None:
+        parameter["example"] = value
+
+
+def _fill(operation: dict[str, Any], version: Version) -> None:
+    """Give an operation that takes any model an example for one that is loaded."""
+    make = _EXAMPLES.get(operation["operationId"])
+    if make is not None:
+        operation["requestBody"]["content"]["application/json"]["examples"] = make(version)
+
+
+def _row(version: Version) -> list[float | None]:
+    row: list[float | None] = examples(version.model)["rows"]["value"]["instances"][0]
+    return row
+
+
+def _infer_examples(version: Version) -> dict[str, Any]:
+    tensor = {"name": INPUT, "shape": [1, version.model.columns], "datatype": "FP32", "data": _row(version)}
+    return {"tensor": {"summary": f"a row for {version.name}", "value": {"id": "1", "inputs": [tensor]}}}
+
+
+def _tensorflow_examples(version: Version) -> dict[str, Any]:
+    row = _row(version)
+    return {
+        "rows": {"summary": f"rows for {version.name}", "value": {"instances": [row]}},
+        "columns": {
+            "summary": f"the same in column form, for {version.name}",
+            "value": {"inputs": {INPUT: [row]}},
+        },
+    }
+
+
+_EXAMPLES: dict[str, Callable[[Version], dict[str, Any]]] = {
+    "model_infer": _infer_examples,
+    "version_infer": _infer_examples,
+    "tensorflow_predict": _tensorflow_examples,
+    "tensorflow_predict_version": _tensorflow_examples,
+    "tensorflow_predict_label": _tensorflow_examples,
+}
