@@ -313,6 +313,18 @@ class TrainingRecord(_Part):
     metrics: dict[str, dict[str, float]] = Field(
         default_factory=dict, description="metric by split: train, validation, test"
     )
+    baseline: dict[str, float] = Field(
+        default_factory=dict,
+        description="metrics on the test split of always answering the same, the best that is",
+    )
+    split_rows: dict[str, int] = Field(default_factory=dict, description="rows by split")
+    class_rows: dict[str, int] = Field(default_factory=dict, description="rows trained on by class")
+    left_out: dict[str, str] = Field(
+        default_factory=dict, description="columns not learned from, with the reason"
+    )
+    temperature: float | None = Field(
+        default=None, description="what the logits were divided by to calibrate"
+    )
     versions: dict[str, str] = Field(default_factory=dict, description="versions of what trained it")
 
 

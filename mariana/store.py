@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -150,17 +150,23 @@ class Store:
             )
         return self.path / "models" / name / str(version or versions[-1]) / MODEL_FILE
 
-    def publish_model(self, name: str, data: bytes) -> Path:
+    def publish_model(self, name: str, data: bytes, beside: Mapping[str, bytes] | None = None) -> Path:
         """Publish the bytes of a model file as the next version and return its path.
 
         Two publishers at once get two versions.
+
+        Args:
+            name: of the model.
+            data: the model file.
+            beside: files that stand beside it, by name, such as the model card.
         """
         folder = self.path / "models" / check_name(name)
         with store_errors(f"publish model {name!r} in {self.path}"):
             make_folder(folder)
             temporary = _temporary(folder)
             try:
-                write_whole(temporary / MODEL_FILE, data)
+                for file, content in {MODEL_FILE: data, **(beside or {})}.items():
+                    write_whole(temporary / file, content)
                 version = self._next_version(folder)
                 while not _renamed(temporary, folder / str(version)):
                     version = self._next_version(folder)

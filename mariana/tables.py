@@ -12,22 +12,23 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mariana.datasets import BUNDLED
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError
-from mariana.format import Feature
+from mariana.format import DatePart, Feature, read_date
 
 MISSING = frozenset(("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"))
 """How a missing value is written in a CSV file."""
 
 _BOOLEANS = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}
 
-Kind = Literal["numeric", "boolean", "categorical"]
+Kind = Literal["numeric", "boolean", "date", "categorical"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class Column:
     Attributes:
         name: from the header.
         cells: texts as they were written, None where missing; or float64 numbers, NaN where missing.
-        kind: what all cells that are not missing can be read as; numeric before boolean before categorical.
+        kind: what all cells that are not missing can be read as; numeric before boolean before date (texts in ISO 8601)
+            before categorical.
         unit: what a row is called in messages: line (of a CSV file) or row.
         places: number of the line or row of each cell.
     """
@@ -75,6 +77,23 @@ class Column:
                 self.refuse(i, f"is {str(cell)[:40]!r}, expected {wanted}")
             numbers[i] = value
         return numbers
+
+    def dates(self, part: DatePart) -> NDArray[np.float64]:
+        """Return a part of the cells as dates, NaN where missing.
+
+        Raises:
+            InvalidInputError: a cell is no date in ISO 8601; the message names its line.
+        """
+        known: dict[str | None, float] = {None: math.nan}
+        texts = self.texts()
+        for row, text in enumerate(texts):
+            if text in known:
+                continue
+            when = read_date(text)
+            if when is None:
+                self.refuse(row, f"is {str(text)[:40]!r}, expected a date such as 2024-03-05")
+            known[text] = part.of(when)
+        return np.array([known[text] for text in texts])
 
     def texts(self) -> list[str | None]:
         """Return the cells as texts, None where missing; whole numbers without a point."""
@@ -133,7 +152,7 @@ class Table:
     def matrix(self, features: Sequence[Feature]) -> NDArray[np.float64]:
         """Return raw rows as a model takes them: (rows, features).
 
-        A number, 1 or 0 for a boolean, the index of a category; rounded to float32; NaN where it is missing (or no
+        A number, 1 or 0 for a boolean, a part of a date, the index of a category; rounded to float32; NaN where it is missing (or no
         known category) and the feature has a fill.
 
         Raises:
@@ -142,12 +161,14 @@ class Table:
         """
         matrix = np.empty((self.rows, len(features)))
         for i, feature in enumerate(features):
-            column = self.column(feature.name)
+            column = self.column(feature.column)
             if feature.kind == "categorical":
                 index = {category: float(n) for n, category in enumerate(feature.categories)}
                 values = np.array(
                     [index.get(t, math.nan) if t is not None else math.nan for t in column.texts()]
                 )
+            elif feature.kind == "numeric" and feature.date is not None:
+                values = column.dates(feature.date).astype(np.float32)
             else:
                 values = column.numbers(feature.kind).astype(np.float32)
             missing = np.isnan(values)
@@ -303,27 +324,116 @@ def _read_parquet(name: str, data: bytes) -> Table:
             numbers = np.array([math.nan if cell is None else float(cell) for cell in cells])
             kind: Kind = "boolean" if bool in found else "numeric"
             columns[title] = Column(title, numbers, kind, "row", range(table.num_rows))
+        elif all(issubclass(kind, date) for kind in found):
+            dates = [None if cell is None else cell.isoformat() for cell in cells]
+            columns[title] = Column(title, dates, "date", "row", range(table.num_rows))
         else:
             raise FileFormatError(
-                f"{name}: column {title!r} is of type {chunks.type}; numbers, booleans and strings can be read"
+                f"{name}: column {title!r} is of type {chunks.type}; numbers, booleans, strings and dates can be read"
             )
     return Table(_stem(name), columns, table.num_rows, hashlib.sha256(data).hexdigest())
 
 
-def _array_column(name: str, array: NDArray[np.generic]) -> Column:
+def table_of(x: Any, names: Sequence[str] | None = None) -> Table:
+    """Return an array or a data frame (pandas, polars, pyarrow) as a table.
+
+    Args:
+        x: (rows, columns); columns of a data frame may hold numbers, booleans, texts and dates, and miss values.
+        names: of an array's columns, if it has so many; else x0, x1, ...
+
+    Raises:
+        InvalidInputError: it is sparse, complex, empty, or of another shape.
+        TypeError: a cell is no number, text, boolean or date.
+    """
+    titles = getattr(x, "column_names", None) or getattr(
+        x, "columns", None
+    )  # pyarrow's columns have no names
+    if titles is not None and not callable(titles):
+        columns = [_array_column(str(title), np.asarray(x[title])) for title in titles]
+        rows = len(x)
+    else:
+        array = _matrix(x)
+        rows = len(array)
+        if names is None or len(names) != array.shape[1]:
+            names = [f"x{i}" for i in range(array.shape[1])]
+        columns = [_array_column(name, array[:, i]) for i, name in enumerate(names)]
+    for count, what in ((rows, "sample"), (len(columns), "feature")):
+        if not count:
+            raise InvalidInputError(
+                f"Found array with 0 {what}(s) (shape=({rows}, {len(columns)})) while a minimum of 1 is required."
+            )
+    by_name = {column.name: column for column in columns}
+    if len(by_name) != len(columns):
+        raise InvalidInputError("two columns have the same name")
+    return Table("table", by_name, rows, "")
+
+
+def _matrix(x: Any) -> NDArray[Any]:
+    if hasattr(x, "tocsr") or hasattr(x, "todense"):
+        raise InvalidInputError("Sparse data was passed, but dense data is required; use X.toarray()")
+    array = np.asarray(x)
+    if array.dtype.kind == "c":
+        raise InvalidInputError("Complex data not supported: X must be real numbers")
+    if array.ndim != 2:
+        raise InvalidInputError(
+            f"Expected 2D array (rows, columns), got {array.ndim}D array of shape {array.shape}. Reshape your data either "
+            "using array.reshape(-1, 1) if your data has a single feature or array.reshape(1, -1) if it contains a "
+            "single sample."
+        )
+    return array
+
+
+def _array_column(name: str, array: NDArray[Any]) -> Column:
+    """Return a column of an array (rows,)."""
     places = range(len(array))
-    if array.dtype.kind == "U":
-        texts = [None if text in MISSING else str(text) for text in array.tolist()]
-        return Column(name, texts, "categorical", "row", places)
-    kind: Kind = "boolean" if array.dtype.kind == "b" else "numeric"
-    return Column(name, array.astype(np.float64), kind, "row", places)
+    kind = array.dtype.kind
+    if kind in "biuf":
+        return Column(name, array.astype(np.float64), "boolean" if kind == "b" else "numeric", "row", places)
+    if kind == "M":
+        stamps = np.datetime_as_string(array, unit="s").tolist()
+        return Column(name, [None if text == "NaT" else text for text in stamps], "date", "row", places)
+    if kind == "U":
+        return _text_column(name, [None if text in MISSING else text for text in array.tolist()])
+    cells = [None if _absent(cell) else cell for cell in array.tolist()]
+    known = [cell for cell in cells if cell is not None]
+    if all(isinstance(cell, bool | np.bool_ | int | float | np.integer | np.floating) for cell in known):
+        flags = bool(known) and all(isinstance(cell, bool | np.bool_) for cell in known)
+        numbers = np.array([math.nan if cell is None else float(cell) for cell in cells])
+        return Column(name, numbers, "boolean" if flags else "numeric", "row", places)
+    if all(isinstance(cell, date) for cell in known):
+        return Column(
+            name, [cell if cell is None else cell.isoformat() for cell in cells], "date", "row", places
+        )
+    strange = [cell for cell in known if not isinstance(cell, str | int | float | np.generic)]
+    if strange:
+        raise TypeError(
+            f"argument must be a string or a number, not {type(strange[0]).__name__} (column {name!r})"
+        )
+    return _text_column(name, [None if cell is None or cell in MISSING else str(cell) for cell in cells])
+
+
+def _absent(cell: object) -> bool:
+    """Whether a cell holds None, NaN, NaT or pandas' NA."""
+    return (
+        cell is None
+        or type(cell).__name__ in ("NAType", "NaTType")
+        or (isinstance(cell, float) and math.isnan(cell))
+    )
+
+
+def _text_column(name: str, texts: list[str | None]) -> Column:
+    known = {text for text in texts if text is not None}
+    dates = bool(known) and all(read_date(text) is not None for text in known)
+    return Column(name, texts, "date" if dates else "categorical", "row", range(len(texts)))
 
 
 def _kind(cells: list[str | None]) -> Kind:
     known = {cell for cell in cells if cell is not None}
     if all(read_number(cell) is not None for cell in known):
         return "numeric"
-    return "boolean" if known <= _BOOLEANS.keys() else "categorical"
+    if known <= _BOOLEANS.keys():
+        return "boolean"
+    return "date" if all(read_date(cell) is not None for cell in known) else "categorical"
 
 
 def read_number(text: str) -> float | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 
 from mariana.autocomplete import DEFAULT_SCORE, QUERY_MAX, TEXT_MAX
-from mariana.format import InputField, Label, date_text
+from mariana.format import InputField, Label
 from mariana.model import Model
+from mariana.model_card import example_record
 
 from .bodies import Number
 from .errors import MEDIA_TYPE
@@ -419,20 +419,6 @@ def examples(model: Model) -> dict[str, dict[str, Any]]:
     row = list(golden[0]) if golden else [0.0] * len(features)
     found = {"rows": {"summary": "a row of numbers", "value": {"instances": [row]}}}
     if len(features) <= DESCRIBED_FEATURES:
-        record = {field.name: _raw(model, field, row) for field in model.info.fields}
-        record = {name: value for name, value in record.items() if value is not None}
+        record = {name: value for name, value in example_record(model.info).items() if value is not None}
         found["records"] = {"summary": "by the names of the features", "value": {"instances": [record]}}
     return found
-
-
-def _raw(model: Model, field: InputField, row: Sequence[float | None]) -> float | bool | str | None:
-    """Return what a row of numbers holds for a field, as it stands in a row with names."""
-    value = row[field.features[0]]
-    if value is None:
-        return None
-    if field.kind == "date":
-        features = [model.info.features[place] for place in field.features]
-        return date_text(features, [row[place] for place in field.features])
-    if field.kind == "categorical":
-        return field.categories[int(value)] if 0 <= value < len(field.categories) else field.categories[0]
-    return bool(value) if field.kind == "boolean" else value

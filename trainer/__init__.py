@@ -28,6 +28,7 @@ from .callbacks import (
 )
 from .checkpoints import BackupAndRestore
 from .diagnosis import Diagnosis, find_learning_rate
+from .estimators import DNNClassifier, DNNRegressor
 from .gradcheck import gradcheck
 from .initializers import (
     Constant,
@@ -94,6 +95,8 @@ __all__ = [
     "CosineDecayRestarts",
     "CustomActivation",
     "CustomLoss",
+    "DNNClassifier",
+    "DNNRegressor",
     "Dense",
     "Diagnosis",
     "Dropout",

@@ -25,6 +25,7 @@ from mariana.format import (
     TrainingRecord,
     to_bytes,
 )
+from mariana.model_card import CARD_FILE, model_card
 from mariana.store import Store, check_name
 
 from .folding import folded
@@ -53,6 +54,7 @@ def publish(
     target_scaling: TargetScaling | None = None,
     examples: ArrayLike | None = None,
     record: Mapping[str, Any] | None = None,
+    task: Literal["classification", "regression"] | None = None,
 ) -> Path:
     """Publish a network as the next version of a model and return the path of its file.
 
@@ -68,6 +70,8 @@ def publish(
         examples: (rows, features) a few real raw rows, NaN for missing; they and their outputs, computed in float64,
             go into the file. None: rows of the training data, if ``features`` is None too.
         record: overrides parts of the training record, for example ``data`` or ``metrics``.
+        task: None: what the loss is for. ``regression`` serves the outputs as they are, such as the probabilities of
+            labels that go together.
 
     Raises:
         InvalidInputError: the network or the arguments cannot be exported; the message says why.
@@ -77,7 +81,7 @@ def publish(
     if not net.built:
         raise InvalidInputError("the network is not built yet: fit it, or begin it with Input(shape=...)")
     layers, tensors = folded(net.layers)
-    task = _task(net, layers)
+    task = _task(net, layers, task)
     if features is None:
         features = [NumericFeature(name=f"x{i}") for i in range(layers[0].inputs)]
         input_shape = input_shape or net.input_shape
@@ -105,23 +109,26 @@ def publish(
             f"the network cannot be exported: {where}{': ' * bool(where)}{message}"
         ) from None
     return (store if isinstance(store, Store) else Store(store)).publish_model(
-        name, to_bytes(metadata, tensors)
+        name, to_bytes(metadata, tensors), {CARD_FILE: model_card(metadata, name).encode()}
     )
 
 
-def _task(net: Sequential, layers: list[DenseLayer]) -> Literal["classification", "regression"]:
+def _task(
+    net: Sequential, layers: list[DenseLayer], wanted: Literal["classification", "regression"] | None
+) -> Literal["classification", "regression"]:
     """Return what the network is for; one trained on logits gets the activation that its loss stood for."""
     last = layers[-1]
     if isinstance(net.loss, CategoricalCrossentropy | BinaryCrossentropy):
         if net.loss.from_logits:
             layers[-1] = last.model_copy(update={"activation": net.loss.fuses})
-        if isinstance(net.loss, BinaryCrossentropy) and last.units != 1:
+        if isinstance(net.loss, BinaryCrossentropy) and last.units != 1 and wanted != "regression":
             raise InvalidInputError(
                 f"layer {last.name!r} cannot be exported: {last.units} sigmoid outputs (labels that go together) "
-                "are not in the model file; use softmax for classes that exclude each other"
+                "are no classes; use softmax for classes that exclude each other, or publish the probabilities as "
+                "they are with task='regression'"
             )
-        return "classification"
-    return "classification" if net.loss is None and last.activation == "softmax" else "regression"
+        return wanted or "classification"
+    return wanted or ("classification" if net.loss is None and last.activation == "softmax" else "regression")
 
 
 def _examples(features: Sequence[Feature], inputs: int, examples: ArrayLike | None) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ Dense beside it; Dropout does nothing to a prediction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -17,6 +17,7 @@ from mariana.errors import InvalidInputError
 from mariana.format import ActivationName, DenseLayer
 
 from .activations import ActivationFunction, PReLU
+from .embedding import Embedding
 from .layers import Activation, BatchNormalization, Dense, Dropout, Flatten, GaussianNoise, Layer
 
 Vector = NDArray[np.float64]
@@ -38,6 +39,7 @@ class _Folding:
     def __init__(self) -> None:
         self.layers: list[_Affine] = []
         self.waiting: tuple[BatchNormalization, Vector, Vector] | None = None
+        self.embedding: Embedding | None = None
 
     def dense(self, layer: Dense) -> None:
         """Append it; what waits is applied to its inputs: ``(x * a + c) @ k + b = x @ (a * k) + (c @ k + b)``."""
@@ -48,6 +50,9 @@ class _Folding:
             bias = summand @ kernel + (0 if bias is None else bias)
             kernel = factor[:, None] * kernel
             self.waiting = None
+        if self.embedding is not None:
+            kernel = self.embedding.matrix() @ kernel  # (x @ m) @ k = x @ (m @ k)
+            self.embedding = None
         self.layers.append(_Affine(layer.name, kernel, bias, layer.activation))
 
     def batch_normalization(self, layer: BatchNormalization) -> None:
@@ -78,8 +83,25 @@ class _Folding:
             )
         self.layers[-1].activation = layer.activation
 
+    def layer(self, layer: Layer, *, first: bool) -> None:
+        """Append, merge or pass by a layer."""
+        if isinstance(layer, Dense):
+            self.dense(layer)
+        elif isinstance(layer, BatchNormalization):
+            self.batch_normalization(layer)
+        elif isinstance(layer, Embedding) and first:
+            self.embedding = layer
+        elif isinstance(layer, Activation):
+            self.activation(layer)
+        elif not isinstance(layer, Dropout | GaussianNoise | Flatten):
+            raise InvalidInputError(f"layer {layer.name!r} ({type(layer).__name__}) cannot be exported")
+
     def check_nothing_waits(self) -> None:
-        """Raise InvalidInputError if a batch normalisation has found no Dense."""
+        """Raise InvalidInputError if an embedding or a batch normalisation has found no Dense."""
+        if self.embedding is not None:
+            raise InvalidInputError(
+                f"layer {self.embedding.name!r} cannot be exported: a Dense must follow it"
+            )
         if self.waiting is not None:
             raise InvalidInputError(
                 f"layer {self.waiting[0].name!r} cannot be exported: it must follow a Dense without activation, "
@@ -87,7 +109,7 @@ class _Folding:
             )
 
 
-def folded(layers: Iterable[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray[np.float32]]]:
+def folded(layers: Sequence[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray[np.float32]]]:
     """Return the layers of the model file and their tensors.
 
     Args:
@@ -97,15 +119,8 @@ def folded(layers: Iterable[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray
         InvalidInputError: a layer cannot be merged; the message names it.
     """
     folding = _Folding()
-    for layer in layers:
-        if isinstance(layer, Dense):
-            folding.dense(layer)
-        elif isinstance(layer, BatchNormalization):
-            folding.batch_normalization(layer)
-        elif isinstance(layer, Activation):
-            folding.activation(layer)
-        elif not isinstance(layer, Dropout | GaussianNoise | Flatten):
-            raise InvalidInputError(f"layer {layer.name!r} ({type(layer).__name__}) cannot be exported")
+    for place, layer in enumerate(layers):
+        folding.layer(layer, first=place == 0)
     folding.check_nothing_waits()
     tensors: dict[str, NDArray[np.float32]] = {}
     found = [_finished(merged, tensors) for merged in folding.layers]

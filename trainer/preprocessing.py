@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +10,16 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mariana.errors import InvalidInputError
-from mariana.format import BooleanFeature, CategoricalFeature, Feature, Form, NumericFeature, TargetScaling
+from mariana.format import (
+    BooleanFeature,
+    CategoricalFeature,
+    DatePart,
+    DatePartName,
+    Feature,
+    Form,
+    NumericFeature,
+    TargetScaling,
+)
 from mariana.tables import Column, read_number
 
 MAX_CATEGORIES = 1000
@@ -141,58 +149,183 @@ def infer_target(column: Column, task: Literal["auto", "classification", "regres
     return Target("classification", np.array([index[text] for text in texts], np.int64), tuple(labels))
 
 
+Numbers = Literal["auto", "standard"]
+"""How numbers are encoded: ``standard`` mean 0 and variance 1; ``auto`` robustly and piecewise linearly."""
+
+_KNOTS = 48
+"""Pieces of a piecewise linear encoding, at most; benchmarks/tables.py tried 16 to 128."""
+
+_ROWS_A_PIECE = 40
+_MOST_PIECES = 4096
+"""Pieces of all columns together, at most: what the first layer must learn stays in proportion."""
+
+
 def infer_features(
-    columns: Iterable[Column], learn: NDArray[np.int64]
+    columns: Iterable[Column],
+    learn: NDArray[np.int64],
+    numbers: Numbers = "auto",
+    weights: NDArray[np.float64] | None = None,
 ) -> tuple[list[Feature], list[tuple[str, str]]]:
     """Choose how each column becomes what a network sees.
 
-    Numbers and booleans are standardised to mean 0 and variance 1, texts become one column a category. A column that
-    misses a value somewhere gets a substitute: the median, or the most frequent value. Means, medians and the like
-    are those of the rows that are learned from.
+    ``auto``: of a number, the network sees its distance from the median in units of the interquartile range, softly
+    limited to -3..3 (as RealMLP does, Holzmueller et al., arXiv 2407.04491), and its place among up to 48 knots (a
+    piecewise linear encoding, Gorishniy et al., arXiv 2203.05556); ``standard``: mean 0 and variance 1. Texts become one
+    column a category, dates their parts. A column that misses a value somewhere gets a substitute, the median or the
+    most frequent value of a boolean, and tells of it: a number by an indicator, a text by a category of its own.
+    Quantiles, means and the like are those of the rows that are learned from.
 
     Args:
         columns: of the table, without the target.
         learn: numbers of the rows that are learned from.
+        numbers: how numbers are encoded.
+        weights: (len(learn),) how often each row counts; None: once.
 
     Returns:
         The features, and the columns left out with the reason.
     """
+    columns = list(columns)
     features: list[Feature] = []
     left_out = []
+    counts = np.ones(len(learn)) if weights is None else weights
+    numeric = sum(column.kind not in ("categorical", "boolean") for column in columns)
+    pieces = min(_KNOTS, int(counts.sum()) // _ROWS_A_PIECE, _MOST_PIECES // max(numeric, 1))
     for column in columns:
         if column.kind == "categorical":
-            texts = column.texts()
-            counts = Counter(text for text in (texts[i] for i in learn) if text is not None)
-            known = {text for text in texts if text is not None}
-            if _too_many(known, texts, MAX_CATEGORIES):
-                reason = f"{len(known)} different texts are no categories{_example(column)}"
-                left_out.append((column.name, reason))
-            elif not counts:
-                left_out.append((column.name, "no value in the rows to learn from"))
-            else:
-                most = min(counts, key=lambda text: (-counts[text], text))
-                fill = most if None in texts else None
-                features.append(
-                    CategoricalFeature(name=column.name, categories=tuple(sorted(known)), fill=fill)
-                )
-            continue
-        values = column.numbers(column.kind)
-        seen = values[learn]
-        seen = seen[~np.isnan(seen)]
-        if not len(seen):
-            left_out.append((column.name, "no value in the rows to learn from"))
-            continue
-        middle = float(np.median(seen))
-        filled = np.where(np.isnan(values[learn]), middle, values[learn])
-        shift, scale = _standardisation(filled)
-        missing = bool(np.isnan(values).any())
-        if column.kind == "boolean":
-            fill_boolean = middle >= 0.5 if missing else None
-            features.append(BooleanFeature(name=column.name, fill=fill_boolean, shift=shift, scale=scale))
+            found = _categories(column, learn[counts > 0])
+        elif column.kind == "date":
+            found = _date_parts(column, learn, counts, pieces if numbers == "auto" else 0)
         else:
-            fill_number = middle if missing else None
-            features.append(NumericFeature(name=column.name, fill=fill_number, shift=shift, scale=scale))
+            values = column.numbers(column.kind)
+            found = _number(
+                column.name, column.kind, values, learn, counts, None if numbers == "standard" else pieces
+            )
+        if isinstance(found, str):
+            left_out.append((column.name, found))
+        else:
+            features += found
     return features, left_out
+
+
+_ABSENT = "no value in the rows to learn from"
+
+
+def _categories(column: Column, learn: NDArray[np.int64]) -> list[Feature] | str:
+    """Return the feature of a column of texts, or why there is none."""
+    texts = column.texts()
+    known = {text for text in texts if text is not None}
+    if _too_many(known, texts, MAX_CATEGORIES):
+        return f"{len(known)} different texts are no categories{_example(column)}"
+    if all(texts[i] is None for i in learn):
+        return _ABSENT
+    missing = len(known) < len(set(texts))
+    categories = sorted(known | {""} if missing else known)
+    return [CategoricalFeature(name=column.name, categories=tuple(categories), fill="" if missing else None)]
+
+
+def _date_parts(
+    column: Column, learn: NDArray[np.int64], counts: NDArray[np.float64], pieces: int
+) -> list[Feature] | str:
+    """Return the features of a column of dates: year, month, day, weekday and, if there are times, the hour."""
+    features: list[Feature] = []
+    parts: list[DatePartName] = ["year", "month", "day", "weekday", "hour"]
+    for part in parts:
+        date = DatePart(column=column.name, part=part)
+        values = column.dates(date)
+        if part == "hour" and not np.nan_to_num(values).any():
+            continue
+        found = _number(f"{column.name}.{part}", "numeric", values, learn, counts, pieces, date)
+        if isinstance(found, str):
+            return found
+        features += found
+    return features
+
+
+def _number(
+    name: str,
+    kind: str,
+    values: NDArray[np.float64],
+    learn: NDArray[np.int64],
+    counts: NDArray[np.float64],
+    pieces: int | None,
+    date: DatePart | None = None,
+) -> list[Feature] | str:
+    """Return the feature of a column of numbers or booleans, or why there is none; ``pieces`` None: standardised."""
+    seen = _rounded(values[learn])
+    there = ~np.isnan(seen) & (counts > 0)
+    if not there.any():
+        return _ABSENT
+    distinct, weights = _distinct(seen[there], counts[there])
+    middle = _quantile(distinct, weights, 0.5)
+    missing = bool(np.isnan(values).any())
+    if kind == "boolean" or pieces is None:
+        all_seen, all_weights = _distinct(np.where(np.isnan(seen), middle, seen), counts)
+        shift, scale = _standardisation(all_seen, all_weights)
+        if kind == "boolean":
+            return [
+                BooleanFeature(name=name, fill=middle >= 0.5 if missing else None, shift=shift, scale=scale)
+            ]
+        return [
+            NumericFeature(name=name, fill=middle if missing else None, shift=shift, scale=scale, date=date)
+        ]
+    knots = _knots(distinct, weights, pieces)
+    return [
+        NumericFeature(
+            name=name,
+            fill=middle if missing else None,
+            shift=middle,
+            scale=_robust_scale(distinct, weights) / _SOFT_LIMIT,
+            soft=True,
+            knots=knots,
+            indicator=missing,
+            date=date,
+        )
+    ]
+
+
+_SOFT_LIMIT = 3.0
+"""Interquartile ranges from the median that become 0.7: of more, less and less is seen."""
+
+
+def _distinct(
+    values: NDArray[np.float64], counts: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the different values, ascending, and how often each is there."""
+    distinct, place = np.unique(values, return_inverse=True)
+    return distinct, np.bincount(place, counts, len(distinct)).astype(np.float64)
+
+
+def _quantile(distinct: NDArray[np.float64], weights: NDArray[np.float64], share: float) -> float:
+    """Return the least value that so much of the weight does not exceed: a value that is there."""
+    below = np.cumsum(weights)
+    return float(
+        distinct[min(int(np.searchsorted(below, share * below[-1] * (1 - 1e-12))), len(distinct) - 1)]
+    )
+
+
+def _robust_scale(distinct: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """Return 1 / interquartile range; where that is 0, 2 / range; for a constant 0: nothing was learned of it."""
+    spread = _quantile(distinct, weights, 0.75) - _quantile(distinct, weights, 0.25)
+    spread = spread if 1e-37 < spread < 1e37 else (distinct[-1] - distinct[0]) / 2
+    return float(1 / spread) if 1e-37 < spread < 1e37 else 0.0
+
+
+def _knots(distinct: NDArray[np.float64], weights: NDArray[np.float64], pieces: int) -> tuple[float, ...]:
+    """Return the knots of a piecewise linear encoding, or none.
+
+    They are quantiles where a value counts by the root of how often it is there: between plain quantiles, which give
+    one frequent value (the 0 of a gain that few have) nearly all knots, and evenly many different values for each.
+    """
+    if pieces < 4 or len(distinct) < 3:
+        return ()
+    if len(distinct) > pieces + 1:
+        below = np.cumsum(np.sqrt(weights))
+        inner = np.searchsorted(below, np.arange(1, pieces) / pieces * below[-1])
+        distinct = distinct[
+            np.unique(np.concatenate([[0], np.minimum(inner, len(distinct) - 1), [len(distinct) - 1]]))
+        ]
+    apart = np.concatenate([[True], np.diff(distinct) > 1e-30])
+    return tuple(distinct[apart].tolist()) if np.abs(distinct).max() < 1e37 else ()
 
 
 def _too_many(known: set[str], texts: Sequence[str | None], most: int) -> bool:
@@ -208,24 +341,37 @@ def _example(column: Column) -> str:
     return ""
 
 
-def target_scaling(y: NDArray[np.float64]) -> TargetScaling:
-    """Return the scaling with which a network learns ``(y - mean) / standard deviation``."""
-    return TargetScaling(shift=(float(_rounded(np.mean(y))),), scale=(_deviation(y) or 1.0,))
+def target_scaling(y: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> TargetScaling:
+    """Return the scaling with which a network learns ``(y - mean) / standard deviation``, target by target.
+
+    Args:
+        y: (rows,) or (rows, targets).
+        weights: (rows,) how often each row counts; None: once.
+    """
+    targets = y.reshape(len(y), -1).T
+    return TargetScaling(
+        shift=tuple(float(_rounded(np.average(target, weights=weights))) for target in targets),
+        scale=tuple(_deviation(target, weights) or 1.0 for target in targets),
+    )
 
 
-def _standardisation(values: NDArray[np.float64]) -> tuple[float, float]:
+def _standardisation(distinct: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[float, float]:
     """Return mean and 1 / standard deviation.
 
     A constant gets the scale 0: nothing was learned about its other values, so none of them may change a prediction.
     """
-    deviation = _deviation(values)
-    return float(_rounded(np.mean(values))), 1 / deviation if deviation else 0.0
+    deviation = _deviation(distinct, weights)
+    mean = float(_rounded(np.average(distinct, weights=weights)))
+    return mean, 1 / deviation if deviation else 0.0
 
 
-def _deviation(values: NDArray[np.float64]) -> float:
+def _deviation(values: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> float:
     """Return the standard deviation; 0 where float32 tells the values, or 1 / standard deviation, not from 0."""
     rounded = _rounded(values)
-    deviation = float(np.std(rounded)) if np.ptp(rounded) else 0.0
+    if not np.ptp(rounded):
+        return 0.0
+    mean = np.average(rounded, weights=weights)
+    deviation = float(np.sqrt(np.average((rounded - mean) ** 2, weights=weights)))
     return deviation if 1e-37 < deviation < 1e37 else 0.0
 
 

@@ -29,16 +29,20 @@ def classification_scores(probabilities: NDArray[np.floating], y: NDArray[np.int
     }
 
 
-def regression_scores(values: NDArray[np.floating], y: NDArray[np.floating]) -> dict[str, float]:
+def regression_scores(
+    values: NDArray[np.floating], y: NDArray[np.floating], weights: NDArray[np.float64] | None = None
+) -> dict[str, float]:
     """Return mean absolute error, root mean squared error and R² of values against y, both (rows,).
+
+    ``weights`` (rows,) say how much each row counts; None: the same.
 
     R² is the share of the variance that is explained: 1 is perfect, 0 no better than the mean; for constant y it is 0.
     """
     error = values.astype(np.float64) - y
-    spread = float(np.mean((y - np.mean(y)) ** 2))
-    squared = float(np.mean(error**2))
+    spread = float(np.average((y - np.average(y, weights=weights)) ** 2, weights=weights))
+    squared = float(np.average(error**2, weights=weights))
     return {
-        "mae": float(np.mean(np.abs(error))),
+        "mae": float(np.average(np.abs(error), weights=weights)),
         "rmse": math.sqrt(squared),
         "r2": 1 - squared / spread if spread else 0.0,
     }

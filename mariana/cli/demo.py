@@ -59,15 +59,16 @@ def _digits(store: Store) -> str:
 
 
 def _iris(store: Store) -> str:
-    from mariana.cli.train import Recipe, learn, network, prepare, publish, scores  # noqa: PLC0415 - as above
+    from mariana.cli.train import network, prepare, publish, scores, teach  # noqa: PLC0415 - as above
     from mariana.tables import read_table  # noqa: PLC0415 - as above
+    from mariana.trainer.recipe import Recipe  # noqa: PLC0415 - as above
 
-    recipe = Recipe()
+    recipe = Recipe(layers=(64, 32))
     prepared = prepare(read_table("iris"), "species", "auto", recipe)
     net = network(prepared, recipe)
-    learn(net, prepared, recipe, verbose=0)
+    temperature = teach(net, prepared, recipe)
     metrics = {split: scores(net, prepared, split) for split in prepared.splits}
-    publish(net, prepared, metrics, store, "iris")
+    publish(net, prepared, metrics, store, "iris", temperature)
     return f"trained on Fisher's iris, {metrics['test']['accuracy']:.1%} of the held-out flowers are right"
 
 

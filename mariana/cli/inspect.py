@@ -16,6 +16,7 @@ from mariana.cli.text import printable
 from mariana.errors import InvalidInputError, NotFoundError
 from mariana.format import DenseLayer, Feature, Loss, ModelMetadata
 from mariana.model import Model, load_model
+from mariana.model_card import model_card
 from mariana.store import Store
 
 _SHOWN = 12
@@ -25,8 +26,11 @@ _SHOWN = 12
 @click.command()
 @click.argument("thing", metavar="PATH|NAME")
 @store_option
+@click.option(
+    "--card", is_flag=True, help="Print the model card: what one should know before using the model."
+)
 @json_option
-def inspect(thing: str, store: Path | None, as_json: bool) -> None:
+def inspect(thing: str, store: Path | None, card: bool, as_json: bool) -> None:
     """Show what a model or an index holds; all of it is checked on the way.
 
     PATH is a model file, the folder of a model or of a version, an index folder or a *.mrx file; NAME is a model or
@@ -35,9 +39,18 @@ def inspect(thing: str, store: Path | None, as_json: bool) -> None:
     \b
     Example:
       mariana inspect digits
+      mariana inspect iris --card
       mariana inspect store/models/digits/1/model.safetensors --json
     """
     kind, path = _find(thing, Store(settings(store=store).store))
+    if card:
+        if kind == "index":
+            raise InvalidInputError(f"{thing} is an index; only models have a card")
+        loaded = load_model(path)
+        name = _model_name(path)
+        text = model_card(loaded.info, name)
+        click.echo(json.dumps({"kind": "model", "name": name, "card": text}) if as_json else text, nl=as_json)
+        return
     if kind == "index":
         with open_index(path) as index:
             info = dataclasses.asdict(index.info)
@@ -69,6 +82,13 @@ def _find(thing: str, store: Store) -> tuple[str, Path]:
     raise NotFoundError(
         f"no model or index {thing[:64]!r} in {store.path}, and no such path; there are: {known}"
     )
+
+
+def _model_name(path: Path) -> str:
+    """Return the name of a model by its place in a store, NAME/VERSION/FILE; else that of the file or folder."""
+    folders = [part for part in path.resolve().with_suffix("").parts if not part.isdecimal()]
+    name = folders[-2] if folders[-1] == "model" and len(folders) > 1 else folders[-1]
+    return printable(name)
 
 
 def _model_facts(path: Path, model: Model) -> dict[str, Any]:
@@ -171,6 +191,10 @@ def _feature(feature: Feature) -> str:
             if (feature.shift, feature.scale) == (0, 1)
             else f"(value - {feature.shift:g}) * {feature.scale:g}"
         )
+        if feature.kind == "numeric":
+            how += ", softly limited" * feature.soft
+            how += f", {len(feature.knots)} knots" if feature.knots else ""
+            how += ", an indicator" * feature.indicator
     fill = "must be there" if feature.fill is None else f"missing: {feature.fill}"
     return "  ".join(part for part in (f"{feature.name}: {feature.kind}", how, fill) if part)
 

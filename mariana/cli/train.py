@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from mariana.cli.options import json_option, settings, store_option
 from mariana.cli.text import printable
 from mariana.errors import InvalidInputError
-from mariana.format import BooleanFeature, CategoricalFeature, Feature, TargetScaling
+from mariana.format import Feature, TargetScaling, read_model
+from mariana.model_card import CARD_FILE, example_record
 from mariana.store import Store, check_name
 from mariana.tables import Table, read_table
-from mariana.trainer import BatchNormalization, Dense, Dropout, EarlyStopping, Sequential
+from mariana.trainer import Sequential
 from mariana.trainer.activations import ACTIVATIONS
+from mariana.trainer.calibration import apply_temperature, find_temperature, logits
+from mariana.trainer.callbacks import Callback
 from mariana.trainer.data import stratified_split
-from mariana.trainer.layers import Layer
-from mariana.trainer.optimizers import OPTIMIZERS, Optimizer
-from mariana.trainer.preprocessing import Target, encode, infer_features, infer_target, target_scaling
+from mariana.trainer.optimizers import OPTIMIZERS
+from mariana.trainer.preprocessing import (
+    Numbers,
+    Target,
+    encode,
+    infer_features,
+    infer_target,
+    target_scaling,
+)
+from mariana.trainer.recipe import SMALL, Outputs, Recipe, build, learn
 from mariana.trainer.scores import classification_scores, regression_scores
 
 Rows = NDArray[np.int64]
@@ -44,27 +55,115 @@ class _Layers(click.ParamType[tuple[int, ...]]):
         return tuple(int(units) for units in value.split(","))
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to learn a table."""
+_DEFAULTS = Recipe()
 
-    layers: tuple[int, ...] = (128, 64)
-    activation: str = "tanh"  # better than relu on tables of some thousand rows: docs/trainer.md
-    batch_norm: bool = False
-    dropout: float = 0.0
-    optimizer: str = "adam"
-    learning_rate: float | None = None
-    batch_size: int = 32
-    epochs: int = 100
-    validation: float = 0.1
-    test: float = 0.1
-    early_stopping: int = 10
-    seed: int = 0
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how to learn."""
+    activations = [name for name in ACTIVATIONS if name not in ("softmax", "custom")]
+    positive = click.FloatRange(0, min_open=True)
+    options = [
+        click.option(
+            "--layers",
+            type=_Layers(),
+            default=",".join(map(str, _DEFAULTS.layers)),
+            show_default=True,
+            help="Units of each hidden layer.",
+        ),
+        click.option(
+            "--activation",
+            type=click.Choice(activations),
+            default=_DEFAULTS.activation,
+            show_default=True,
+            help="Of the hidden layers.",
+        ),
+        click.option("--batch-norm", is_flag=True, help="Normalise the outputs of each hidden layer."),
+        click.option(
+            "--dropout",
+            type=click.FloatRange(0, 1, max_open=True),
+            help="Share of the outputs of each hidden layer that a step of training leaves out.  "
+            f"[default: 0.1 from {SMALL:,} rows on, else 0]",
+        ),
+        click.option(
+            "--optimizer", type=click.Choice(list(OPTIMIZERS)), default=_DEFAULTS.optimizer, show_default=True
+        ),
+        click.option(
+            "--learning-rate",
+            type=positive,
+            help="Length of the first steps.  [default: 0.0007 for classes of 1,000 rows or more, else 0.002]",
+        ),
+        click.option(
+            "--schedule",
+            type=click.Choice(["cosine", "constant"]),
+            default=_DEFAULTS.schedule,
+            show_default=True,
+            help="How the learning rate falls.",
+        ),
+        click.option("--l1", type=click.FloatRange(0), default=0.0, help="Penalty of the absolute weights."),
+        click.option("--l2", type=click.FloatRange(0), default=0.0, help="Penalty of the squared weights."),
+        click.option(
+            "--weight-decay",
+            type=click.FloatRange(0),
+            default=0.0,
+            help="Share of the weights a step takes away.",
+        ),
+        click.option(
+            "--label-smoothing",
+            type=click.FloatRange(0, 1, max_open=True),
+            default=_DEFAULTS.label_smoothing,
+            help="How far the targets of classes are moved from 0 and 1.",
+        ),
+        click.option(
+            "--class-weight",
+            type=click.Choice(["none", "balanced"]),
+            default="none",
+            show_default=True,
+            help="balanced: rare classes count as much as frequent ones; probabilities are then not calibrated.",
+        ),
+        click.option(
+            "--numbers",
+            type=click.Choice(["auto", "standard"]),
+            default="auto",
+            show_default=True,
+            help="auto: robust and piecewise linear; standard: mean 0 and variance 1.",
+        ),
+        click.option(
+            "--batch-size",
+            type=click.IntRange(min=1),
+            help="Rows of a step.  [default: 64 to 256, by the rows]",
+        ),
+        click.option(
+            "--epochs", type=click.IntRange(min=1), help="At most.  [default: 40 to 300, by the rows]"
+        ),
+        click.option(
+            "--early-stopping",
+            type=click.IntRange(min=0),
+            default=_DEFAULTS.early_stopping,
+            show_default=True,
+            help="Epochs without improvement before it stops; 0: never.",
+        ),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A table made ready to learn from."""
+    """A table made ready to learn from.
+
+    Attributes:
+        table: without the rows that miss the target.
+        column: the target's.
+        target: what is to be predicted.
+        features: how the columns become what the network sees.
+        left_out: columns and rows not learned from, with the reason.
+        raw: (rows, features), NaN where missing.
+        scaling: of the target of a regression.
+        splits: rows by ``train``, ``validation``, ``test``.
+        weights: (rows,) how much each row counts in training; None: the same.
+    """
 
     table: Table
     column: str
@@ -74,10 +173,19 @@ class Prepared:
     raw: NDArray[np.float64]
     scaling: TargetScaling | None
     splits: dict[str, Rows]
+    weights: NDArray[np.float64] | None = None
 
-    def inputs(self, split: str) -> NDArray[np.float32]:
+    @property
+    def outputs(self) -> tuple[Outputs, int]:
+        """What the network predicts, and with how many units."""
+        if self.scaling is not None:
+            return "numbers", 1
+        classes = len(self.target.labels)
+        return ("binary", 1) if classes == 2 else ("classes", classes)
+
+    def inputs(self, split: str, dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """Return what the network sees of a split."""
-        return encode(self.features, self.raw[self.splits[split]], np.float32)
+        return encode(self.features, self.raw[self.splits[split]], dtype)
 
     def targets(self, split: str) -> NDArray[Any]:
         """Return what the network learns of a split: class indices, or standardised numbers."""
@@ -93,36 +201,13 @@ class Prepared:
 @click.option(
     "--task", type=click.Choice(["auto", "classification", "regression"]), default="auto", show_default=True
 )
-@click.option(
-    "--layers", type=_Layers(), default="128,64", show_default=True, help="Units of each hidden layer."
-)
-@click.option(
-    "--activation",
-    type=click.Choice([name for name in ACTIVATIONS if name != "softmax"]),
-    default="tanh",
-    show_default=True,
-    help="Of the hidden layers.",
-)
-@click.option("--batch-norm", is_flag=True, help="Normalise the outputs of each hidden layer.")
-@click.option(
-    "--dropout",
-    type=click.FloatRange(0, 1, max_open=True),
-    default=0.0,
-    show_default=True,
-    help="Share of the outputs of each hidden layer that a step of training leaves out.",
-)
-@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adam", show_default=True)
-@click.option("--learning-rate", type=float, help="Length of a step.  [default: the optimizer's]")
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows of a step."
-)
-@click.option("--epochs", type=click.IntRange(min=1), default=100, show_default=True, help="At most.")
+@recipe_options
 @click.option(
     "--validation",
     type=click.FloatRange(0, 0.9),
     default=0.1,
     show_default=True,
-    help="Share of the rows that decides when to stop.",
+    help="Share of the rows that decides when to stop, and calibrates.",
 )
 @click.option(
     "--test",
@@ -131,14 +216,6 @@ class Prepared:
     show_default=True,
     help="Share of the rows kept aside for the final score.",
 )
-@click.option(
-    "--early-stopping",
-    type=click.IntRange(min=0),
-    default=10,
-    show_default=True,
-    help="Epochs without improvement before it stops; 0: never.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @json_option
 def train(
     data: str,
@@ -160,18 +237,19 @@ def train(
       mariana train houses.csv --target price --layers 256,128 --epochs 200
       mariana train digits --target y --name digits-plain
     """
+    chosen = {name: options.pop(name) for name in ("validation", "test", "numbers", "class_weight")}
     recipe = Recipe(**options)
     table = read_table(data)
     name = check_name(_model_name(table.name) if name is None else name)
-    prepared = prepare(table, target, task, recipe)
+    prepared = prepare(table, target, task, recipe, **chosen)
     say = (lambda _: None) if as_json else click.echo
     say(_described(prepared))
     net = network(prepared, recipe)
     net.summary(print_fn=say)
-    learn(net, prepared, recipe, verbose=0 if as_json else "auto")
+    temperature = teach(net, prepared, recipe, verbose=0 if as_json else "auto")
     metrics = {split: scores(net, prepared, split) for split, rows in prepared.splits.items() if len(rows)}
     published = Store(settings(store=store).store)
-    path = publish(net, prepared, metrics, published, name)
+    path = publish(net, prepared, metrics, published, name, temperature)
     version = int(path.parent.name)
     if as_json:
         rows = {split: len(rows) for split, rows in prepared.splits.items()}
@@ -189,17 +267,26 @@ def train(
         return
     click.echo(_score_table(metrics))
     click.echo(f"published {name} version {version}: {path}")
+    click.echo(f"its model card: {path.parent / CARD_FILE}")
     option = "" if store is None else f" --store {store}"
     click.echo(f"\nnext:  mariana serve{option}")
     click.echo(
-        f"       curl -s localhost:8080/v1/models/{name}/predict -d '{_request(prepared)}'"
+        f"       curl -s localhost:8080/v1/models/{name}/predict -d '{_request(path)}'"
         if len(prepared.features) <= 16
         else f"       mariana predict {name} {data}{option}"
     )
 
 
 def prepare(
-    table: Table, column: str, task: Literal["auto", "classification", "regression"], recipe: Recipe
+    table: Table,
+    column: str,
+    task: Literal["auto", "classification", "regression"],
+    recipe: Recipe,
+    *,
+    validation: float = 0.1,
+    test: float = 0.1,
+    numbers: Numbers = "auto",
+    class_weight: str = "none",
 ) -> Prepared:
     """Split a table, and choose how its columns become what the network sees; rows without a target are left out.
 
@@ -218,70 +305,97 @@ def prepare(
     target = infer_target(given, task)
     classes = target.y if target.task == "classification" else None
     rng = np.random.default_rng(recipe.seed)
-    rest, test = stratified_split(classes, table.rows, recipe.test, rng)
-    share = min(recipe.validation / (1 - recipe.test), 0.9)
+    rest, tested = stratified_split(classes, table.rows, test, rng)
+    share = min(validation / (1 - test), 0.9)
     first, second = stratified_split(None if classes is None else classes[rest], len(rest), share, rng)
-    splits = {"train": rest[first], "validation": rest[second], "test": test}
+    splits = {"train": rest[first], "validation": rest[second], "test": tested}
     others = [c for c in table.columns.values() if c.name != column]
-    features, unusable = infer_features(others, splits["train"])
+    image = (
+        len(table.input_shape) > 1
+    )  # its columns are alike: what helps numbers of many kinds does not help them
+    features, unusable = infer_features(others, splits["train"], "standard" if image else numbers)
     if not features:
         raise InvalidInputError(f"{table.name} has no column to learn from besides {column!r}")
     scaling = target_scaling(target.y[splits["train"]]) if target.task == "regression" else None
+    weights = None
+    if class_weight == "balanced" and classes is not None:
+        weights = balanced(classes, splits["train"], len(target.labels))
     raw = table.matrix(features)
-    return Prepared(table, column, target, features, left_out + unusable, raw, scaling, splits)
+    return Prepared(table, column, target, features, left_out + unusable, raw, scaling, splits, weights)
+
+
+def balanced(classes: NDArray[np.int64], learn: Rows, count: int) -> NDArray[np.float64]:
+    """Return weights (rows,) that make all classes count the same in the rows to learn from."""
+    found = np.bincount(classes[learn], minlength=count)
+    return np.asarray((len(learn) / count / np.maximum(found, 1))[classes])
 
 
 def network(prepared: Prepared, recipe: Recipe) -> Sequential:
     """Return a network for the table, built and compiled."""
-    hidden: list[Layer] = []
-    for units in recipe.layers:
-        hidden.append(Dense(units, recipe.activation))
-        if recipe.batch_norm:
-            hidden.append(BatchNormalization())
-        if recipe.dropout:
-            hidden.append(Dropout(recipe.dropout))
-    if prepared.target.task == "regression":
-        last, loss = Dense(1), "mean_squared_error"
-    elif len(prepared.target.labels) == 2:
-        last, loss = Dense(1, "sigmoid"), "binary_crossentropy"
-    else:
-        last, loss = Dense(len(prepared.target.labels), "softmax"), "sparse_categorical_crossentropy"
-    net = Sequential([*hidden, last], seed=recipe.seed)
-    net.compile(_optimizer(recipe), loss, ["mae" if prepared.target.task == "regression" else "accuracy"])
-    net.build((prepared.inputs("train").shape[1],))
-    return net
+    outputs, units = prepared.outputs
+    return build(recipe, prepared.features, outputs, units, len(prepared.splits["train"]))
 
 
-def learn(net: Sequential, prepared: Prepared, recipe: Recipe, verbose: Literal["auto", 0, 1, 2]) -> None:
-    """Fit the network to the training split, stopping when the validation split no longer gains."""
-    validation = None
-    callbacks = []
-    if len(prepared.splits["validation"]):
-        validation = (prepared.inputs("validation"), prepared.targets("validation"))
-        if recipe.early_stopping:
-            callbacks.append(EarlyStopping(patience=recipe.early_stopping, restore_best_weights=True))
-    net.fit(
-        prepared.inputs("train"),
+def teach(
+    net: Sequential,
+    prepared: Prepared,
+    recipe: Recipe,
+    verbose: Literal["auto", 0, 1, 2] = 0,
+    callbacks: Iterable[Callback] = (),
+) -> float | None:
+    """Fit the network to the training split, and calibrate it on the validation split; return the temperature."""
+    validation: tuple[Any, ...] | None = None
+    learning = prepared.splits["train"]
+    weights = prepared.weights
+    if len(held := prepared.splits["validation"]):
+        validation = (prepared.inputs("validation", net.dtype), prepared.targets("validation"))
+        if weights is not None:
+            validation = (*validation, weights[held])
+    learn(
+        net,
+        recipe,
+        prepared.inputs("train", net.dtype),
         prepared.targets("train"),
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        verbose=verbose,
+        weights=None if weights is None else weights[learning],
+        validation=validation,
         callbacks=callbacks,
-        validation_data=validation,
+        verbose=verbose,
     )
+    if validation is None or prepared.scaling is not None or weights is not None:
+        return None
+    found = find_temperature(logits(net.predict(validation[0])), prepared.targets("validation"))
+    apply_temperature(net, found)
+    return found
 
 
 def scores(net: Sequential, prepared: Prepared, split: str) -> dict[str, float]:
     """Return how well the network does on a split; values in the target's own unit."""
-    outputs = net.predict(prepared.inputs(split))
+    outputs = net.predict(prepared.inputs(split, net.dtype))
     y = prepared.target.y[prepared.splits[split]]
     if prepared.scaling is None:
         return classification_scores(outputs, y)
     return regression_scores(outputs[:, 0] * prepared.scaling.scale[0] + prepared.scaling.shift[0], y)
 
 
+def baseline(prepared: Prepared) -> dict[str, float]:
+    """Return the scores on the test split of always giving the same answer: the shares of the classes, or the mean."""
+    y = prepared.target.y[prepared.splits["test"]]
+    seen = prepared.target.y[prepared.splits["train"]]
+    if not len(y):
+        return {}
+    if prepared.scaling is None:
+        shares = np.bincount(seen, minlength=len(prepared.target.labels)) / len(seen)
+        return classification_scores(np.tile(shares, (len(y), 1)), y)
+    return regression_scores(np.full(len(y), np.mean(seen)), y)
+
+
 def publish(
-    net: Sequential, prepared: Prepared, metrics: dict[str, dict[str, float]], store: Store, name: str
+    net: Sequential,
+    prepared: Prepared,
+    metrics: dict[str, dict[str, float]],
+    store: Store,
+    name: str,
+    temperature: float | None = None,
 ) -> Path:
     """Export the network with everything that turns raw rows into predictions."""
     table = prepared.table
@@ -294,14 +408,27 @@ def publish(
         targets=[prepared.column],
         target_scaling=prepared.scaling,
         examples=prepared.raw[prepared.splits["train"]],
-        record={"data": table.name, "data_sha256": table.sha256, "metrics": metrics},
+        record={
+            "data": table.name,
+            "data_sha256": table.sha256,
+            "metrics": metrics,
+            "baseline": baseline(prepared),
+            "split_rows": {split: len(rows) for split, rows in prepared.splits.items() if len(rows)},
+            "class_rows": _class_rows(prepared),
+            "left_out": dict(prepared.left_out),
+            "temperature": temperature,
+        },
         **flat,
     )
 
 
-def _optimizer(recipe: Recipe) -> Optimizer:
-    cls = OPTIMIZERS[recipe.optimizer]
-    return cls() if recipe.learning_rate is None else cls(recipe.learning_rate)
+def _class_rows(prepared: Prepared) -> dict[str, int]:
+    """Return how many rows of each class were learned from; of many classes, of none."""
+    labels = prepared.target.labels
+    if not labels or len(labels) > 100:
+        return {}
+    counts = np.bincount(prepared.target.y[prepared.splits["train"]], minlength=len(labels))
+    return {str(label): int(count) for label, count in zip(labels, counts, strict=True)}
 
 
 def _model_name(stem: str) -> str:
@@ -330,16 +457,7 @@ def _score_table(metrics: dict[str, dict[str, float]]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _request(prepared: Prepared) -> str:
-    """Return a JSON request for the first row."""
-    row: dict[str, object] = {}
-    for feature, value in zip(prepared.features, prepared.raw[0], strict=True):
-        if np.isnan(value):
-            row[feature.name] = None
-        elif isinstance(feature, CategoricalFeature):
-            row[feature.name] = feature.categories[int(value)]
-        elif isinstance(feature, BooleanFeature):
-            row[feature.name] = bool(value)
-        else:
-            row[feature.name] = float(str(np.float32(value)))
-    return json.dumps({"instances": [row]}).replace("'", "\\u0027")
+def _request(path: Path) -> str:
+    """Return a JSON request for the first golden row of a model."""
+    record = example_record(read_model(path).metadata)
+    return json.dumps({"instances": [record]}).replace("'", "\\u0027")

@@ -15,7 +15,7 @@ from mariana.cli import cli
 from mariana.datasets import BUNDLED, load_digits
 from mariana.errors import FileFormatError, InvalidInputError, MarianaError, NotFoundError
 from mariana.format import read_model
-from mariana.tables import read_csv, read_table
+from mariana.tables import read_csv, read_table, table_of
 from mariana.trainer.data import stratified_split
 from mariana.trainer.preprocessing import infer_features, infer_target
 from mariana.trainer.scores import classification_scores, regression_scores
@@ -30,7 +30,7 @@ def run(*arguments: object, text: str | bytes | None = None) -> Result:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store")
-    run("train", "iris", "--target", "species", "--store", path)
+    run("train", "iris", "--target", "species", "--layers", "64,32", "--store", path)
     return path
 
 
@@ -45,7 +45,19 @@ def test_train_says_what_it_did_and_what_comes_next(tmp_path: Path) -> None:
 
 
 def test_train_as_json_is_honest_about_its_splits(tmp_path: Path) -> None:
-    done = run("train", "iris", "--target", "species", "--store", tmp_path, "--json", "--name", "flowers")
+    done = run(
+        "train",
+        "iris",
+        "--target",
+        "species",
+        "--store",
+        tmp_path,
+        "--json",
+        "--layers",
+        "64,32",
+        "--name",
+        "flowers",
+    )
     document = json.loads(done.stdout)
     assert document["rows"] == {"train": 120, "validation": 15, "test": 15}
     assert document["metrics"]["test"]["accuracy"] > 0.85
@@ -59,7 +71,19 @@ def test_train_as_json_is_honest_about_its_splits(tmp_path: Path) -> None:
 def test_same_seed_same_file(tmp_path: Path) -> None:
     paths = [
         json.loads(
-            run("train", "iris", "--target", "species", "--store", tmp_path, "--json", "--seed", s).stdout
+            run(
+                "train",
+                "iris",
+                "--target",
+                "species",
+                "--layers",
+                32,
+                "--store",
+                tmp_path,
+                "--json",
+                "--seed",
+                s,
+            ).stdout
         )["path"]
         for s in (3, 3, 4)
     ]
@@ -84,12 +108,12 @@ def test_options_reach_the_network(tmp_path: Path) -> None:
     info = read_model(path).metadata
     assert [(la.units, la.activation) for la in info.layers] == [(7, "tanh"), (5, "tanh"), (3, "softmax")]
     assert info.training.optimizer["name"] == "sgd"
-    assert info.training.optimizer["learning_rate"] == 0.05
+    assert info.training.optimizer["learning_rate"]["initial_learning_rate"] == 0.05
     assert (info.training.rows, info.training.epochs, info.training.batch_size) == (150, 3, 16)
 
 
 def test_dropout_and_batch_normalisation(tmp_path: Path) -> None:
-    options = ["--layers", "16,8", "--batch-norm", "--dropout", 0.1, "--epochs", 60, "--store", tmp_path]
+    options = ["--layers", "16,8", "--batch-norm", "--dropout", 0.1, "--epochs", 150, "--store", tmp_path]
     out = run("train", "iris", "--target", "species", *options, "--name", "lines").stdout
     for part in ("batch_normalization_1 (BatchNormalization)", "dropout (Dropout)", "48 of them not learned"):
         assert part in out
@@ -125,7 +149,17 @@ def test_two_classes_and_regression(tmp_path: Path) -> None:
         ("c", "classification", {"accuracy": 0.95}),
         ("d", "regression", {"r2": 0.95}),
     ):
-        done = run("train", tmp_path / "My Data.csv", "--target", target, "--store", tmp_path, "--json")
+        done = run(
+            "train",
+            tmp_path / "My Data.csv",
+            "--target",
+            target,
+            "--layers",
+            "64,32",
+            "--store",
+            tmp_path,
+            "--json",
+        )
         document = json.loads(done.stdout)
         assert (document["model"], document["task"]) == ("my-data", task)
         for name, value in least.items():
@@ -251,12 +285,17 @@ def test_columns_of_every_kind() -> None:
     )
     features, left_out = infer_features(table.columns.values(), np.array([0, 1, 2]))
     by_name = {f.name: f for f in features}
-    assert (by_name["n"].fill, by_name["n"].shift) == (2.0, 2.0)
-    assert by_name["n"].scale == pytest.approx(1 / np.std([1, 2, 3]))
+    assert (by_name["n"].fill, by_name["n"].shift, by_name["n"].soft) == (1.0, 1.0, True)
+    assert by_name["n"].scale == pytest.approx(
+        1 / (3 - 1) / 3
+    )  # interquartile range, and the soft limit of 3
+    assert (by_name["n"].indicator, by_name["constant"].indicator) == (True, False)
     assert (by_name["constant"].shift, by_name["constant"].scale) == (5, 0)
     assert by_name["b"].kind == "boolean"
-    assert by_name["b"].fill is True
-    assert (by_name["c"].categories, by_name["c"].fill) == (("x", "y"), "x")
+    assert by_name["b"].fill is False
+    assert (by_name["c"].categories, by_name["c"].fill) == (("", "x", "y"), "")
+    standard, _ = infer_features(table.columns.values(), np.array([0, 2]), "standard")
+    assert (standard[0].shift, standard[0].scale, standard[0].soft) == (2, 1, False)
     assert by_name["name"].fill is None
     assert left_out == [("void", "no value in the rows to learn from")]
     numbers = "n\n" + "\n".join(f"{i}.5" for i in range(50)) + "\n1.2.3\n"
@@ -267,6 +306,35 @@ def test_columns_of_every_kind() -> None:
     assert infer_features(many.columns.values(), np.arange(50))[1] == [
         ("t", "50 different texts are no categories; line 2 holds 'text 0', which is no number")
     ]
+
+
+def test_knots_follow_the_data() -> None:
+    rng = np.random.default_rng(0)
+    gain = np.where(rng.random(4000) < 0.95, 0.0, rng.exponential(1000, 4000).round())
+    table = table_of(np.column_stack([rng.normal(size=4000), gain, rng.integers(0, 5, 4000)]))
+    normal, rare, few = infer_features(table.columns.values(), np.arange(4000))[0]
+    assert (len(normal.knots), few.knots) == (49, (0, 1, 2, 3, 4))
+    assert len(rare.knots) > 30  # plain quantiles would spend all but a few on the frequent 0
+    share = np.histogram(table.columns["x0"].cells, normal.knots)[0] / 4000
+    assert (np.abs(share - 1 / 48) < 0.01).all()  # of different values they are the quantiles
+    weights = rng.integers(0, 3, 4000).astype(float)
+    repeated = table.take(np.repeat(np.arange(4000), weights.astype(int)))
+    once = infer_features(table.columns.values(), np.arange(4000), weights=weights)
+    again = infer_features(repeated.columns.values(), np.arange(repeated.rows))
+    assert once == again
+
+
+def test_dates_become_their_parts() -> None:
+    text = "when,y\n2024-02-29,1\n2023-12-31T18:30:00Z,2\n,3\n"
+    table = read_csv("t.csv", text.encode())
+    assert table.columns["when"].kind == "date"
+    features, _ = infer_features([table.columns["when"]], np.arange(3))
+    assert [f.name for f in features] == ["when.year", "when.month", "when.day", "when.weekday", "when.hour"]
+    matrix = table.matrix(features)
+    np.testing.assert_array_equal(matrix, [[2024, 2, 29, 3, 0], [2023, 12, 31, 6, 18.5], [np.nan] * 5])
+    broken = read_csv("t.csv", b"when\n2024-02-29\nlately\n")
+    with pytest.raises(InvalidInputError, match="line 3: 'when' is 'lately', expected a date"):
+        broken.matrix(features)
 
 
 def test_numbers_with_a_decimal_comma_are_no_classes() -> None:
