@@ -164,7 +164,7 @@ def tune(
         context.Process(
             target=run_trials, args=(journal, prepared, recipe, trials), kwargs={"seed": seed + i}
         )
-        for i in range(jobs)
+        for i in range(jobs if len(ended(journal, prepared, recipe)) < trials else 0)
     ]
     for worker in workers:
         worker.start()
