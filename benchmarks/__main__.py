@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.harness import RESULTS, machine
 
-SUITES = ("dense", "index", "live", "http")
+SUITES = ("dense", "precision", "index", "live", "http", "train")
 
 
 def main(names: list[str]) -> None:

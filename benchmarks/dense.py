@@ -6,7 +6,7 @@ library reuse its buffers: ours `bind`, NumPy `out=`, ONNX Runtime an I/O bindin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -43,7 +43,8 @@ def weights_of(shape: tuple[int, ...]) -> Weights:
     ]
 
 
-def ours(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 | None]]:
+def model_file(weights: Weights) -> ModelFile:
+    """Return the network as one of our files: ReLU, a softmax at the end."""
     columns, last = len(weights[0][0]), len(weights) - 1
     tensors = {}
     layers = []
@@ -59,7 +60,11 @@ def ours(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 | None]]:
         layers=tuple(layers),
         labels=tuple(range(layers[-1].units)),
     )
-    model = Model(ModelFile(metadata, tensors))
+    return ModelFile(metadata, tensors)
+
+
+def ours(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 | None]]:
+    model = Model(model_file(weights))
     y = np.empty((len(x), model.outputs), np.float32)
     yield lambda: model.predict(x), None
     yield model.bind(x, y), y
@@ -83,8 +88,8 @@ def numpy(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 | None]]
     yield lambda: forward(x, buffers), buffers[-1]
 
 
-def onnx_runtime(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 | None]]:
-    import onnxruntime
+def onnx_model(weights: Weights) -> Any:
+    """Return an ONNX model: Gemm layers, ReLU between them, a softmax at the end; any batch."""
     from onnx import TensorProto, helper, numpy_helper
 
     nodes, values, name = [], [], "x"
@@ -100,10 +105,16 @@ def onnx_runtime(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 |
         )
     ends = [
         helper.make_tensor_value_info(end, TensorProto.FLOAT, ["batch", width])
-        for end, width in (("x", x.shape[1]), ("y", len(weights[-1][1])))
+        for end, width in (("x", len(weights[0][0])), ("y", len(weights[-1][1])))
     ]
     graph = helper.make_graph(nodes, "dense", ends[:1], ends[1:], values)
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def onnx_runtime(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 | None]]:
+    import onnxruntime
+
+    proto = onnx_model(weights)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(
@@ -125,7 +136,7 @@ def onnx_runtime(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 |
 def litert(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 | None]]:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=_tflite(weights, len(x)), num_threads=1)
+    interpreter = Interpreter(model_content=tflite_model(weights, len(x)), num_threads=1)
     interpreter.allocate_tensors()
     to, out = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
@@ -141,8 +152,11 @@ def litert(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 | None]
     yield interpreter.invoke, interpreter.get_tensor(out)
 
 
-def _tflite(weights: Weights, batch: int) -> bytes:
-    """Return a LiteRT model file: fully connected layers, ReLU fused, a softmax at the end; fixed batch."""
+def tflite_model(weights: Weights, batch: int, narrow: Sequence[tuple[Any, Float32, Float32]] = ()) -> bytes:
+    """Return a LiteRT model file: fully connected layers, ReLU fused, a softmax at the end; fixed batch.
+
+    Given ``narrow`` (int8 weights, a scale a unit, bias), activations are quantised when it runs.
+    """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -150,9 +164,14 @@ def _tflite(weights: Weights, batch: int) -> bytes:
     tensors: list[Any] = []
     operators: list[Any] = []
 
-    def tensor(name: str, shape: tuple[int, ...], data: Float32 | None = None) -> int:
+    def tensor(name: str, shape: tuple[int, ...], data: Any = None, scale: Float32 | None = None) -> int:
         made = schema.TensorT()
         made.name, made.shape, made.type = name, list(shape), schema.TensorType.FLOAT32
+        if scale is not None:
+            made.type = schema.TensorType.INT8
+            made.quantization = schema.QuantizationParametersT()
+            made.quantization.scale, made.quantization.zeroPoint = scale.tolist(), [0] * len(scale)
+            made.quantization.quantizedDimension = 0
         made.buffer = 0
         if data is not None:
             made.buffer = len(buffers)
@@ -169,12 +188,12 @@ def _tflite(weights: Weights, batch: int) -> bytes:
 
     h = tensor("x", (batch, len(weights[0][0])))
     for i, (weight, bias) in enumerate(weights):
-        w, b = (
-            tensor(f"w{i}", weight.T.shape, np.ascontiguousarray(weight.T)),
-            tensor(f"b{i}", bias.shape, bias),
-        )
+        stored, scale = narrow[i][:2] if narrow else (weight, None)
+        w = tensor(f"w{i}", weight.T.shape, np.ascontiguousarray(stored.T), scale)
+        b = tensor(f"b{i}", bias.shape, bias)
         to = tensor(f"h{i}", (batch, len(bias)))
         options = schema.FullyConnectedOptionsT()
+        options.asymmetricQuantizeInputs = bool(narrow)
         if i < len(weights) - 1:
             options.fusedActivationFunction = schema.ActivationFunctionType.RELU
         operator(0, [h, w, b], to, schema.BuiltinOptions.FullyConnectedOptions, options)
@@ -191,7 +210,7 @@ def _tflite(weights: Weights, batch: int) -> bytes:
     for builtin in (schema.BuiltinOperator.FULLY_CONNECTED, schema.BuiltinOperator.SOFTMAX):
         code = schema.OperatorCodeT()
         code.builtinCode = code.deprecatedBuiltinCode = builtin
-        code.version = 1
+        code.version = 9 if narrow and builtin == schema.BuiltinOperator.FULLY_CONNECTED else 1
         model.operatorCodes.append(code)
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")

@@ -12,6 +12,7 @@ from mariana.cli.text import printable
 from mariana.errors import MarianaError
 
 _COMMANDS = {
+    "bench": "bench",
     "complete": "index",
     "config": "config",
     "demo": "demo",

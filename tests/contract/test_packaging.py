@@ -54,7 +54,16 @@ def test_wheel_is_one_abi3_wheel_with_everything_in(distributions: tuple[Path, P
         names = set(archive.namelist())
         data = sum(i.file_size for i in archive.infolist() if i.filename.startswith("mariana/datasets/"))
     assert _modules() <= names
-    assert {"mariana/py.typed", "mariana/_kernel.pyi", "mariana/_kernel.abi3.so"} <= names
+    assert {
+        "mariana/py.typed",
+        "mariana/_kernel.pyi",
+        "mariana/_kernel.abi3.so",
+        "mariana/_roofs.abi3.so",
+    } <= names
+    exported = ("csrc/activation_template.h", "csrc/activations.def", "csrc/embedded/core.h")
+    assert {name for name in names if name.startswith("mariana/csrc/")} == {
+        f"mariana/{name}" for name in exported
+    }
     static = {f"mariana/server/static/{path.name}" for path in (ROOT / "server/static").iterdir()}
     assert static
     assert static <= names
@@ -83,7 +92,10 @@ def test_installed_wheel_works_away_from_the_sources(
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     program = (
-        "import mariana, mariana._kernel, mariana.trainer, mariana.server, sys\n"
+        "import mariana, mariana._kernel, mariana._roofs, mariana.trainer, mariana.server, sys\n"
+        "from mariana import roofline\n"
+        "from mariana.exchange.to_c import header\n"
+        "assert 'net_predict' in header(roofline.network((2, 3)), 'net')\n"
         "assert mariana.__file__.startswith(sys.argv[1]), mariana.__file__\n"
         "mariana.build_index('index', [('Saigon', 2), ('Saint-Denis', 1)])\n"
         "print([c.text for c in mariana.open_index('index').complete('sai')])\n"

@@ -1,0 +1,95 @@
+"""``mariana bench``: what it prints is consistent. How fast it is, is not tested."""
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mariana import roofline
+from mariana._binding import roofs as binding
+from mariana._binding import usable_isas
+from mariana.cli import cli
+from mariana.errors import InvalidInputError
+from mariana.model import Model
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["bench", *arguments])
+
+
+def test_roofs_of_this_machine() -> None:
+    found = {roof.name: roof for roof in roofline.roofs(0.0002)}
+    assert set(found) == {
+        *(name for number, name in enumerate(binding.roof_names()) if binding.roof_usable(number)),
+        "read L1", "read L2", "read L3", "read memory",
+    }  # fmt: skip
+    assert all(0 < roof.median <= roof.best for roof in found.values())
+    assert {"generic multiply and add float32"} <= set(found)
+
+
+def test_every_usable_set_has_a_roof_for_float32() -> None:
+    roofs = [roofline.Roof(name, "GFLOP/s", 100.0, 100.0) for name in binding.roof_names()]
+    roofs += [roofline.Roof("read L1", "GB/s", 50.0, 50.0, 1 << 62)]
+    rows = list(
+        roofline.measure(
+            roofs,
+            shapes=[(4, 16, 3)],
+            batches=[1, 8],
+            precisions=["float32", "int8"],
+            isas=usable_isas(),
+            seconds=0.0001,
+        )
+    )
+    assert len(rows) == 2 * 2 * len(usable_isas())
+    for row in rows:
+        assert row.rate == pytest.approx(2 * (4 * 16 + 16 * 3) * row.batch / row.best / 1e9)
+        assert row.best <= row.median
+        if row.precision == "float32":
+            needed = {row.bound: 0.0, "read L1": 112 * 4 / 50e9}
+            assert row.share is not None
+            assert row.share * row.best >= max(needed.values()) * 0.999
+
+
+def test_networks_run() -> None:
+    model = Model(roofline.network((4, 8, 3)))
+    assert model.predict([[1, 2, 3, 4]]).sum() == pytest.approx(1)
+
+
+def test_caches_grow() -> None:
+    first, second, third = roofline.cache_sizes()
+    assert 0 < first <= second <= third
+
+
+def test_best_of() -> None:
+    slow, fast = roofline.Roof("a", "GB/s", 1, 1), roofline.Roof("a", "GB/s", 2, 1)
+    assert roofline.best_of([slow], [fast]) == roofline.best_of([fast], [slow]) == [fast]
+
+
+@pytest.mark.parametrize("what", ["index", "train"])
+def test_other_benchmarks_print_numbers(what: str) -> None:
+    result = run(what, "--seconds", "0.0001", "--json")
+    assert result.exit_code == 0, result.output
+    assert all(value > 0 for value in json.loads(result.output).values())
+
+
+@pytest.mark.slow
+def test_http_starts_a_server_of_its_own() -> None:
+    result = run("http", "--seconds", "0.0001")
+    assert result.exit_code == 0, result.output
+    assert "requests a second, 784 floats as JSON" in result.output
+
+
+@pytest.mark.slow
+def test_dense_prints_a_table_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roofline, "SHAPES", ((4, 16, 3),))
+    monkeypatch.setattr(roofline, "BATCHES", (1,))
+    assert "4-16-3" in run("--seconds", "0.0001", "--isa", "generic").output
+    document = json.loads(run("dense", "--seconds", "0.0001", "--json").output)
+    assert {row["precision"] for row in document["rows"]} == {"float32", "bfloat16", "int8"}
+    assert document["roofs"]
+
+
+def test_wrong_usage() -> None:
+    assert isinstance(run("--isa", "z80").exception, InvalidInputError)
+    assert run("index", "--isa", "generic").exit_code == 2
+    assert run("nothing").exit_code == 2
