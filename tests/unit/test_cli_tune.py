@@ -46,9 +46,7 @@ def test_killed_it_goes_on(tmp_path: Path) -> None:
     before = len(trials_of(tmp_path))
     assert 0 < before < 500
     more = before + 2
-    result = CliRunner().invoke(
-        cli, arguments(tmp_path, "--trials", more, "--json"), catch_exceptions=False
-    )
+    result = CliRunner().invoke(cli, arguments(tmp_path, "--trials", more, "--json"), catch_exceptions=False)
     assert result.exit_code == 0
     document = json.loads(result.stdout)
     assert more <= len(document["trials"]) <= more + 1
