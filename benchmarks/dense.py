@@ -1,71 +1,108 @@
-"""Dense networks: ours beside NumPy, ONNX Runtime and LiteRT, float32, one thread, the same weights.
+"""Dense networks: ours beside other runtimes, one thread, the same weights; float32, bfloat16 and int8 apart.
 
-``predict`` rows take a fresh array and give a fresh array, as a user calls each library; ``bind`` rows let every
-library reuse its buffers: ours `bind`, NumPy `out=`, ONNX Runtime an I/O binding, LiteRT nothing but `invoke()`.
+``predict`` rows take a fresh array and give a fresh array, as a user calls each library; ``bind`` rows let a library
+reuse its buffers: ours `bind`, NumPy `out=`, ONNX Runtime an I/O binding, LiteRT nothing but `invoke()`. A library that
+is not installed is left out. Times are CPU times of the process: who else wants the core does not count.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from benchmarks.harness import Row, row, seconds_per_call, versions, write_results
-from mariana.format import DenseLayer, ModelFile, ModelMetadata, NumericFeature
+from benchmarks.footprint import footprint
+from benchmarks.harness import Row, row, seconds_per_call, table, versions, write_results
+from mariana.exchange.to_onnx import to_onnx
+from mariana.format import ModelFile
 from mariana.model import Model
+from mariana.quantize import quantize, to_int8
+from mariana.roofline import network
 
 Float32 = NDArray[np.float32]
-Weights = list[tuple[Float32, Float32]]
 Call = Callable[[], object]
 
-SHAPES = ((4, 16, 16, 3), (64, 64, 32, 10), (784, 256, 128, 10))
-BATCHES = (1, 8, 64, 512)
-BARS = {  # (shape, batch, what) -> ours / best peer
-    ((4, 16, 16, 3), 1, "bind"): 0.6,
-    ((4, 16, 16, 3), 1, "predict"): 1.0,
-    ((784, 256, 128, 10), 1, "bind"): 1.0,
-    ((784, 256, 128, 10), 1, "predict"): 1.0,
+SHAPES = ((4, 16, 16, 3), (64, 64, 32, 10), (784, 256, 128, 10), (784, 1024, 1024, 10))
+BATCHES = (1, 8, 64, 512, 4096)
+SMALL, LARGE = SHAPES[:2], SHAPES[2:]
+BARS: dict[tuple[str, str], dict[tuple[int, ...], dict[int, float]]] = {
+    ("float32", "predict"): {
+        **{shape: {1: 0.6, 8: 0.6, 64: 0.7, 512: 0.8} for shape in SMALL},
+        SHAPES[2]: {1: 0.8, 8: 0.6, 64: 0.7, 512: 0.65},
+        SHAPES[3]: {1: 1.02, 8: 0.9, 64: 0.7, 512: 0.6},
+    },
+    ("float32", "bind"): {shape: {1: 0.45} for shape in SMALL},
+    ("bfloat16", "predict"): {
+        SHAPES[2]: {1: 0.3, 8: 0.6, 64: 0.7, 512: 0.6},
+        SHAPES[3]: {1: 0.65, 8: 0.6, 64: 0.7, 512: 0.6},
+    },
+    ("int8", "predict"): {shape: {1: 0.7, 8: 0.7, 64: 0.8, 512: 0.7} for shape in LARGE},
 }
+"""(precision, call) -> shape -> batch -> ours / best peer."""
 
 
-def weights_of(shape: tuple[int, ...]) -> Weights:
-    rng = np.random.default_rng(1)
-    return [
-        (
-            (rng.standard_normal((a, b)) / np.sqrt(a)).astype(np.float32),
-            rng.standard_normal(b).astype(np.float32),
-        )
-        for a, b in pairwise(shape)
-    ]
+@dataclass
+class Contender:
+    """One library's ways to run a network on some rows: calls by `predict` or `bind`, and where a call leaves its answer."""
+
+    calls: dict[str, Call]
+    answers: dict[str, Float32] = field(default_factory=dict)
+
+    def answer(self, what: str) -> NDArray[np.float64]:
+        found = self.calls[what]()
+        return np.array(self.answers.get(what, found), np.float64)
 
 
-def ours(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 | None]]:
-    columns, last = len(weights[0][0]), len(weights) - 1
-    tensors = {}
-    layers = []
-    for i, (weight, bias) in enumerate(weights):
-        tensors |= {f"dense_{i}.weight": weight, f"dense_{i}.bias": bias}
-        inputs, units = weight.shape
-        activation = "softmax" if i == last else "relu"
-        layers.append(DenseLayer(name=f"dense_{i}", inputs=inputs, units=units, activation=activation))
-    metadata = ModelMetadata(
-        task="classification",
-        features=tuple(NumericFeature(name=f"x{i}") for i in range(columns)),
-        input_shape=(columns,),
-        layers=tuple(layers),
-        labels=tuple(range(layers[-1].units)),
-    )
-    model = Model(ModelFile(metadata, tensors))
+def ours(file: ModelFile, x: Float32) -> Contender:
+    model = Model(file, threads=1)
     y = np.empty((len(x), model.outputs), np.float32)
-    yield lambda: model.predict(x), None
-    yield model.bind(x, y), y
+    return Contender({"predict": lambda: model.predict(x), "bind": model.bind(x, y)}, {"bind": y})
 
 
-def numpy(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 | None]]:
+def ours_bfloat16(file: ModelFile, x: Float32) -> Contender:
+    return ours(quantize(file, "bfloat16", source_sha256="0" * 64), x)
+
+
+def ours_int8(file: ModelFile, x: Float32) -> Contender:
+    return ours(quantize(file, "int8", source_sha256="0" * 64), x)
+
+
+def ours_split(file: ModelFile, x: Float32) -> Contender:
+    model = Model(file, threads=1, precision="float32-split")
+    if model.precision != "float32-split":
+        raise ImportError("this machine has no AMX")
+    return Contender({"predict": lambda: model.predict(x)})
+
+
+def weights_of(file: ModelFile) -> list[tuple[Float32, Float32]]:
+    names = [layer.name for layer in file.metadata.layers]
+    return [(file.tensors[f"{name}.weight"], file.tensors[f"{name}.bias"]) for name in names]
+
+
+def exact(file: ModelFile, x: Float32) -> NDArray[np.float64]:
+    """Return what float64 gives."""
+    h = x.astype(np.float64)
+    for weight, bias in weights_of(file)[:-1]:
+        h = np.maximum(h @ weight.astype(np.float64) + bias, 0)
+    weight, bias = weights_of(file)[-1]
+    e = np.exp(h @ weight.astype(np.float64) + bias)
+    return np.asarray(e / e.sum(axis=1, keepdims=True))
+
+
+def numpy(file: ModelFile, x: Float32) -> Contender:
+    weights = weights_of(file)
+
     def forward(h: Float32, buffers: list[Float32 | None]) -> Float32:
         for i, ((weight, bias), buffer) in enumerate(zip(weights, buffers, strict=True)):
             h = np.matmul(h, weight, out=buffer)
@@ -79,39 +116,30 @@ def numpy(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 | None]]
 
     fresh: list[Float32 | None] = [None] * len(weights)
     buffers: list[Float32 | None] = [np.empty((len(x), len(b)), np.float32) for _, b in weights]
-    yield lambda: forward(x, fresh), None
-    yield lambda: forward(x, buffers), buffers[-1]
+    return Contender({"predict": lambda: forward(x, fresh), "bind": lambda: forward(x, buffers)})
 
 
-def onnx_runtime(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 | None]]:
+def onnx_runtime(file: ModelFile, x: Float32) -> Contender:
+    return _onnx_runtime(to_onnx(file), x, file.metadata.outputs)
+
+
+def onnx_runtime_int8(file: ModelFile, x: Float32) -> Contender:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain, narrow = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
+        plain.write_bytes(to_onnx(file))
+        quantize_dynamic(plain, narrow, weight_type=QuantType.QInt8, per_channel=True)
+        return _onnx_runtime(narrow.read_bytes(), x, file.metadata.outputs)
+
+
+def _onnx_runtime(data: bytes, x: Float32, outputs: int) -> Contender:
     import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
 
-    nodes, values, name = [], [], "x"
-    for i, (weight, bias) in enumerate(weights):
-        values += [numpy_helper.from_array(weight, f"w{i}"), numpy_helper.from_array(bias, f"b{i}")]
-        nodes.append(helper.make_node("Gemm", [name, f"w{i}", f"b{i}"], [f"sum{i}"]))
-        last = i == len(weights) - 1
-        name = "y" if last else f"h{i}"
-        nodes.append(
-            helper.make_node(
-                "Softmax" if last else "Relu", [f"sum{i}"], [name], **({"axis": 1} if last else {})
-            )
-        )
-    ends = [
-        helper.make_tensor_value_info(end, TensorProto.FLOAT, ["batch", width])
-        for end, width in (("x", x.shape[1]), ("y", len(weights[-1][1])))
-    ]
-    graph = helper.make_graph(nodes, "dense", ends[:1], ends[1:], values)
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    yield lambda: session.run(None, {"x": x})[0], None
-
-    y = np.empty((len(x), len(weights[-1][1])), np.float32)
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    y = np.empty((len(x), outputs), np.float32)
     binding = session.io_binding()
     binding.bind_cpu_input("x", x)
     binding.bind_output("y", "cpu", 0, np.float32, y.shape, y.ctypes.data)
@@ -119,13 +147,120 @@ def onnx_runtime(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 |
     def bound(_alive: Float32 = y) -> object:  # the binding knows y by its address alone
         return session.run_with_iobinding(binding)
 
-    yield bound, y
+    return Contender({"predict": lambda: session.run(None, {"x": x})[0], "bind": bound}, {"bind": y})
 
 
-def litert(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 | None]]:
+def openvino(file: ModelFile, x: Float32, precision: str = "f32") -> Contender:
+    import openvino
+
+    core = openvino.Core()
+    options = {
+        "INFERENCE_NUM_THREADS": 1,
+        "INFERENCE_PRECISION_HINT": precision,  # on AMX it would take bfloat16 unasked
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    request = core.compile_model(core.read_model(to_onnx(file)), "CPU", options).create_infer_request()
+    return Contender({"predict": lambda: request.infer({0: x}, share_inputs=True)[0]})
+
+
+def openvino_bfloat16(file: ModelFile, x: Float32) -> Contender:
+    return openvino(file, x, "bf16")
+
+
+def ncnn(file: ModelFile, x: Float32) -> Contender:
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = 1
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.opt.use_bf16_storage = False
+    lines, data, name = ["Input x 0 1 x"], b"", "x"
+    for i, (weight, bias) in enumerate(weights_of(file)):
+        relu = " 9=1" if i < len(file.metadata.layers) - 1 else ""
+        lines.append(f"InnerProduct fc{i} 1 1 {name} h{i} 0={len(bias)} 1=1 2={weight.size}{relu}")
+        name = f"h{i}"
+        data += bytes(4) + np.ascontiguousarray(weight.T).tobytes() + bias.tobytes()
+    lines.append(f"Softmax softmax 1 1 {name} y 0=1 1=1")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "net.param").write_text(
+            "\n".join(["7767517", f"{len(lines)} {len(lines)}", *lines, ""])
+        )
+        (Path(folder) / "net.bin").write_bytes(data)
+        net.load_param(f"{folder}/net.param")
+        net.load_model(f"{folder}/net.bin")
+
+    def predict() -> object:
+        extractor = net.create_extractor()
+        extractor.input("x", ncnn.Mat(x))
+        return np.array(extractor.extract("y")[1])
+
+    return Contender({"predict": predict})
+
+
+def mnn(file: ModelFile, x: Float32) -> Contender:
+    from MNN import expr, nn
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.onnx"
+        path.write_bytes(to_onnx(file))
+        target = f"{folder}/net.mnn"
+        command = ["-m", "MNN.tools.mnnconvert", "-f", "ONNX", "--bizCode", "x", "--modelFile"]
+        subprocess.run(
+            [sys.executable, *command, str(path), "--MNNModel", target], check=True, capture_output=True
+        )
+        runtime = nn.create_runtime_manager(({"backend": "CPU", "numThread": 1, "precision": "high"},))
+        net = nn.load_module_from_file(target, ["x"], ["y"], runtime_manager=runtime)
+    return Contender({"predict": lambda: net.forward([expr.const(x, list(x.shape), expr.NCHW)])[0].read()})
+
+
+def pytorch(file: ModelFile, x: Float32) -> Contender:
+    return _pytorch(file, x, lambda net: net)
+
+
+def pytorch_bfloat16(file: ModelFile, x: Float32) -> Contender:
+    return _pytorch(file, x, _to_bfloat16, bfloat16=True)
+
+
+def _to_bfloat16(net: Any) -> Any:
+    return net.bfloat16()
+
+
+def pytorch_int8(file: ModelFile, x: Float32) -> Contender:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, and still the way without another package
+        from torch.ao.quantization import quantize_dynamic
+
+        return _pytorch(file, x, lambda net: quantize_dynamic(net, {torch.nn.Linear}, dtype=torch.qint8))
+
+
+def _pytorch(
+    file: ModelFile, x: Float32, narrow: Callable[[Any], Any], *, bfloat16: bool = False
+) -> Contender:
+    import torch
+
+    torch.set_num_threads(1)
+    parts: list[Any] = []
+    for weight, bias in weights_of(file):
+        linear = torch.nn.Linear(*weight.shape)
+        linear.weight.data, linear.bias.data = torch.tensor(weight.T.copy()), torch.tensor(bias)
+        parts += [linear, torch.nn.ReLU()]
+    net = narrow(torch.nn.Sequential(*parts[:-1], torch.nn.Softmax(-1)).eval())
+
+    def predict() -> object:
+        with torch.inference_mode():
+            given = torch.from_numpy(x)
+            return net(given.bfloat16() if bfloat16 else given).float().numpy()
+
+    return Contender({"predict": predict})
+
+
+def litert(file: ModelFile, x: Float32, *, int8: bool = False) -> Contender:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=_tflite(weights, len(x)), num_threads=1)
+    interpreter = Interpreter(model_content=tflite(weights_of(file), len(x), int8=int8), num_threads=1)
     interpreter.allocate_tensors()
     to, out = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
@@ -134,15 +269,19 @@ def litert(weights: Weights, x: Float32) -> Iterator[tuple[Call, Float32 | None]
         interpreter.invoke()
         return interpreter.get_tensor(out)
 
-    yield predict, None
-    # What invoke() alone reads was left there by set_tensor; a view of its output must not outlive the next call.
-    interpreter.set_tensor(to, x)
-    interpreter.invoke()
-    yield interpreter.invoke, interpreter.get_tensor(out)
+    predict()  # leaves x where invoke() alone reads it
+    return Contender({"predict": predict, "bind": interpreter.invoke}, {"bind": interpreter.get_tensor(out)})
 
 
-def _tflite(weights: Weights, batch: int) -> bytes:
-    """Return a LiteRT model file: fully connected layers, ReLU fused, a softmax at the end; fixed batch."""
+def litert_int8(file: ModelFile, x: Float32) -> Contender:
+    return litert(file, x, int8=True)
+
+
+def tflite(weights: list[tuple[Float32, Float32]], batch: int, *, int8: bool = False) -> bytes:
+    """Return a LiteRT file: fully connected layers, ReLU fused, a softmax at the end; fixed batch.
+
+    With ``int8`` the weights are integers with a scale a unit, and the rows are quantised when they run.
+    """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -150,7 +289,7 @@ def _tflite(weights: Weights, batch: int) -> bytes:
     tensors: list[Any] = []
     operators: list[Any] = []
 
-    def tensor(name: str, shape: tuple[int, ...], data: Float32 | None = None) -> int:
+    def tensor(name: str, shape: tuple[int, ...], data: NDArray[Any] | None = None) -> int:
         made = schema.TensorT()
         made.name, made.shape, made.type = name, list(shape), schema.TensorType.FLOAT32
         made.buffer = 0
@@ -169,12 +308,17 @@ def _tflite(weights: Weights, batch: int) -> bytes:
 
     h = tensor("x", (batch, len(weights[0][0])))
     for i, (weight, bias) in enumerate(weights):
-        w, b = (
-            tensor(f"w{i}", weight.T.shape, np.ascontiguousarray(weight.T)),
-            tensor(f"b{i}", bias.shape, bias),
-        )
-        to = tensor(f"h{i}", (batch, len(bias)))
+        stored, scale = to_int8(weight) if int8 else (weight, None)
+        w = tensor(f"w{i}", weight.T.shape, np.ascontiguousarray(stored.T))
+        if scale is not None:
+            tensors[w].type = schema.TensorType.INT8
+            tensors[w].quantization = schema.QuantizationParametersT()
+            tensors[w].quantization.scale = scale
+            tensors[w].quantization.zeroPoint = np.zeros(len(scale), np.int64)
+            tensors[w].quantization.quantizedDimension = 0
+        b, to = tensor(f"b{i}", bias.shape, bias), tensor(f"h{i}", (batch, len(bias)))
         options = schema.FullyConnectedOptionsT()
+        options.asymmetricQuantizeInputs = int8
         if i < len(weights) - 1:
             options.fusedActivationFunction = schema.ActivationFunctionType.RELU
         operator(0, [h, w, b], to, schema.BuiltinOptions.FullyConnectedOptions, options)
@@ -191,38 +335,139 @@ def _tflite(weights: Weights, batch: int) -> bytes:
     for builtin in (schema.BuiltinOperator.FULLY_CONNECTED, schema.BuiltinOperator.SOFTMAX):
         code = schema.OperatorCodeT()
         code.builtinCode = code.deprecatedBuiltinCode = builtin
-        code.version = 1
+        code.version = 9 if int8 and builtin == schema.BuiltinOperator.FULLY_CONNECTED else 1
         model.operatorCodes.append(code)
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
-CONTESTANTS = {"ours": ours, "NumPy": numpy, "ONNX Runtime": onnx_runtime, "LiteRT": litert}
+Maker = Callable[[ModelFile, Float32], Contender]
+CONTENDERS: dict[str, dict[str, Maker]] = {
+    "float32": {
+        "ours": ours,
+        "NumPy": numpy,
+        "ONNX Runtime": onnx_runtime,
+        "LiteRT": litert,
+        "OpenVINO": openvino,
+        "ncnn": ncnn,
+        "MNN": mnn,
+        "PyTorch": pytorch,
+    },
+    "float32-split": {
+        "ours": ours_split,
+        "ONNX Runtime": onnx_runtime,
+        "OpenVINO": openvino,
+        "PyTorch": pytorch,
+    },
+    "bfloat16": {"ours": ours_bfloat16, "OpenVINO": openvino_bfloat16, "PyTorch": pytorch_bfloat16},
+    "int8": {
+        "ours": ours_int8,
+        "ONNX Runtime": onnx_runtime_int8,
+        "LiteRT": litert_int8,
+        "PyTorch": pytorch_int8,
+    },
+}
+WITHIN = {"float32": 1e-5, "float32-split": 1e-5, "bfloat16": 0.05, "int8": 0.1}
+"""How far from float64 a contender may be: farther is another network."""
 
 
 def rows() -> Iterator[Row]:
-    for shape in SHAPES:
-        weights = weights_of(shape)
-        for batch in BATCHES:
-            x = np.random.default_rng(2).standard_normal((batch, shape[0])).astype(np.float32)
-            calls: dict[str, dict[str, Call]] = {"predict": {}, "bind": {}}
-            promised = None
-            for name, contestant in CONTESTANTS.items():
-                for what, (call, y) in zip(calls, contestant(weights, x), strict=True):
-                    found = call()
-                    found = y if y is not None else found
-                    promised = np.array(found) if promised is None else promised
-                    np.testing.assert_allclose(found, promised, rtol=1e-4, atol=1e-6, err_msg=name)
-                    calls[what][name] = call
-            for what, contestants in calls.items():
-                samples = seconds_per_call(contestants)
-                label = f"{'-'.join(map(str, shape))}, batch {batch}, {what}"
-                yield row(label, samples, "ours", bar=BARS.get((shape, batch, what)))
+    for precision, makers in CONTENDERS.items():
+        for shape in SHAPES:
+            file = network(shape)
+            for batch in BATCHES:
+                x = np.random.default_rng(2).standard_normal((batch, shape[0])).astype(np.float32)
+                contenders = _made(makers, file, x)
+                if "ours" not in contenders or len(contenders) < 2:
+                    continue
+                yield from _measured(precision, shape, batch, contenders, exact(file, x))
+
+
+def _made(makers: dict[str, Maker], file: ModelFile, x: Float32) -> dict[str, Contender]:
+    found = {}
+    for name, make in makers.items():
+        try:
+            with _quiet():
+                found[name] = make(file, x)
+        except ImportError:
+            continue
+    return found
+
+
+def _measured(
+    precision: str,
+    shape: tuple[int, ...],
+    batch: int,
+    contenders: dict[str, Contender],
+    truth: NDArray[np.float64],
+) -> Iterator[Row]:
+    for what in ("predict", "bind") if batch == 1 else ("predict",):
+        calls = {name: c.calls[what] for name, c in contenders.items() if what in c.calls}
+        if len(calls) < 2:
+            continue
+        errors = {name: float(np.abs(contenders[name].answer(what) - truth).max()) for name in calls}
+        for name, error in errors.items():
+            if error > WITHIN[precision]:
+                raise RuntimeError(f"{name}, {precision}, {shape}, batch {batch}: {error} from float64")
+        samples = seconds_per_call(calls, rounds=11, clock=time.process_time)
+        bar = BARS.get((precision, what), {}).get(shape, {}).get(batch)
+        made = row(
+            f"{'-'.join(map(str, shape))} {precision}, batch {batch}, {what}", samples, "ours", bar=bar
+        )
+        made.extra = {f"error {name}": error for name, error in errors.items()}
+        made.extra |= {f"best {name}": min(figures) * 1e6 for name, figures in samples.items()}
+        yield made
+
+
+class _quiet:  # noqa: N801 - used as a function
+    """Send what libraries print in C while they load to nowhere."""
+
+    def __enter__(self) -> None:
+        sys.stdout.flush()
+        self.kept = os.dup(1), os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+
+    def __exit__(self, *_: object) -> None:
+        for to, descriptor in enumerate(self.kept, 1):
+            os.dup2(descriptor, to)
+            os.close(descriptor)
+
+
+def _table(title: str, measured: list[Row]) -> str:
+    """Return a Markdown table: ratios of medians and of bests, then accuracy, then all figures."""
+    lines = [
+        f"### {title}",
+        "",
+        "| what | ours / best peer | of the bests | bar | ours | largest error: ours, best peer | peers |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in measured:
+        bar = "" if r.bar is None else f"<= {r.bar:g} {'met' if r.ratio <= r.bar else '**missed**'}"
+        peers = ", ".join(
+            f"{name} {value:.3g}" for name, value in sorted(r.peers.items(), key=lambda p: p[1])
+        )
+        best = r.extra["best ours"] / min(r.extra[f"best {name}"] for name in r.peers)
+        errors = f"{r.extra['error ours']:.0e}, {r.extra[f'error {r.best_peer}']:.0e}"
+        lines.append(
+            f"| {r.what} | **{r.ratio:.2f}x** | {best:.2f}x | {bar} | {r.ours:.3g} {r.unit} | {errors} | {peers} |"
+        )
+    return "\n".join([*lines, ""])
 
 
 def run() -> str:
-    with threadpool_limits(1):
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         measured = list(rows())
-    peers = versions("numpy", "onnxruntime", "ai-edge-litert")
-    return write_results("dense", "Dense networks, float32, one thread, from Python", measured, peers)
+    peers = versions("numpy", "onnxruntime", "ai-edge-litert", "openvino", "ncnn", "MNN", "torch")
+    light = list(footprint())
+    write_results("dense", "", measured + light, peers)
+    title = f"Dense networks, one thread, from Python ({', '.join(f'{n} {v}' for n, v in peers.items())})"
+    return "\n".join([_table(title, measured), table("A small network in a fresh process", light)])
+
+
+if __name__ == "__main__":
+    print(run())
