@@ -7,7 +7,14 @@ import sys
 
 from benchmarks.harness import RESULTS, machine
 
-SUITES = ("dense", "index", "live", "http", "train")
+SUITES = ("dense", "precision", "index", "live", "http", "train")
+INTRODUCTION = """\
+# Measured figures
+
+Written by `make bench`, table by table. All rows of one table come from one run, contestants interleaved; the figures
+are medians. The ratio counts: a shared machine's absolute figures swing between minutes. Below 1 we win.
+[What to know before comparing](../../docs/benchmarks.md).
+"""
 
 
 def main(names: list[str]) -> None:

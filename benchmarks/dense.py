@@ -1,4 +1,4 @@
-"""Dense networks: ours beside other runtimes, one thread, the same weights; float32, bfloat16 and int8 apart.
+"""Dense networks: ours beside other runtimes, one thread, the same weights; float32 (precision.py has the others).
 
 ``predict`` rows take a fresh array and give a fresh array, as a user calls each library; ``bind`` rows let a library
 reuse its buffers: ours `bind`, NumPy `out=`, ONNX Runtime an I/O binding, LiteRT nothing but `invoke()`. A library that
@@ -13,8 +13,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,16 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.footprint import footprint
 from benchmarks.harness import Row, row, seconds_per_call, table, versions, write_results
-from mariana.exchange.to_onnx import to_onnx
-from mariana.format import ModelFile
+from mariana.format import DenseLayer, ModelFile, ModelMetadata, NumericFeature
 from mariana.model import Model
-from mariana.quantize import quantize, to_int8
-from mariana.roofline import network
 
 Float32 = NDArray[np.float32]
+Weights = list[tuple[Float32, Float32]]
 Call = Callable[[], object]
 
 SHAPES = ((4, 16, 16, 3), (64, 64, 32, 10), (784, 256, 128, 10), (784, 1024, 1024, 10))
 BATCHES = (1, 8, 64, 512, 4096)
-SMALL, LARGE = SHAPES[:2], SHAPES[2:]
+SMALL = SHAPES[:2]
 BARS: dict[tuple[str, str], dict[tuple[int, ...], dict[int, float]]] = {
     ("float32", "predict"): {
         **{shape: {1: 0.6, 8: 0.6, 64: 0.7, 512: 0.8} for shape in SMALL},
@@ -43,11 +42,6 @@ BARS: dict[tuple[str, str], dict[tuple[int, ...], dict[int, float]]] = {
         SHAPES[3]: {1: 1.02, 8: 0.9, 64: 0.7, 512: 0.6},
     },
     ("float32", "bind"): {shape: {1: 0.45} for shape in SMALL},
-    ("bfloat16", "predict"): {
-        SHAPES[2]: {1: 0.3, 8: 0.6, 64: 0.7, 512: 0.6},
-        SHAPES[3]: {1: 0.65, 8: 0.6, 64: 0.7, 512: 0.6},
-    },
-    ("int8", "predict"): {shape: {1: 0.7, 8: 0.7, 64: 0.8, 512: 0.7} for shape in LARGE},
 }
 """(precision, call) -> shape -> batch -> ours / best peer."""
 
@@ -64,45 +58,84 @@ class Contender:
         return np.array(self.answers.get(what, found), np.float64)
 
 
-def ours(file: ModelFile, x: Float32) -> Contender:
-    model = Model(file, threads=1)
+def ours(weights: Weights, x: Float32) -> Contender:
+    model = Model(model_file(weights), threads=1)
     y = np.empty((len(x), model.outputs), np.float32)
     return Contender({"predict": lambda: model.predict(x), "bind": model.bind(x, y)}, {"bind": y})
 
 
-def ours_bfloat16(file: ModelFile, x: Float32) -> Contender:
-    return ours(quantize(file, "bfloat16", source_sha256="0" * 64), x)
-
-
-def ours_int8(file: ModelFile, x: Float32) -> Contender:
-    return ours(quantize(file, "int8", source_sha256="0" * 64), x)
-
-
-def ours_split(file: ModelFile, x: Float32) -> Contender:
-    model = Model(file, threads=1, precision="float32-split")
+def ours_split(weights: Weights, x: Float32) -> Contender:
+    model = Model(model_file(weights), threads=1, precision="float32-split")
     if model.precision != "float32-split":
         raise ImportError("this machine has no AMX")
     return Contender({"predict": lambda: model.predict(x)})
 
 
-def weights_of(file: ModelFile) -> list[tuple[Float32, Float32]]:
-    names = [layer.name for layer in file.metadata.layers]
-    return [(file.tensors[f"{name}.weight"], file.tensors[f"{name}.bias"]) for name in names]
+def weights_of(shape: tuple[int, ...]) -> Weights:
+    rng = np.random.default_rng(1)
+    return [
+        (
+            (rng.standard_normal((a, b)) / np.sqrt(a)).astype(np.float32),
+            rng.standard_normal(b).astype(np.float32),
+        )
+        for a, b in pairwise(shape)
+    ]
 
 
-def exact(file: ModelFile, x: Float32) -> NDArray[np.float64]:
+def model_file(weights: Weights) -> ModelFile:
+    """Return the network as one of our files: ReLU, a softmax at the end."""
+    columns, last = len(weights[0][0]), len(weights) - 1
+    tensors = {}
+    layers = []
+    for i, (weight, bias) in enumerate(weights):
+        tensors |= {f"dense_{i}.weight": weight, f"dense_{i}.bias": bias}
+        inputs, units = weight.shape
+        activation = "softmax" if i == last else "relu"
+        layers.append(DenseLayer(name=f"dense_{i}", inputs=inputs, units=units, activation=activation))
+    metadata = ModelMetadata(
+        task="classification",
+        features=tuple(NumericFeature(name=f"x{i}") for i in range(columns)),
+        input_shape=(columns,),
+        layers=tuple(layers),
+        labels=tuple(range(layers[-1].units)),
+    )
+    return ModelFile(metadata, tensors)
+
+
+def onnx_model(weights: Weights) -> Any:
+    """Return an ONNX model: Gemm layers, ReLU between them, a softmax at the end; any batch."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, values, name = [], [], "x"
+    for i, (weight, bias) in enumerate(weights):
+        values += [numpy_helper.from_array(weight, f"w{i}"), numpy_helper.from_array(bias, f"b{i}")]
+        nodes.append(helper.make_node("Gemm", [name, f"w{i}", f"b{i}"], [f"sum{i}"]))
+        last = i == len(weights) - 1
+        name = "y" if last else f"h{i}"
+        nodes.append(
+            helper.make_node(
+                "Softmax" if last else "Relu", [f"sum{i}"], [name], **({"axis": 1} if last else {})
+            )
+        )
+    ends = [
+        helper.make_tensor_value_info(end, TensorProto.FLOAT, ["batch", width])
+        for end, width in (("x", len(weights[0][0])), ("y", len(weights[-1][1])))
+    ]
+    graph = helper.make_graph(nodes, "dense", ends[:1], ends[1:], values)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def exact(weights: Weights, x: Float32) -> NDArray[np.float64]:
     """Return what float64 gives."""
     h = x.astype(np.float64)
-    for weight, bias in weights_of(file)[:-1]:
+    for weight, bias in weights[:-1]:
         h = np.maximum(h @ weight.astype(np.float64) + bias, 0)
-    weight, bias = weights_of(file)[-1]
+    weight, bias = weights[-1]
     e = np.exp(h @ weight.astype(np.float64) + bias)
     return np.asarray(e / e.sum(axis=1, keepdims=True))
 
 
-def numpy(file: ModelFile, x: Float32) -> Contender:
-    weights = weights_of(file)
-
+def numpy(weights: Weights, x: Float32) -> Contender:
     def forward(h: Float32, buffers: list[Float32 | None]) -> Float32:
         for i, ((weight, bias), buffer) in enumerate(zip(weights, buffers, strict=True)):
             h = np.matmul(h, weight, out=buffer)
@@ -119,27 +152,14 @@ def numpy(file: ModelFile, x: Float32) -> Contender:
     return Contender({"predict": lambda: forward(x, fresh), "bind": lambda: forward(x, buffers)})
 
 
-def onnx_runtime(file: ModelFile, x: Float32) -> Contender:
-    return _onnx_runtime(to_onnx(file), x, file.metadata.outputs)
-
-
-def onnx_runtime_int8(file: ModelFile, x: Float32) -> Contender:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory() as folder:
-        plain, narrow = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
-        plain.write_bytes(to_onnx(file))
-        quantize_dynamic(plain, narrow, weight_type=QuantType.QInt8, per_channel=True)
-        return _onnx_runtime(narrow.read_bytes(), x, file.metadata.outputs)
-
-
-def _onnx_runtime(data: bytes, x: Float32, outputs: int) -> Contender:
+def onnx_runtime(weights: Weights, x: Float32) -> Contender:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    data = onnx_model(weights).SerializeToString()
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    y = np.empty((len(x), outputs), np.float32)
+    y = np.empty((len(x), len(weights[-1][1])), np.float32)
     binding = session.io_binding()
     binding.bind_cpu_input("x", x)
     binding.bind_output("y", "cpu", 0, np.float32, y.shape, y.ctypes.data)
@@ -150,25 +170,23 @@ def _onnx_runtime(data: bytes, x: Float32, outputs: int) -> Contender:
     return Contender({"predict": lambda: session.run(None, {"x": x})[0], "bind": bound}, {"bind": y})
 
 
-def openvino(file: ModelFile, x: Float32, precision: str = "f32") -> Contender:
+def openvino(weights: Weights, x: Float32) -> Contender:
     import openvino
 
     core = openvino.Core()
     options = {
         "INFERENCE_NUM_THREADS": 1,
-        "INFERENCE_PRECISION_HINT": precision,  # on AMX it would take bfloat16 unasked
+        "INFERENCE_PRECISION_HINT": "f32",  # on AMX it would take bfloat16 unasked
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    request = core.compile_model(core.read_model(to_onnx(file)), "CPU", options).create_infer_request()
+    request = core.compile_model(
+        core.read_model(onnx_model(weights).SerializeToString()), "CPU", options
+    ).create_infer_request()
     return Contender({"predict": lambda: request.infer({0: x}, share_inputs=True)[0]})
 
 
-def openvino_bfloat16(file: ModelFile, x: Float32) -> Contender:
-    return openvino(file, x, "bf16")
-
-
-def ncnn(file: ModelFile, x: Float32) -> Contender:
+def ncnn(weights: Weights, x: Float32) -> Contender:
     import ncnn
 
     net = ncnn.Net()
@@ -176,8 +194,8 @@ def ncnn(file: ModelFile, x: Float32) -> Contender:
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_bf16_storage = False
     lines, data, name = ["Input x 0 1 x"], b"", "x"
-    for i, (weight, bias) in enumerate(weights_of(file)):
-        relu = " 9=1" if i < len(file.metadata.layers) - 1 else ""
+    for i, (weight, bias) in enumerate(weights):
+        relu = " 9=1" if i < len(weights) - 1 else ""
         lines.append(f"InnerProduct fc{i} 1 1 {name} h{i} 0={len(bias)} 1=1 2={weight.size}{relu}")
         name = f"h{i}"
         data += bytes(4) + np.ascontiguousarray(weight.T).tobytes() + bias.tobytes()
@@ -198,12 +216,12 @@ def ncnn(file: ModelFile, x: Float32) -> Contender:
     return Contender({"predict": predict})
 
 
-def mnn(file: ModelFile, x: Float32) -> Contender:
+def mnn(weights: Weights, x: Float32) -> Contender:
     from MNN import expr, nn
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.onnx"
-        path.write_bytes(to_onnx(file))
+        path.write_bytes(onnx_model(weights).SerializeToString())
         target = f"{folder}/net.mnn"
         command = ["-m", "MNN.tools.mnnconvert", "-f", "ONNX", "--bizCode", "x", "--modelFile"]
         subprocess.run(
@@ -211,56 +229,36 @@ def mnn(file: ModelFile, x: Float32) -> Contender:
         )
         runtime = nn.create_runtime_manager(({"backend": "CPU", "numThread": 1, "precision": "high"},))
         net = nn.load_module_from_file(target, ["x"], ["y"], runtime_manager=runtime)
-    return Contender({"predict": lambda: net.forward([expr.const(x, list(x.shape), expr.NCHW)])[0].read()})
-
-
-def pytorch(file: ModelFile, x: Float32) -> Contender:
-    return _pytorch(file, x, lambda net: net)
-
-
-def pytorch_bfloat16(file: ModelFile, x: Float32) -> Contender:
-    return _pytorch(file, x, _to_bfloat16, bfloat16=True)
-
-
-def _to_bfloat16(net: Any) -> Any:
-    return net.bfloat16()
-
-
-def pytorch_int8(file: ModelFile, x: Float32) -> Contender:
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated, and still the way without another package
-        from torch.ao.quantization import quantize_dynamic
-
-        return _pytorch(file, x, lambda net: quantize_dynamic(net, {torch.nn.Linear}, dtype=torch.qint8))
-
-
-def _pytorch(
-    file: ModelFile, x: Float32, narrow: Callable[[Any], Any], *, bfloat16: bool = False
-) -> Contender:
-    import torch
-
-    torch.set_num_threads(1)
-    parts: list[Any] = []
-    for weight, bias in weights_of(file):
-        linear = torch.nn.Linear(*weight.shape)
-        linear.weight.data, linear.bias.data = torch.tensor(weight.T.copy()), torch.tensor(bias)
-        parts += [linear, torch.nn.ReLU()]
-    net = narrow(torch.nn.Sequential(*parts[:-1], torch.nn.Softmax(-1)).eval())
 
     def predict() -> object:
-        with torch.inference_mode():
-            given = torch.from_numpy(x)
-            return net(given.bfloat16() if bfloat16 else given).float().numpy()
+        (y,) = net.forward([expr.const(x, list(x.shape), expr.NCHW)])
+        return y.read()
 
     return Contender({"predict": predict})
 
 
-def litert(file: ModelFile, x: Float32, *, int8: bool = False) -> Contender:
+def pytorch(weights: Weights, x: Float32) -> Contender:
+    import torch
+
+    torch.set_num_threads(1)
+    parts: list[Any] = []
+    for weight, bias in weights:
+        linear = torch.nn.Linear(*weight.shape)
+        linear.weight.data, linear.bias.data = torch.tensor(weight.T.copy()), torch.tensor(bias)
+        parts += [linear, torch.nn.ReLU()]
+    net = torch.nn.Sequential(*parts[:-1], torch.nn.Softmax(-1)).eval()
+
+    def predict() -> object:
+        with torch.inference_mode():
+            return net(torch.from_numpy(x)).numpy()
+
+    return Contender({"predict": predict})
+
+
+def litert(weights: Weights, x: Float32) -> Contender:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=tflite(weights_of(file), len(x), int8=int8), num_threads=1)
+    interpreter = Interpreter(model_content=tflite_model(weights, len(x)), num_threads=1)
     interpreter.allocate_tensors()
     to, out = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
@@ -273,14 +271,10 @@ def litert(file: ModelFile, x: Float32, *, int8: bool = False) -> Contender:
     return Contender({"predict": predict, "bind": interpreter.invoke}, {"bind": interpreter.get_tensor(out)})
 
 
-def litert_int8(file: ModelFile, x: Float32) -> Contender:
-    return litert(file, x, int8=True)
+def tflite_model(weights: Weights, batch: int, narrow: Sequence[tuple[Any, Float32, Float32]] = ()) -> bytes:
+    """Return a LiteRT model file: fully connected layers, ReLU fused, a softmax at the end; fixed batch.
 
-
-def tflite(weights: list[tuple[Float32, Float32]], batch: int, *, int8: bool = False) -> bytes:
-    """Return a LiteRT file: fully connected layers, ReLU fused, a softmax at the end; fixed batch.
-
-    With ``int8`` the weights are integers with a scale a unit, and the rows are quantised when they run.
+    Given ``narrow`` (int8 weights, a scale a unit, bias), activations are quantised when it runs.
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
@@ -289,9 +283,14 @@ def tflite(weights: list[tuple[Float32, Float32]], batch: int, *, int8: bool = F
     tensors: list[Any] = []
     operators: list[Any] = []
 
-    def tensor(name: str, shape: tuple[int, ...], data: NDArray[Any] | None = None) -> int:
+    def tensor(name: str, shape: tuple[int, ...], data: Any = None, scale: Float32 | None = None) -> int:
         made = schema.TensorT()
         made.name, made.shape, made.type = name, list(shape), schema.TensorType.FLOAT32
+        if scale is not None:
+            made.type = schema.TensorType.INT8
+            made.quantization = schema.QuantizationParametersT()
+            made.quantization.scale, made.quantization.zeroPoint = scale.tolist(), [0] * len(scale)
+            made.quantization.quantizedDimension = 0
         made.buffer = 0
         if data is not None:
             made.buffer = len(buffers)
@@ -308,17 +307,12 @@ def tflite(weights: list[tuple[Float32, Float32]], batch: int, *, int8: bool = F
 
     h = tensor("x", (batch, len(weights[0][0])))
     for i, (weight, bias) in enumerate(weights):
-        stored, scale = to_int8(weight) if int8 else (weight, None)
-        w = tensor(f"w{i}", weight.T.shape, np.ascontiguousarray(stored.T))
-        if scale is not None:
-            tensors[w].type = schema.TensorType.INT8
-            tensors[w].quantization = schema.QuantizationParametersT()
-            tensors[w].quantization.scale = scale
-            tensors[w].quantization.zeroPoint = np.zeros(len(scale), np.int64)
-            tensors[w].quantization.quantizedDimension = 0
-        b, to = tensor(f"b{i}", bias.shape, bias), tensor(f"h{i}", (batch, len(bias)))
+        stored, scale = narrow[i][:2] if narrow else (weight, None)
+        w = tensor(f"w{i}", weight.T.shape, np.ascontiguousarray(stored.T), scale)
+        b = tensor(f"b{i}", bias.shape, bias)
+        to = tensor(f"h{i}", (batch, len(bias)))
         options = schema.FullyConnectedOptionsT()
-        options.asymmetricQuantizeInputs = int8
+        options.asymmetricQuantizeInputs = bool(narrow)
         if i < len(weights) - 1:
             options.fusedActivationFunction = schema.ActivationFunctionType.RELU
         operator(0, [h, w, b], to, schema.BuiltinOptions.FullyConnectedOptions, options)
@@ -335,14 +329,14 @@ def tflite(weights: list[tuple[Float32, Float32]], batch: int, *, int8: bool = F
     for builtin in (schema.BuiltinOperator.FULLY_CONNECTED, schema.BuiltinOperator.SOFTMAX):
         code = schema.OperatorCodeT()
         code.builtinCode = code.deprecatedBuiltinCode = builtin
-        code.version = 9 if int8 and builtin == schema.BuiltinOperator.FULLY_CONNECTED else 1
+        code.version = 9 if narrow and builtin == schema.BuiltinOperator.FULLY_CONNECTED else 1
         model.operatorCodes.append(code)
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
-Maker = Callable[[ModelFile, Float32], Contender]
+Maker = Callable[[Weights, Float32], Contender]
 CONTENDERS: dict[str, dict[str, Maker]] = {
     "float32": {
         "ours": ours,
@@ -360,36 +354,29 @@ CONTENDERS: dict[str, dict[str, Maker]] = {
         "OpenVINO": openvino,
         "PyTorch": pytorch,
     },
-    "bfloat16": {"ours": ours_bfloat16, "OpenVINO": openvino_bfloat16, "PyTorch": pytorch_bfloat16},
-    "int8": {
-        "ours": ours_int8,
-        "ONNX Runtime": onnx_runtime_int8,
-        "LiteRT": litert_int8,
-        "PyTorch": pytorch_int8,
-    },
 }
-WITHIN = {"float32": 1e-5, "float32-split": 1e-5, "bfloat16": 0.05, "int8": 0.1}
+WITHIN = 1e-5
 """How far from float64 a contender may be: farther is another network."""
 
 
 def rows() -> Iterator[Row]:
     for precision, makers in CONTENDERS.items():
         for shape in SHAPES:
-            file = network(shape)
+            weights = weights_of(shape)
             for batch in BATCHES:
                 x = np.random.default_rng(2).standard_normal((batch, shape[0])).astype(np.float32)
-                contenders = _made(makers, file, x)
+                contenders = _made(makers, weights, x)
                 if "ours" not in contenders or len(contenders) < 2:
                     continue
-                yield from _measured(precision, shape, batch, contenders, exact(file, x))
+                yield from _measured(precision, shape, batch, contenders, exact(weights, x))
 
 
-def _made(makers: dict[str, Maker], file: ModelFile, x: Float32) -> dict[str, Contender]:
+def _made(makers: dict[str, Maker], weights: Weights, x: Float32) -> dict[str, Contender]:
     found = {}
     for name, make in makers.items():
         try:
             with _quiet():
-                found[name] = make(file, x)
+                found[name] = make(weights, x)
         except ImportError:
             continue
     return found
@@ -408,7 +395,7 @@ def _measured(
             continue
         errors = {name: float(np.abs(contenders[name].answer(what) - truth).max()) for name in calls}
         for name, error in errors.items():
-            if error > WITHIN[precision]:
+            if error > WITHIN:
                 raise RuntimeError(f"{name}, {precision}, {shape}, batch {batch}: {error} from float64")
         samples = seconds_per_call(calls, rounds=11, clock=time.process_time)
         bar = BARS.get((precision, what), {}).get(shape, {}).get(batch)

@@ -52,7 +52,7 @@ def footprint() -> Iterator[Row]:
 
 def _write(folder: Path) -> None:
     """Write the network in each library's format."""
-    from benchmarks.dense import tflite, weights_of
+    from benchmarks.dense import tflite_model, weights_of
     from mariana.exchange.to_onnx import to_onnx
     from mariana.format import to_bytes
     from mariana.roofline import network
@@ -60,7 +60,7 @@ def _write(folder: Path) -> None:
     net = network(SHAPE)
     (folder / "net.safetensors").write_bytes(to_bytes(net.metadata, net.tensors))
     (folder / "net.onnx").write_bytes(to_onnx(net))
-    (folder / "net.tflite").write_bytes(tflite(weights_of(net), 1))
+    (folder / "net.tflite").write_bytes(tflite_model(weights_of(SHAPE), 1))
 
 
 def _ours(folder: Path) -> object:

@@ -77,6 +77,13 @@ int mrn_dot_check(const struct mrn_layer *layer, size_t precision);
 unsigned char *mrn_dot_pack(const struct mrn_layer *layer, size_t precision, size_t depth, unsigned char *to,
                             mrn_dot_layer *packed);
 
+/* Bytes from one staged row to the next where a kernel takes tiles: an odd number of cache lines, so that the
+ * rows of a tile do not share a set of the cache. No row has more. */
+static inline size_t mrn_dot_row_bytes(size_t groups, size_t planes) {
+    const size_t lines = (groups * planes * MRN_CELL + MRN_BLOCK_ALIGN - 1) / MRN_BLOCK_ALIGN;
+    return (lines | 1) * MRN_BLOCK_ALIGN;
+}
+
 /* Where the cells of staged rows begin, behind the records of the rows. */
 static inline unsigned char *mrn_dot_cells(void *stage, size_t rows) {
     const size_t bytes = rows * sizeof(mrn_dot_row);

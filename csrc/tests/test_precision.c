@@ -9,6 +9,10 @@
 #include "check.h"
 #include "guard.h"
 
+#ifndef NETWORKS
+#define NETWORKS 120 /* of each precision */
+#endif
+
 enum { LAYERS = 3, WIDEST = 200, ROWS = 70 };
 
 static uint64_t seed = 88172645463325252ull;
@@ -184,7 +188,7 @@ static const size_t row_counts[] = {1, 2, 3, 5, 6, 7, 13, 16, 17, 31, 33, ROWS};
 /* int8: the same bits as the twin, layer by layer, on every set; rows that are not finite are all NaN. */
 static void test_int8(void) {
     static float x[ROWS * WIDEST], y[ROWS * WIDEST];
-    for (size_t i = 0; i < 120; i++) {
+    for (size_t i = 0; i < NETWORKS; i++) {
         const size_t columns = i < 70 ? i + 1 : pick(1, WIDEST);
         const size_t rows = row_counts[i % (sizeof row_counts / sizeof *row_counts)];
         random_network r;
@@ -225,7 +229,7 @@ static int takes_tiles(size_t isa, uint32_t precision) {
  * bits on every set but the one with tiles. */
 static void test_against_double(uint32_t precision) {
     static float x[ROWS * WIDEST], y[ROWS * WIDEST], first[ROWS * WIDEST];
-    for (size_t i = 0; i < 120; i++) {
+    for (size_t i = 0; i < NETWORKS; i++) {
         const size_t columns = i < 70 ? i + 1 : pick(1, WIDEST);
         const size_t rows = row_counts[i % (sizeof row_counts / sizeof *row_counts)];
         random_network r;

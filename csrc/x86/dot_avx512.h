@@ -13,7 +13,6 @@
 #define TILES_OF(T, R) T(R, 1) T(R, 2) T(R, 3) T(R, 4)
 
 #define NAME(x) SET(x)
-#include "../dot_stage.h"
 
 static inline TARGET __m512i NAME(load)(const void *p) {
     return _mm512_loadu_si512(p);
@@ -23,6 +22,63 @@ static inline TARGET __m512i NAME(cell)(const void *p) {
     memcpy(&cell, p, sizeof cell);
     return _mm512_set1_epi32(cell);
 }
+/* The lanes of a vector from `at` on that come before `end`. */
+static inline TARGET __mmask16 NAME(lanes)(size_t at, size_t end) {
+    const size_t left = end > at ? end - at : 0;
+    return (__mmask16)(left < LANES ? (1U << left) - 1U : 0xffffU);
+}
+
+/* As in dot_stage.h, 16 numbers at once. */
+static inline TARGET mrn_dot_row NAME(stage_bf16)(const float *x, size_t inputs, size_t groups,
+                                                  unsigned char *cells) {
+    const __m512i one = _mm512_set1_epi32(1), sign = _mm512_set1_epi32((int32_t)0x80000000U);
+    for (size_t k = 0, end = groups * 2; k < end; k += LANES) {
+        const __mmask16 inside = NAME(lanes)(k, inputs);
+        const __mmask16 stored = NAME(lanes)(k, end);
+        const __m512i bits = _mm512_maskz_loadu_epi32(inside, x + k), size = _mm512_andnot_si512(sign, bits);
+        const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
+        __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        rounded = _mm512_mask_or_epi32(rounded, _mm512_cmpgt_epi32_mask(size, _mm512_set1_epi32(0x7f800000)),
+                                       bits, _mm512_set1_epi32(0x400000));
+        rounded = _mm512_mask_and_epi32(rounded, _mm512_cmplt_epi32_mask(size, _mm512_set1_epi32(0x00800000)),
+                                        bits, sign);
+        _mm512_mask_cvtepi32_storeu_epi16(cells + k * 2, stored, _mm512_srli_epi32(rounded, 16));
+    }
+    return (mrn_dot_row){1, 0};
+}
+
+static inline TARGET mrn_dot_row NAME(stage_s8)(const float *x, size_t inputs, size_t groups,
+                                                unsigned char *cells) {
+    const size_t end = groups * MRN_CELL;
+    __m512 low = _mm512_setzero_ps(), high = low;
+    __mmask16 broken = 0;
+    for (size_t k = 0; k < inputs; k += LANES) {
+        const __mmask16 inside = NAME(lanes)(k, inputs);
+        const __m512 v = _mm512_maskz_loadu_ps(inside, x + k);
+        broken = (__mmask16)(broken |
+                             _mm512_fpclass_ps_mask(v, 0x99)); /* quiet and signalling NaN, both infinities */
+        low = _mm512_min_ps(v, low);
+        high = _mm512_max_ps(v, high);
+    }
+    if (broken) {
+        memset(cells, 0, end);
+        return (mrn_dot_row){NAN, 0};
+    }
+    const float lowest = _mm512_reduce_min_ps(low),
+                step = _mm512_reduce_max_ps(high) / 255.0F - lowest / 255.0F;
+    const float scale = step > 1e-37F ? step : 1e-37F, inverse = 1.0F / scale;
+    const int32_t shift = _mm_cvtss_si32(_mm_set_ss(-lowest * inverse)), zero = shift > 255 ? 255 : shift;
+    for (size_t k = 0; k < end; k += LANES) {
+        const __mmask16 inside = NAME(lanes)(k, inputs);
+        const __mmask16 stored = NAME(lanes)(k, end);
+        const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(inside, x + k), _mm512_set1_ps(inverse));
+        const __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(zero));
+        _mm512_mask_cvtusepi32_storeu_epi8(cells + k, stored,
+                                           _mm512_maskz_max_epi32(inside, q, _mm512_setzero_si512()));
+    }
+    return (mrn_dot_row){scale, zero};
+}
+
 static inline TARGET __m512 NAME(last_s8)(const mrn_dot_layer *layer, size_t unit, const mrn_dot_row *row,
                                           __m512i sum) {
     const __m512i shift = _mm512_mullo_epi32(_mm512_set1_epi32(row->zero), NAME(load)(layer->sum + unit));

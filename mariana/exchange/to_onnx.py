@@ -42,9 +42,9 @@ def to_onnx(file: ModelFile, name: str = "mariana") -> bytes:
         MarianaError: the package onnx is not installed.
     """
     info = file.metadata
-    if info.precision == "int8":
+    if info.precision != "float32":
         raise InvalidInputError(
-            "int8 cannot be exported to ONNX: its results would differ; export the float32 version"
+            f"{info.precision} cannot be exported to ONNX: its results would differ; export the float32 version"
         )
     if info.parameters * 4 > MAX_FILE - (1 << 20):
         raise InvalidInputError(

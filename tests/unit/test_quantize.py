@@ -247,6 +247,16 @@ def test_the_command_publishes_a_version(store: Store, tmp_path: Path) -> None:
     assert facts["quantization"]["losses"] == answer["losses"]
 
 
+@BOTH
+def test_an_export_wants_the_float32_version(store: Store, tmp_path: Path, to: Narrow) -> None:
+    run(store, "quantize", "fruit", "--to", to)
+    for form in ("c", "onnx"):
+        with pytest.raises(
+            InvalidInputError, match=f"{to} cannot be exported to .*export the float32 version"
+        ):
+            run(store, "export", "fruit", "--to", form, "-o", str(tmp_path / "out"))
+
+
 def test_a_path_needs_a_name(store: Store) -> None:
     path = str(store.model_path("fruit"))
     with pytest.raises(InvalidInputError, match="name the model to publish with --name"):
