@@ -10,7 +10,8 @@ where it lies; deletions leave nothing else behind.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 
 from mariana._binding.trie import Entry, Reader, Segment, build
 from mariana.live.journal import Item
@@ -27,10 +28,10 @@ class Layer:
 
     __slots__ = ("dead", "items", "live", "segment")
 
-    def __init__(self, items: dict[bytes, Item]) -> None:
+    def __init__(self, items: dict[bytes, Item], base: Segment) -> None:
         self.items = items
         self.live = len(items)
-        self.segment = Segment(build(_entries(items)), "live changes")
+        self.segment = Segment(_build(_entries(items), base), "live changes")
         self.dead: set[int] = set()
 
 
@@ -64,12 +65,12 @@ class Layers:
     def find_in_base(self, text: bytes) -> Item | None:
         """Return what an entry of the segment is, dead or not; None when it has none of this text."""
         entry = self.base.get(text)
-        return None if entry is None else Item(*entry[1:])
+        return None if entry is None else _item(entry)
 
     def build_base(self, changes: Mapping[bytes, Item | None]) -> bytes:
         """Return a segment file of what is in the segment, with some entries replaced, inserted, or deleted."""
         kept = (entry for entry in self.base if entry.text not in changes)
-        return build(itertools.chain(kept, _entries(changes)))
+        return _build(itertools.chain(kept, _entries(changes)), self.base)
 
     def apply(self, changes: Mapping[bytes, Item | None]) -> None:
         """Replace, insert or (None) delete entries.
@@ -95,7 +96,7 @@ class Layers:
         }
         items.update((text, item) for text, item in changes.items() if item is not None)
         if items:
-            layer = Layer(items)
+            layer = Layer(items, self.base)
             self._layers.append(layer)
             home.update(dict.fromkeys(items, layer))
         self.reader = self._make_reader()
@@ -117,5 +118,19 @@ class Layers:
         )
 
 
+def _build(entries: Iterable[Entry], like: Segment) -> bytes:
+    """Return a segment file that is matched in the way of another segment."""
+    return build(entries, any_word=like.any_word, camel_case=like.camel_case)
+
+
 def _entries(items: Mapping[bytes, Item | None]) -> Iterator[Entry]:
-    return (Entry(text, item.score, item.payload) for text, item in items.items() if item is not None)
+    return (
+        Entry(text, item.score, item.payload, tuple(json.loads(item.contexts)) if item.contexts else ())
+        for text, item in items.items()
+        if item is not None
+    )
+
+
+def _item(entry: Entry) -> Item:
+    contexts = json.dumps(entry.contexts, ensure_ascii=False).encode() if entry.contexts else b""
+    return Item(entry.score, entry.payload, contexts)
