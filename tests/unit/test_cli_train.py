@@ -285,10 +285,8 @@ def test_columns_of_every_kind() -> None:
     )
     features, left_out = infer_features(table.columns.values(), np.array([0, 1, 2]))
     by_name = {f.name: f for f in features}
-    assert (by_name["n"].fill, by_name["n"].shift, by_name["n"].soft) == (1.0, 1.0, True)
-    assert by_name["n"].scale == pytest.approx(
-        1 / (3 - 1) / 3
-    )  # interquartile range, and the soft limit of 3
+    assert (by_name["n"].fill, by_name["n"].soft) == (1.0, False)  # few rows: standardised
+    assert by_name["n"].shift == pytest.approx(5 / 3)
     assert (by_name["n"].indicator, by_name["constant"].indicator) == (True, False)
     assert (by_name["constant"].shift, by_name["constant"].scale) == (5, 0)
     assert by_name["b"].kind == "boolean"
@@ -296,6 +294,10 @@ def test_columns_of_every_kind() -> None:
     assert (by_name["c"].categories, by_name["c"].fill) == (("", "x", "y"), "")
     standard, _ = infer_features(table.columns.values(), np.array([0, 2]), "standard")
     assert (standard[0].shift, standard[0].scale, standard[0].soft) == (2, 1, False)
+    many = table_of(np.arange(400.0).reshape(-1, 1))
+    (robust,), _ = infer_features(many.columns.values(), np.arange(400))
+    assert (robust.shift, robust.soft, len(robust.knots)) == (199, True, 11)
+    assert robust.scale == pytest.approx(1 / (299 - 99) / 3)  # interquartile range, and the soft limit of 3
     assert by_name["name"].fill is None
     assert left_out == [("void", "no value in the rows to learn from")]
     numbers = "n\n" + "\n".join(f"{i}.5" for i in range(50)) + "\n1.2.3\n"
