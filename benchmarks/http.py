@@ -1,4 +1,6 @@
-"""HTTP: CPU time of the server process per request, ours beside a naive FastAPI twin and an empty uvicorn application.
+"""HTTP: CPU time of the server's processes per request, ours beside MLServer, KServe, a naive FastAPI twin, and nothing.
+
+"Nothing" is an application that reads the body and answers {}: what uvicorn itself costs.
 
 Server processes are pinned to one core, the client to another where there is one. Each of 16 kept-alive connections has
 one request under way at a time. CPU time per request is the figure to trust: the client's speed does not enter it.
@@ -20,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import Row, versions, write_results
+from benchmarks.http_peers import PACKAGES, environment
 from mariana.autocomplete import build_index
 from mariana.format import DenseLayer, ModelMetadata, NumericFeature, to_bytes
 from mariana.store import Store
@@ -30,37 +33,60 @@ ROUNDS = 7
 REQUESTS = 1600
 """Requests a round and contestant: enough for the clock of /proc, whose tick is 10 ms."""
 
+OTHER, EMPTY = "ours, other ASGI server", "empty uvicorn"
+BARS = {
+    784: {"mlserver": 1 / 10, "naive twin": 1 / 5, EMPTY: 2.0},
+    16: {"mlserver": 1 / 15, EMPTY: 2.0},
+}
+"""What ours may cost, in units of the other."""
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def run() -> str:
     rows: list[Row] = []
+    peers = {name: python for name in PACKAGES if (python := environment(name)) is not None}
     with tempfile.TemporaryDirectory() as folder:
         for columns, widths in NETWORKS.items():
             store = Path(folder) / str(columns)
             _publish(store, columns, widths)
-            values = np.random.default_rng(0).random(columns, dtype=np.float32).round(4).tolist()
-            body = ('{"instances":[' + str([round(v, 4) for v in values]).replace(" ", "") + "]}").encode()
+            values = np.random.default_rng(0).random(columns, dtype=np.float32).round(4)
+            text = "[" + ",".join(f"{value:.4f}" for value in values) + "]"
+            body = f'{{"instances":[{text}]}}'.encode()
+            tensor = f'"name":"input","shape":[1,{columns}],"datatype":"FP32"'
+            infer = _post("/v2/models/net/infer", f'{{"inputs":[{{{tensor},"data":{text}}}]}}'.encode())
+            octets = values.astype("<f4").tobytes()
+            size = f'"parameters":{{"binary_data_size":{len(octets)}}}'
+            head = f'{{"inputs":[{{{tensor},{size}}}],"parameters":{{"binary_data_output":true}}}}'.encode()
+            binary = _post("/v2/models/net/infer", head + octets, "application/octet-stream", len(head))
             request = _post("/v1/models/net/predict", body)
             name = f"predict, {columns} floats as JSON ({len(body) / 1000:.1f} kB)"
-            contestants = dict.fromkeys(("ours", "naive twin", "empty uvicorn"), request)
-            rows += _measure(name, store, contestants, bar=0.5 if columns == 784 else None)
+            contestants = {
+                **dict.fromkeys(("ours", OTHER, "naive twin", EMPTY), request),
+                **_ask(peers, mlserver=infer),
+            }
+            bars = BARS[columns]
+            rows += _measure(name, store, contestants, peers, bars)
+            rows += _measure(
+                f"infer, {columns} floats as JSON", store, {"ours": infer, EMPTY: infer}, peers, {}
+            )
             if columns == 784:
-                octets = _post(
-                    "/v1/models/net/predict", np.array(values, "<f4").tobytes(), "application/octet-stream"
-                )
+                contestants = {"ours": binary, EMPTY: binary, **_ask(peers, kserve=binary)}
                 rows += _measure(
-                    "predict, 784 floats as bytes",
-                    store,
-                    {"ours": octets, "naive twin": request, "empty uvicorn": octets},
+                    "infer, 784 floats as a binary tensor", store, contestants, peers, {"kserve": 1 / 20}
                 )
         store = Path(folder) / "index"
         build_index(Store(store).new_index_path("words"), ((f"word {i}", i) for i in range(50_000)))
         request = b"GET /v1/indexes/words/complete?q=word+1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        rows += _measure("complete, 10 of 50,000", store, dict.fromkeys(("ours", "empty uvicorn"), request))
+        contestants = dict.fromkeys(("ours", OTHER, EMPTY), request)
+        rows += _measure("complete, 10 of 50,000", store, contestants, peers, {EMPTY: 1.5})
     return write_results(
         "http", "HTTP", rows, versions("fastapi", "pydantic", "starlette", "uvicorn", "uvloop")
     )
+
+
+def _ask(peers: dict[str, Path], **requests: bytes) -> dict[str, bytes]:
+    return {name: request for name, request in requests.items() if name in peers}
 
 
 def _publish(store: Path, columns: int, widths: tuple[int, ...]) -> None:
@@ -81,61 +107,95 @@ def _publish(store: Path, columns: int, widths: tuple[int, ...]) -> None:
     shapes = metadata.tensor_shapes()
     tensors = {n: random.normal(0, shape[0] ** -0.5, shape).astype(np.float32) for n, shape in shapes.items()}
     Store(store).publish_model("net", to_bytes(metadata, tensors))
+    parts = {
+        f"{kind[0]}{i}": tensors[f"d{i}.{kind}"] for i in range(len(widths)) for kind in ("weight", "bias")
+    }
+    np.savez(store / "net.npz", **parts)
 
 
-def _post(path: str, body: bytes, kind: str = "application/json") -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+def _post(path: str, body: bytes, kind: str = "application/json", header_length: int | None = None) -> bytes:
+    lengths = f"Content-Length: {len(body)}\r\n"
+    if header_length is not None:
+        lengths += f"Inference-Header-Content-Length: {header_length}\r\n"
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{lengths}\r\n".encode() + body
 
 
-def _measure(what: str, store: Path, requests: dict[str, bytes], *, bar: float | None = None) -> list[Row]:
-    """Return a row of CPU microseconds per request; the requests per second are in its extra figures."""
+def _measure(
+    what: str, store: Path, requests: dict[str, bytes], peers: dict[str, Path], bars: dict[str, float]
+) -> list[Row]:
+    """Return a row for each contestant beside ours: CPU microseconds per request; requests per second in the extras."""
     cpu: dict[str, list[float]] = {name: [] for name in requests}
     rate: dict[str, list[float]] = {name: [] for name in requests}
     cores = sorted(os.sched_getaffinity(0))
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(_serving(name, store, cores[0])) for name in requests}
+        servers = {n: stack.enter_context(_serving(n, store, cores[0], peers.get(n))) for n in requests}
         stack.callback(os.sched_setaffinity, 0, cores)
         os.sched_setaffinity(0, {cores[-1]})
-        for name, (_, connections) in servers.items():
-            _load(connections, requests[name], REQUESTS // 4)
         for _ in range(ROUNDS):
-            for name, (pid, connections) in servers.items():
+            for name, (process, server) in servers.items():
+                connections = [_connect(server, process) for _ in range(CONNECTIONS)]
+                _load(connections, requests[name], REQUESTS // 4)
+                pid = process.pid
                 used, start = _cpu(pid), time.perf_counter()
                 _load(connections, requests[name], REQUESTS)
                 rate[name].append(REQUESTS / (time.perf_counter() - start))
                 cpu[name].append((_cpu(pid) - used) / REQUESTS * 1e6)
+                for connection in connections:
+                    connection.close()
     figures = {name: statistics.mean(values) for name, values in cpu.items()}  # a mean: the clock is coarse
     rates = {f"requests/s {name}": statistics.median(values) for name, values in rate.items()}
-    floor = figures["empty uvicorn"]
     own = figures.pop("ours")
-    twin = {name: value for name, value in figures.items() if name != "empty uvicorn"}
-    rows = [Row(f"{what}: beside an empty application", "us CPU", own, {"empty uvicorn": floor}, extra=rates)]
-    if twin:
-        rows.insert(0, Row(what, "us CPU", own, twin, bar, rates))
-    return rows
+    return [
+        Row(f"{what}: beside {name}", "us CPU", own, {name: figure}, bars.get(name), rates)
+        for name, figure in figures.items()
+    ]
 
 
 @contextmanager
-def _serving(name: str, store: Path, core: int) -> Iterator[tuple[int, list[socket.socket]]]:
+def _serving(
+    name: str, store: Path, core: int, peer: Path | None
+) -> Iterator[tuple[subprocess.Popen[bytes], tuple[str, int]]]:
+    environ = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
+        command = [sys.executable, "-m", "benchmarks.http_servers", name, str(store), str(listener.fileno())]
+        descriptors = [listener.fileno()]
+        if peer is not None:
+            listener.close()
+            command = [str(peer), str(Path(__file__).parent / "peers" / f"{name}_net.py")]
+            command += [str(store / "net.npz"), str(address[1])]
+            environ["PYTHONPATH"] = str(Path(__file__).parent / "peers")
+            descriptors = []
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.http_servers", name, str(store), str(listener.fileno())],
-            pass_fds=[listener.fileno()],
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+            command,
+            pass_fds=descriptors,
+            env=environ,
+            stdout=subprocess.DEVNULL if peer else None,
+            stderr=subprocess.DEVNULL if peer else None,
         )
         os.sched_setaffinity(process.pid, {core})
     try:
-        with ExitStack() as stack:
-            connections = []
-            for _ in range(CONNECTIONS):
-                connections.append(stack.enter_context(socket.create_connection(address, timeout=30)))
-                connections[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            yield process.pid, connections
+        _connect(address, process).close()
+        if peer is not None:
+            time.sleep(2)  # it listens before its model is there
+        yield process, address
     finally:
         process.kill()
         process.wait()
+
+
+def _connect(address: tuple[str, int], process: subprocess.Popen[bytes]) -> socket.socket:
+    for _ in range(600):
+        try:
+            connection = socket.create_connection(address, timeout=30)
+        except ConnectionRefusedError:
+            if process.poll() is not None:
+                raise
+            time.sleep(0.1)
+        else:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return connection
+    raise TimeoutError("the server does not listen")
 
 
 def _load(connections: list[socket.socket], request: bytes, count: int) -> None:
@@ -156,9 +216,16 @@ def _receive(connection: socket.socket) -> None:
 
 
 def _cpu(pid: int) -> float:
-    """Return the seconds of CPU time that a process has used, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    """Return the seconds of CPU time that a process and its children have used, user and system."""
+    seconds = 0.0
+    for task in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (task / "stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(task.name) == pid or int(fields[1]) == pid:
+            seconds += (int(fields[11]) + int(fields[12])) / _TICKS
+    return seconds
 
 
 if __name__ == "__main__":

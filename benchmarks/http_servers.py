@@ -77,14 +77,25 @@ def ours(path: Path) -> Any:
     from mariana.server import create_app
     from mariana.settings import Settings
 
-    return create_app(Settings(store=path))
+    return create_app(Settings(store=path, idle_timeout=600))
 
 
 def main(name: str, store: str, descriptor: str) -> None:
-    app = {"ours": ours, "naive twin": naive, "empty uvicorn": lambda _: empty}[name](Path(store))
+    makers = {
+        "ours": ours,
+        "ours, other ASGI server": ours,
+        "naive twin": naive,
+        "empty uvicorn": lambda _: empty,
+    }
+    app = makers[name](Path(store))
+    protocol: Any = "httptools"
+    if name == "ours":  # as mariana serve runs it
+        from mariana.server.protocol import Protocol
+
+        protocol = Protocol
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=protocol,
         loop="uvloop",
         ws="none",
         log_level="warning",

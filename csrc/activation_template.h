@@ -142,11 +142,15 @@ static inline TARGET vec NAME(softplus)(vec x) {
     return V_ADD(V_MAX(V_SET(0.0F), x), V_FMA(V_MUL(s, z), l, V_MUL(two, s)));
 }
 
+/* A pass is over (rows, width) numbers with the slopes along a row; lanes hold (units, rows). */
 #define EACH(name)                                                                                           \
     static TARGET void NAME(pass_##name)(float *y, size_t rows, size_t width, const float *slope) {          \
         (void)slope;                                                                                         \
         for (float *end = y + rows * width; y != end; y += LANES)                                            \
             V_STORE(y, NAME(name)(V_LOAD(y)));                                                               \
+    }                                                                                                        \
+    static TARGET void NAME(lanes_##name)(float *y, size_t units, size_t rows, const float *slope) {         \
+        NAME(pass_##name)(y, units, rows, slope);                                                            \
     }
 EACH(sigmoid)
 EACH(tanh)
@@ -162,6 +166,11 @@ EACH(softplus)
         for (; rows; rows--, y += width)                                                                     \
             for (size_t i = 0; i < width; i += LANES)                                                        \
                 V_STORE(y + i, NAME(name)(V_LOAD(y + i), V_LOAD(slope + i)));                                \
+    }                                                                                                        \
+    static TARGET void NAME(lanes_##name)(float *y, size_t units, size_t rows, const float *slope) {         \
+        for (const float *end = slope + units; slope != end; slope++)                                        \
+            for (size_t i = 0; i < rows; i += LANES, y += LANES)                                             \
+                V_STORE(y, NAME(name)(V_LOAD(y), V_SET(*slope)));                                            \
     }
 EACH_SLOPED(prelu)
 EACH_SLOPED(elu)
@@ -193,6 +202,38 @@ static TARGET void NAME(pass_softmax)(float *y, size_t rows, size_t width, const
     }
 }
 
+/* The sum of the powers of units i, i + 16, i + 32, ...: what one lane of a strip holds in pass_softmax. */
+static inline TARGET vec NAME(every_strip)(const float *y, size_t i, size_t units, size_t rows) {
+    vec sum = V_SET(0.0F);
+    for (; i < units; i += MRN_STRIP)
+        sum = V_ADD(sum, V_LOAD(y + i * rows));
+    return sum;
+}
+
+/* The same bits as pass_softmax: its sums are folded in the same order, 16, 8, 4, 2, 1. */
+static TARGET void NAME(lanes_softmax)(float *y, size_t units, size_t rows, const float *slope) {
+    (void)slope;
+    for (float *end = y + rows; y != end; y += LANES) {
+        vec highest = V_LOAD(y), part[MRN_STRIP / 2];
+        for (size_t u = 1; u < units; u++)
+            highest = V_MAX(highest, V_LOAD(y + u * rows));
+        for (size_t u = 0; u < units; u++)
+            V_STORE(y + u * rows, NAME(exp)(V_SUB(V_LOAD(y + u * rows), highest)));
+        for (size_t i = 0; i < MRN_STRIP / 2; i++)
+            part[i] = V_ADD(NAME(every_strip)(y, i, units, rows),
+                            NAME(every_strip)(y, i + MRN_STRIP / 2, units, rows));
+        for (size_t half = MRN_STRIP / 4; half; half /= 2)
+            for (size_t i = 0; i < half; i++)
+                part[i] = V_ADD(part[i], part[i + half]);
+        for (size_t u = 0; u < units; u++)
+            V_STORE(y + u * rows, V_DIV(V_LOAD(y + u * rows), part[0]));
+    }
+}
+
 static TARGET void NAME(pass_none)(float *y, size_t rows, size_t width, const float *slope) {
     (void)y, (void)rows, (void)width, (void)slope;
+}
+
+static TARGET void NAME(lanes_none)(float *y, size_t units, size_t rows, const float *slope) {
+    (void)y, (void)units, (void)rows, (void)slope;
 }

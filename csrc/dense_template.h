@@ -47,8 +47,9 @@ static NAME(tile_function) *const NAME(tiles)[TILE_ROWS][MRN_PANEL_STRIPS] = {TI
 static const struct {
     float floor;
     void (*pass)(float *y, size_t rows, size_t width, const float *slope);
+    void (*lanes)(float *y, size_t units, size_t rows, const float *slope);
 } NAME(activations)[] = {
-#define MRN_ACTIVATION(id, name, floor, pass, sloped) [id] = {(floor), NAME(pass_##pass)},
+#define MRN_ACTIVATION(id, name, floor, pass, sloped) [id] = {(floor), NAME(pass_##pass), NAME(lanes_##pass)},
 #include "activations.def"
 #undef MRN_ACTIVATION
 };
@@ -85,4 +86,69 @@ static TARGET void NAME(activate)(uint32_t activation, const float *slope, float
     for (size_t i = 0; floor > -INFINITY && i < rows * width; i += LANES)
         V_STORE(y + i, V_MAX(V_SET(floor), V_LOAD(y + i)));
     NAME(activations)[activation].pass(y, rows, width, slope);
+}
+
+/* U units of V vectors of rows, as NAME(tile), but each weight goes to every lane and each lane is a row. */
+static inline __attribute__((always_inline)) TARGET void
+NAME(lane_tile)(const size_t U, const size_t V, const float *weight, size_t weight_stride, const float *bias,
+                const float *x, size_t rows, size_t inputs, float floor, float *y) {
+    vec sum[LANE_UNITS][LANE_VECTORS];
+
+    UNROLL for (size_t u = 0; u < U; u++) {
+        UNROLL for (size_t v = 0; v < V; v++) sum[u][v] = V_SET(bias[u]);
+    }
+    for (size_t k = 0; k < inputs; k++, weight += weight_stride, x += rows) {
+        vec value[LANE_VECTORS];
+        UNROLL for (size_t v = 0; v < V; v++) value[v] = V_LOAD(x + v * LANES);
+        UNROLL for (size_t u = 0; u < U; u++) {
+            const vec w = V_SET(weight[u]);
+            UNROLL for (size_t v = 0; v < V; v++) sum[u][v] = V_FMA(value[v], w, sum[u][v]);
+        }
+    }
+    const vec low = V_SET(floor);
+    UNROLL for (size_t u = 0; u < U; u++) {
+        UNROLL for (size_t v = 0; v < V; v++) V_STORE(y + u * rows + v * LANES, V_MAX(low, sum[u][v]));
+    }
+}
+
+#define TILE(U)                                                                                              \
+    static TARGET void NAME(lane_tile_##U)(const float *weight, size_t weight_stride, const float *bias,     \
+                                           const float *x, size_t rows, size_t inputs, float floor,          \
+                                           float *y, size_t vectors) {                                       \
+        if (vectors == LANE_VECTORS)                                                                         \
+            NAME(lane_tile)(U, LANE_VECTORS, weight, weight_stride, bias, x, rows, inputs, floor, y);        \
+        else                                                                                                 \
+            NAME(lane_tile)(U, 1, weight, weight_stride, bias, x, rows, inputs, floor, y);                   \
+    }
+LANE_TILES(TILE)
+#undef TILE
+
+#define TILE(U) [(U) - 1] = NAME(lane_tile_##U),
+static void (*const NAME(lane_tiles)[])(const float *weight, size_t weight_stride, const float *bias,
+                                        const float *x, size_t rows, size_t inputs, float floor, float *y,
+                                        size_t vectors) = {LANE_TILES(TILE)};
+#undef TILE
+
+static TARGET void NAME(lanes)(const mrn_dense *layer, const float *x, size_t rows, float *y) {
+    const float floor = NAME(activations)[layer->activation].floor;
+    const float *weight = layer->weight;
+
+    for (size_t first = 0; first < layer->strips; first += MRN_PANEL_STRIPS) {
+        const size_t left = layer->strips - first;
+        const size_t stride = (left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS) * MRN_STRIP;
+        const size_t start = first * MRN_STRIP, end = start + stride;
+        const size_t units = (end < layer->units ? end : layer->units) - start;
+        for (size_t unit = 0, n; unit < units; unit += n) {
+            const size_t tiles = (units - unit + LANE_UNITS - 1) / LANE_UNITS;
+            n = (units - unit + tiles - 1) / tiles;
+            for (size_t row = 0, vectors; row < rows; row += vectors * LANES) {
+                vectors = rows - row >= LANE_VECTORS * LANES ? LANE_VECTORS : 1;
+                NAME(lane_tiles)
+                [n - 1](weight + unit, stride, layer->bias + start + unit, x + row, rows, layer->inputs,
+                        floor, y + (start + unit) *rows + row, vectors);
+            }
+        }
+        weight += stride * layer->inputs;
+    }
+    NAME(activations)[layer->activation].lanes(y, layer->units, rows, layer->slope);
 }

@@ -20,8 +20,9 @@
 #include "mrn.h"
 
 enum {
-    MRN_STRIP = 16,      /* units of a strip: one cache line of float32 */
-    MRN_PANEL_STRIPS = 4 /* strips of a panel */
+    MRN_STRIP = 16,       /* units of a strip: one cache line of float32 */
+    MRN_PANEL_STRIPS = 4, /* strips of a panel */
+    MRN_LANE_ROWS = 32    /* rows that run one a lane together: all activations of a narrow net stay in L1 */
 };
 
 enum mrn_activation {
@@ -38,6 +39,7 @@ typedef struct mrn_dense {
     const float *bias;   /* (strips * 16), aligned */
     const float *slope;  /* the same, for an activation that has slopes; else NULL */
     size_t inputs;
+    size_t units;
     size_t strips;
     uint32_t activation;
 } mrn_dense;
@@ -49,6 +51,9 @@ typedef struct mrn_kernels {
     /* The activation alone, in place: y is (rows, width), aligned, width a multiple of MRN_STRIP; slope as in
      * mrn_dense. */
     void (*activate)(uint32_t activation, const float *slope, float *y, size_t rows, size_t width);
+    /* As dense, with the bits that it gives, but turned round, one row a lane: x is (inputs, rows), y is
+     * (units, rows), both aligned; rows is a multiple of MRN_STRIP, at most MRN_LANE_ROWS. */
+    void (*lanes)(const mrn_dense *layer, const float *x, size_t rows, float *y);
 } mrn_kernels;
 
 /* The kernels of instruction set `isa` (a number of isa.def, below mrn_isa_count()). */

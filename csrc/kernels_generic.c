@@ -7,7 +7,8 @@
  *   vec, LANES     a vector of float32 and how many it holds; STRIP_VECTORS of them make a strip of 16
  *   TILE_ROWS      rows of the highest tile
  *   TILES(T)       T(rows, strips) for each tile whose sums fit into the registers; every height has a tile
- * of 1 strip V_LOAD V_STORE V_SET V_ADD V_SUB V_MUL V_DIV V_ABS V_FMA(a, b, c)               a * b + c
+ * of 1 strip; LANE_UNITS, LANE_VECTORS, LANE_TILES(T): T(units) for the tiles with one row a lane
+ *   V_LOAD V_STORE V_SET V_ADD V_SUB V_MUL V_DIV V_ABS V_FMA(a, b, c)               a * b + c
  *   V_MAX(a, b) V_MIN(a, b)      b when one of them is NaN
  *   V_IF_LESS(a, b, then, else)  `else` when one of them is NaN
  *   V_COPY_SIGN(size, sign)
@@ -26,6 +27,9 @@
 #define STRIP_VECTORS 4
 #define TILE_ROWS 2
 #define TILES(T) T(1, 1) T(1, 2) T(2, 1)
+#define LANE_UNITS 4
+#define LANE_VECTORS 2
+#define LANE_TILES(T) T(1) T(2) T(3) T(4)
 
 /* Four lanes as gcc and clang know them: SSE or NEON registers where there are such, else four floats. */
 typedef float vec __attribute__((vector_size(16)));
@@ -104,4 +108,4 @@ static inline float strip_max_generic(const vec *strip) {
 #include "activation_template.h"
 #include "dense_template.h"
 
-const mrn_kernels mrn_kernels_generic = {dense_generic, activate_generic};
+const mrn_kernels mrn_kernels_generic = {dense_generic, activate_generic, lanes_generic};

@@ -58,6 +58,26 @@ def fold_point(point: str) -> str:
     return "".join(PLAIN.get(part, part) for part in folded if not is_dropped(part))
 
 
+def is_marked(point: str) -> bool:
+    """Say whether folding takes an accent from a letter, or spells it plainly: whether it could be typed in two ways."""
+    folded, before = point, ""
+    while folded != before:
+        before = folded
+        folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", folded).casefold())
+    return bool(fold_point(point)) and fold_point(point) != folded
+
+
+def is_hangul_or_surrogate(point: str) -> bool:
+    """Say whether a code point is none that folding looks up."""
+    return 0xD800 <= ord(point) <= 0xDFFF or 0xAC00 <= ord(point) <= 0xD7A3
+
+
+def small(point: str) -> str:
+    """Return the small letter of a marked one, so that case does not tell two apart."""
+    lower = point.lower()
+    return lower if len(lower) == 1 else point
+
+
 def main() -> None:
     """Write the table beside this script."""
     pool = bytearray()
@@ -85,6 +105,9 @@ def main() -> None:
     ]
     if max(values) >= 1 << 16 or len(blocks) > 256:
         raise SystemExit("the table has outgrown its types: widen them here and in fold.c")
+    marked = [
+        point for point in map(chr, range(0x110000)) if not is_hangul_or_surrogate(point) and is_marked(point)
+    ]
     lines = [
         f"/* Written by make_fold.py from Unicode {unicodedata.unidata_version}: do not edit. */",
         "/* clang-format off */",
@@ -93,6 +116,9 @@ def main() -> None:
         *array("uint8_t", "fold_index", index),
         *array("uint16_t", f"fold_blocks[][{BLOCK}]", [value for block in blocks for value in block]),
         *array("uint8_t", "fold_pool", list(pool)),
+        "/* Letters that lose something, ascending, and the small letter of each. */",
+        *array("uint32_t", "fold_marked", list(map(ord, marked))),
+        *array("uint32_t", "fold_small", [ord(small(point)) for point in marked]),
     ]
     Path(__file__).with_name("fold_table.h").write_text("\n".join(lines) + "\n", encoding="ascii")
 

@@ -8,6 +8,7 @@
 
 enum {
     BLOCK_ROWS_MAX = 240, /* a multiple of every tile height */
+    NARROW = 32,          /* widths up to which rows side by side in the lanes win over units */
     BLOCK_ROWS_MIN = 12,  /* wide layers still share each load of weights among so many rows */
     DOT_ROWS_MAX = 256,   /* as BLOCK_ROWS_MAX, for the precisions of dot.h */
     DOT_SCRATCH_AIM = 2 * 1024 * 1024,
@@ -36,6 +37,7 @@ typedef struct layout {
     size_t numbers; /* bias, slope and weight of each layer, one after the other: all whole cache lines */
     size_t end;
     size_t block_rows, half, stage;
+    int narrow;
     const mrn_dots *dots; /* NULL: float32 */
 } layout;
 
@@ -154,6 +156,7 @@ static int lay_out(const mrn_network *network, size_t isa, layout *at) {
     at->target_scale = place_table(at, network->target_scale, outputs);
 
     at->numbers = at->end;
+    at->narrow = !at->dots && encoded <= NARROW;
     size_t widest = encoded, staged = 0; /* the widest row, and the bytes of the widest staged one */
     for (size_t i = 0; i < network->layer_count; i++) {
         const size_t width = strips_of(network->layers[i].units) * MRN_STRIP;
@@ -164,6 +167,7 @@ static int lay_out(const mrn_network *network, size_t isa, layout *at) {
         if (at->dots && at->dots->depth > 1)
             stage = add(stage, 2 * MRN_BLOCK_ALIGN); /* at most what mrn_dot_row_bytes adds */
         staged = stage > staged ? stage : staged;
+        at->narrow &= network->layers[i].units <= NARROW;
         widest = width > widest ? width : widest;
     }
     const size_t row_bytes = multiply(round_up(widest, MRN_STRIP), sizeof(float));
@@ -205,7 +209,7 @@ static float *pack_layer(const mrn_layer *layer, float *to, mrn_dense *packed) {
         bias[u] = u >= units ? absent : layer->bias ? layer->bias[u] : 0.0F;
     for (size_t u = 0; slope && u < strips * MRN_STRIP; u++)
         slope[u] = u >= units ? 0.0F : layer->slope[u];
-    *packed = (mrn_dense){weight, bias, slope, inputs, strips, layer->activation};
+    *packed = (mrn_dense){weight, bias, slope, inputs, units, strips, layer->activation};
     for (size_t first = 0; first < strips; first += MRN_PANEL_STRIPS) {
         const size_t left = strips - first;
         const size_t width = (left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS) * MRN_STRIP;
@@ -257,6 +261,8 @@ int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t b
         .outputs = outputs,
         .block_rows = at.block_rows,
         .half = at.half,
+        .narrow = at.narrow,
+        .scales = network->target_shift || network->target_scale,
         .scratch = at.half * 2 + at.stage,
         .weights = weights,
         .encodes = network->categories || network->copies || network->forms || network->fill ||

@@ -18,7 +18,9 @@ struct mrn_model {
     size_t encoded;    /* of a row that the first layer reads */
     size_t outputs;    /* units of the last layer */
     size_t block_rows; /* rows that run through all layers together */
+    int narrow;        /* whether every layer is so narrow that rows share vectors, not units */
     size_t half;       /* bytes of half the scratch */
+    int scales;        /* whether target_shift or target_scale is there */
     size_t scratch;    /* bytes of all of it */
     size_t weights;    /* of all layers: multiplications for a row */
     int encodes;       /* whether any of the next six is there */

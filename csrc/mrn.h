@@ -249,14 +249,19 @@ int mrn_json_predictions(const mrn_json_form *form, const float *y, size_t rows,
 int mrn_fold(const char *text, size_t bytes, char *key, size_t capacity, size_t *key_bytes);
 
 /* The entries to build a segment from, in any order. Text i is texts[text_ends[i - 1] .. text_ends[i]), from 0
- * for the first one; payloads likewise, an empty one meaning none. */
+ * for the first one; payloads and tags likewise, an empty payload meaning none. */
 typedef struct mrn_entries {
     size_t count;
-    const char *texts;          /* UTF-8 */
-    const uint64_t *text_ends;  /* (count), not decreasing */
-    const double *scores;       /* (count), finite, >= 0 */
-    const char *payloads;       /* UTF-8; meant to be JSON; may be NULL when payload_ends is */
+    const char *texts;             /* UTF-8 */
+    const uint64_t *text_ends;     /* (count), not decreasing */
+    const double *scores;          /* (count), finite, >= 0 */
+    const char *payloads;          /* JSON in UTF-8; may be NULL when payload_ends is */
     const uint64_t *payload_ends;  /* (count); NULL: no payloads */
+    const uint64_t *contexts;      /* (count): bit t says that the entry has tag t; NULL: no contexts */
+    const char *tags;              /* their names, UTF-8 */
+    const uint64_t *tag_ends;      /* (tag_count) */
+    size_t tag_count;              /* at most MRN_TAGS_MAX; names have 1 to MRN_TAG_MAX bytes, none comes twice */
+    uint32_t flags;                /* MRN_INDEX_WORDS, MRN_INDEX_CAMEL (only with words) */
 } mrn_entries;
 
 /* Build a segment file in memory; the same entries give the same bytes, whatever their order. *file comes from
@@ -264,10 +269,11 @@ typedef struct mrn_entries {
  *   MRN_OK           it is in the file
  *   MRN_MERGED       another entry with the same text has a higher score (or the same one, and comes first)
  *   MRN_E_TEXT       the text is empty, folds to nothing, is not UTF-8, or holds a control character or a mark of
- *                    writing direction; or the payload is not UTF-8
- *   MRN_E_RANGE      the score is negative or not finite
+ *                    writing direction
+ *   MRN_E_PAYLOAD    the payload is not JSON in UTF-8, or nests more than MRN_JSON_DEPTH_MAX deep
+ *   MRN_E_RANGE      the score is negative or not finite, or the contexts are none of the tags
  *   MRN_E_TOO_LARGE  text, key or payload is longer than the format takes
- * The file holds the entries with MRN_OK. MRN_E_TOO_LARGE: it would be 4 GiB or more. MRN_E_NO_MEMORY. */
+ * The file holds the entries with MRN_OK. MRN_E_TOO_LARGE: a section would be 4 GiB or more. MRN_E_NO_MEMORY. */
 enum { MRN_MERGED = 1 };
 int mrn_index_build(const mrn_entries *entries, signed char *verdicts, char **file, size_t *file_bytes);
 void mrn_free(void *memory);
@@ -276,10 +282,10 @@ void mrn_free(void *memory);
  * number of calls may use it at a time. */
 typedef struct mrn_index {
     const char *file;
-    size_t records;       /* where the records begin */
-    size_t record_bytes;
-    size_t width;         /* bytes of a record's place */
-    uint64_t entries;
+    uint32_t entries;
+    uint32_t flags;        /* enum mrn_index_flag */
+    uint64_t place[12];    /* of each section, by id: MRN_SECTION_ID_END */
+    uint32_t items[12];    /* in it; 0 when it is not there */
 } mrn_index;
 
 /* What is wrong with a file, and where: a constant sentence and a place counted from the start of the file. */
@@ -288,7 +294,7 @@ typedef struct mrn_fault {
     uint64_t at;
 } mrn_fault;
 
-/* Scratch that mrn_index_open needs for a file of this size: about 0.6 of it and 40 kB. Aligned to 8 bytes. */
+/* Scratch that mrn_index_open needs for a file of this size: about its size and 40 kB. Aligned to 8 bytes. */
 size_t mrn_index_scratch_bytes(size_t file_bytes);
 
 /* Check a whole segment file, in time proportional to its size: checksums first, then every place, order, bound,
@@ -298,81 +304,129 @@ size_t mrn_index_scratch_bytes(size_t file_bytes);
 int mrn_index_open(const char *file, size_t file_bytes, void *scratch, size_t scratch_bytes, mrn_index *index,
                    mrn_fault *fault);
 
-/* One completion; places count from the start of the file. */
-typedef struct mrn_completion {
-    double score;
-    uint64_t text;           /* where the text is */
-    uint64_t payload;        /* where the payload is */
-    uint32_t text_bytes;
-    uint32_t payload_bytes;  /* 0: none */
-    uint32_t highlight;      /* code points at the start of the text that the prefix covers */
-    uint32_t edits;          /* typing errors between the prefix and the text */
-} mrn_completion;
+/* ---- Readers: several segments as one ----------------------------------------------------------------- */
 
-/* Where a search that forgives typing errors stands: the distances between the characters of the key so far and
- * the first ones of the query, those near the diagonal only. */
-typedef struct mrn_typed {
-    uint8_t row[5];    /* of the last characters on: csrc/trie_typos.c */
-    uint8_t swap[5];
-    uint8_t depth;     /* characters of the key so far */
-    uint8_t best;      /* least distance of the whole query so far */
-    uint8_t matched;   /* the depth where that was */
-    uint8_t left;      /* bytes that the last character still needs */
-    uint32_t point;    /* what it is so far */
-} mrn_typed;
+enum { MRN_SEGMENTS_MAX = 16 };
 
-typedef struct mrn_typed_node {
-    uint64_t weight;   /* at most the effective rank of any entry below */
-    uint32_t place;
-    mrn_typed state;   /* before the record's suffix */
-} mrn_typed_node;
+typedef struct mrn_reader mrn_reader;
 
-typedef struct mrn_typed_answer {
-    uint64_t weight;   /* effective rank */
-    uint32_t place;
-    uint16_t edits;
-    uint16_t matched;  /* characters of the key */
-} mrn_typed_answer;
+/* Segments, newest last, and for each the ranks of the entries that count no more, in any order. */
+typedef struct mrn_segments {
+    size_t count;                  /* 0..MRN_SEGMENTS_MAX */
+    const mrn_index *const *indexes;
+    const uint32_t *const *dead;   /* NULL: none in any */
+    const size_t *dead_counts;
+} mrn_segments;
 
-/* What one look-up writes while it runs; need not be cleared. mrn_index_complete uses the first three alone. */
-typedef struct mrn_workspace {
-    uint32_t best[100];      /* MRN_LIMIT_MAX */
-    char key[256];           /* MRN_QUERY_MAX */
-    size_t key_bytes;
-    uint32_t points[76];     /* MRN_TYPED_POINTS_MAX and a margin */
-    mrn_typed_answer answers[100];  /* MRN_LIMIT_MAX */
-    mrn_typed walk[273];     /* as many bytes of a key as can matter, and one */
-    char answer_key[1032];   /* MRN_KEY_MAX and a space */
-    mrn_typed_node frontier[8192];
-} mrn_workspace;
+/* What a reader needs, aligned to 8 bytes: a bit an entry of each segment with dead ones, and 16 bytes for each entry
+ * of all segments but the largest and for each dead one. MRN_E_TOO_LARGE: too many segments. */
+int mrn_reader_plan(const mrn_segments *segments, size_t *bytes);
 
-/* The best `limit` entries whose key begins with the folded prefix, best first: by score, descending; then by
- * code points of the text, ascending; then by the bytes of the text. An empty prefix gives the best of all.
- * `completions` has room for `limit`. Cost: the branches along the prefix, then one record a completion.
- * MRN_E_ARGUMENT: the limit is not in 1..MRN_LIMIT_MAX. MRN_E_TEXT as mrn_fold.
- * MRN_E_TOO_LARGE: the prefix has more than MRN_QUERY_MAX bytes before or after folding. */
-int mrn_index_complete(const mrn_index *index, const char *prefix, size_t prefix_bytes, size_t limit,
-                       mrn_workspace *workspace, mrn_completion *completions, size_t *count);
+/* Make a reader in `block`, which must live as long as it, as must the segments and their files; nothing to close.
+ * Read-only afterwards: any number of calls may use it at a time. MRN_E_ARGUMENT: a dead entry is not there.
+ * Cost: a binary search of each segment for each different score of the smaller ones. MRN_E_MEMORY. */
+int mrn_reader_open(const mrn_segments *segments, void *block, size_t block_bytes, mrn_reader **reader);
+
+/* What is asked for, beside the query's text. */
+typedef struct mrn_options {
+    uint32_t limit;         /* 1..MRN_LIMIT_MAX */
+    int32_t edits;          /* typing errors to forgive, 0 to 2, or MRN_EDITS_AUTO */
+    const char *contexts;   /* names, each ended by a line feed: only entries with one of them; none: all entries */
+    size_t contexts_bytes;
+    const char *prefer;     /* likewise: entries with none of them come later, as with a typing error more */
+    size_t prefer_bytes;
+} mrn_options;
 
 enum {
-    MRN_EDITS_AUTO = -1,        /* 0 below 4 characters of the folded prefix, 1 from 4, 2 from 8 */
-    MRN_TYPED_POINTS_MAX = 64,  /* a longer prefix is taken as typed right */
-    MRN_TYPED_NODES_MAX = 8192  /* records that one look-up visits */
+    MRN_EDITS_AUTO = -1,         /* 0 below 4 characters of the folded query, 1 from 4, 2 from 8 */
+    MRN_TYPED_POINTS_MAX = 60,   /* a longer query is taken as typed right */
+    MRN_VISITS_MAX = 4096,       /* nodes that one query visits with errors or in any order; also one that is filtered */
+    MRN_QUERY_WORDS_MAX = 6,     /* more words are looked for in their order only */
+    MRN_HIGHLIGHTS_MAX = 8
 };
 
-/* The same with up to `edits` typing errors forgiven (0, 1, 2, or MRN_EDITS_AUTO). An entry's edits are the optimal
- * string alignment distance, in characters, between the folded prefix and that beginning of the entry's key which
- * comes nearest to it, the shortest such: a character inserted, left out, exchanged for another one, or swapped
- * with its neighbour counts 1, the first one like any other. Order: by (rank + 1) * 64^edits, ascending; then by
- * rank. The rank of an entry is its place in the order of mrn_index_complete, counted from 0, as estimated from its
- * record's place in the file: floor(place * (entries / record_bytes)), in double arithmetic. Records of equal size
- * make it exact. An empty prefix, or one of more than MRN_TYPED_POINTS_MAX characters, has 0 edits forgiven.
- * *partial becomes 1 when the search was cut short by a bound (records to visit, or subtrees in sight): the
- * answers are right and in order, but a better one with an edit may be missing; never one without an edit.
- * MRN_E_ARGUMENT: edits is out of range. The rest as mrn_index_complete. */
-int mrn_index_complete_typed(const mrn_index *index, const char *prefix, size_t prefix_bytes, size_t limit,
-                             int edits, mrn_workspace *workspace, mrn_completion *completions, size_t *count,
-                             int *partial);
+/* One completion. */
+typedef struct mrn_completion {
+    double score;
+    uint64_t payload;        /* where the payload is, from the start of the segment's file */
+    uint32_t payload_bytes;  /* 0: none */
+    uint32_t segment;
+    uint32_t entry;          /* its rank in the segment */
+    uint32_t text;           /* where its text is in `texts` */
+    uint32_t text_bytes;
+    uint32_t edits;          /* typing errors between the query and the text */
+    uint32_t highlights;     /* ranges */
+    uint16_t highlight[16];  /* start and end of each, in code points of the text; MRN_HIGHLIGHTS_MAX */
+} mrn_completion;
+
+/* Something that a search has to look into. */
+typedef struct mrn_todo {
+    uint64_t weight;
+    uint32_t node;
+    uint32_t from;
+    uint64_t state;
+} mrn_todo;
+
+typedef struct mrn_answer {
+    uint64_t weight;
+    uint32_t entry;
+    uint32_t node;
+    uint16_t segment;
+    uint16_t path;      /* in the log */
+    uint16_t matched;   /* bytes of the node's key */
+    uint8_t kind;
+    uint8_t edits;
+} mrn_answer;
+
+/* What one query writes while it runs; need not be cleared. About 180 kB, of which a plain query touches a few. */
+typedef struct mrn_workspace {
+    char query[256];           /* folded; MRN_QUERY_MAX */
+    uint64_t pool[100];        /* MRN_LIMIT_MAX */
+    mrn_answer answers[101];   /* MRN_LIMIT_MAX, and the one that falls out */
+    char keys[2][1040];        /* MRN_KEY_MAX and a margin */
+    uint16_t words[33];        /* MRN_WORDS_MAX and the first */
+    uint64_t match[128];
+    uint32_t points[64];
+    uint64_t walk[260];
+    uint64_t log[8192];
+    mrn_todo todo[4096];
+} mrn_workspace;
+
+/* The entry whose text as shown is exactly this one: its rank in the segment, from 0. MRN_E_NOT_FOUND. */
+int mrn_index_find(const mrn_index *index, const char *text, size_t text_bytes, mrn_workspace *workspace,
+                   uint32_t *entry);
+
+/* For each entry where its key leaves another one, for mrn_index_entry: (entries). Cost: one look at each node. */
+int mrn_index_parents(const mrn_index *index, uint64_t *parents);
+
+/* Entry `rank` as it was given. The text goes to `text` (MRN_TEXT_MAX bytes), the payload is at *payload in the file.
+ * Without `parents` (NULL), a text that is its own key, and therefore is not stored, comes out empty.
+ * MRN_E_NOT_FOUND: there are not so many entries. */
+int mrn_index_entry(const mrn_index *index, const uint64_t *parents, uint32_t rank, char *text, size_t *text_bytes,
+                    double *score, uint64_t *payload, size_t *payload_bytes, uint64_t *contexts);
+
+/* The names of the contexts, in the order of their bits: MRN_E_NOT_FOUND when there are not so many. */
+int mrn_index_tag(const mrn_index *index, size_t tag, uint64_t *name, size_t *name_bytes);
+
+/* The best entries that are alive, best first, each once. The rules are in docs/matching.md; in short: an entry's rank
+ * is how many living entries of all segments have a higher score; its weight is (rank + 1) * 64^edits, times more for a
+ * match that begins at a further word, is in another order, has other accents than were typed, or is not preferred.
+ * Answers come by weight, ascending; then by score, descending, code points of the text and its bytes, ascending. So
+ * several segments answer as one that holds their living entries.
+ * `completions` has room for the limit; their texts are written to `texts`, one after the other.
+ * *partial becomes 1 when a bound was hit (MRN_VISITS_MAX): the answers are right and in order, but a better one may be
+ * missing; never one that begins with the query as typed, unless contexts were asked for or entries are dead.
+ * MRN_E_ARGUMENT: limit or edits out of range. MRN_E_TEXT as mrn_fold. MRN_E_TOO_LARGE: the query has more than
+ * MRN_QUERY_MAX bytes before or after folding. MRN_E_MEMORY: `texts` is too small; limit * MRN_TEXT_MAX never is. */
+int mrn_reader_complete(const mrn_reader *reader, const char *query, size_t query_bytes, const mrn_options *options,
+                        mrn_workspace *workspace, mrn_completion *completions, size_t *count, char *texts,
+                        size_t texts_bytes, int *partial);
+
+/* The same, as the body that HTTP answers with: {"query":...,"completions":[{"text","score","edits","highlights",
+ * "payload"}]}. *json_bytes becomes its length. MRN_E_MEMORY: `json` is too small. */
+int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t query_bytes,
+                             const mrn_options *options, mrn_workspace *workspace, char *json, size_t capacity,
+                             size_t *json_bytes);
 
 /* cdef: end --------------------------------------------------------------------------------------------- */
 

@@ -1,108 +1,296 @@
-/* Look-ups in an index segment: a score-ordered path-decomposed trie (Hsu and Ottaviano, "Space-efficient
- * data structures for top-k completion", WWW 2013), written so that place order is score order.
+/* Look-ups in a trie of a segment: a score-ordered path-decomposed trie (Hsu and Ottaviano, "Space-efficient
+ * data structures for top-k completion", WWW 2013), numbered so that the order of nodes is the order of
+ * scores.
  *
- * A record holds one entry: what is left of its key once the path to the record has been taken (the suffix),
- * and the branches where other, worse entries leave that path: (position in the suffix, byte) -> a later
- * record. The first record is the best entry, spelled out whole. A branch's byte is 0 where the other key
- * ends.
+ * A node holds one key: what is left of it once the path to the node has been taken (the suffix), and the
+ * branches where other, worse keys leave that path: (position in the suffix, byte) -> a later node. The first
+ * node is the best key, spelled out whole. A branch's byte is 0 where the other key ends.
  *
  *      0  "saigon"   (0, 'p') -> 1   (2, 'o') -> 2   (3, 0) -> 3     best first, so 1 beats 2 beats 3
  *      1  "aris"                                                      "paris"
  *      2  ""                                                          "sao"
  *      3  ""                                                          "sai"
  *
- * To complete a prefix, walk until it is used up, inside some record at some position. The answers are that
- * record, the subtrees of its branches from that position on, and nothing else; a subtree's best is its first
- * record; and a record's place is its rank. So the best k are found by visiting k records.
+ * To complete a prefix, walk until it is used up, inside some node at some position. The answers are that
+ * node, the subtrees of its branches from that position on, and nothing else; a subtree's best is its first
+ * node; and a node's number is its rank. So the best k are found by visiting k nodes.
  */
 
-#include "fold.h"
-#include "mrn.h"
 #include "trie.h"
-#include "trie_record.h"
 
-/* The place behind the branch (position, byte); 0, which is never a branch's target, when there is none. */
-static uint32_t find_branch(const record *r, size_t position, uint8_t byte, size_t width) {
-    for (size_t i = 0; i < r->branches; i++)
-        if (r->bytes[i] == byte && branch_position(r, i) == position)
-            return load_place(r->places + i * width, width);
+/* The node behind the branch (position, byte); 0, which is never a branch's target, when there is none. */
+static uint32_t find_branch(const trie_node *n, size_t position, uint8_t byte) {
+    const uint8_t *at = n->bytes, *end = n->bytes + n->branches;
+    while (at < end && (at = memchr(at, byte, (size_t)(end - at))) != NULL) {
+        branch b = read_branch(n, (size_t)(at - n->bytes));
+        if (b.position == position)
+            return b.rank;
+        at++;
+    }
     return 0;
 }
 
-/* Put a place into the ascending list best[0..*count) of at most `limit`; 0 when it is worse than a full
+int trie_walk(const trie *t, const uint8_t *key, size_t key_bytes, place *at) {
+    if (t->nodes == 0)
+        return 0;
+    at->rank = 0;
+    for (;;) {
+        read_node(t, at->rank, &at->node);
+        const trie_node *n = &at->node;
+        size_t shared = n->suffix_bytes < key_bytes ? n->suffix_bytes : key_bytes, position = 0;
+        while (position < shared && n->suffix[position] == key[position])
+            position++;
+        at->position = position;
+        if (position == key_bytes)
+            return 1;
+        at->rank = n->branches == 0 ? 0 : find_branch(n, position, key[position]);
+        if (at->rank == 0)
+            return 0;
+        key += position + 1;
+        key_bytes -= position + 1;
+    }
+}
+
+/* ---- All at once -------------------------------------------------------------------------------------- */
+
+/* A node, and how it was reached: from the answer before it with that number, at a position, by a byte. */
+static inline uint64_t pool_item(uint32_t node, size_t parent, size_t position, uint8_t byte) {
+    return (uint64_t)node << 26 | (uint64_t)parent << 19 | (uint64_t)position << 8 | byte;
+}
+
+/* Put an item into the ascending list pool[0..*count) of at most `limit`; 0 when it is worse than a full
  * list. */
-static int keep_best(uint32_t *best, size_t *count, size_t limit, uint32_t place) {
+static inline int keep_best(uint64_t *pool, size_t *count, size_t limit, uint64_t item) {
     size_t at = *count;
     if (at == limit) {
-        if (place > best[limit - 1])
+        if (item > pool[limit - 1])
             return 0;
         at--;
     } else {
         (*count)++;
     }
-    for (; at > 0 && best[at - 1] > place; at--)
-        best[at] = best[at - 1];
-    best[at] = place;
+    for (; at > 0 && pool[at - 1] > item; at--)
+        pool[at] = pool[at - 1];
+    pool[at] = item;
     return 1;
 }
 
-/* Find the best `limit` records below a key: their places go to best, ascending, which is best first. */
-static size_t search(const mrn_index *index, const uint8_t *key, size_t key_bytes, size_t limit,
-                     uint32_t *best) {
-    const uint8_t *records = (const uint8_t *)index->file + index->records;
-    size_t width = index->width;
-    if (index->entries == 0)
-        return 0;
-    record r;
-    uint32_t place = 0;
-    size_t position; /* where the key is used up, in the suffix of r */
-    for (;;) {
-        read_record(records + place, NULL, width, 0, &r);
-        size_t shared = r.suffix_bytes < key_bytes ? r.suffix_bytes : key_bytes;
-        for (position = 0; position < shared && r.suffix[position] == key[position]; position++)
-            ;
-        if (position == key_bytes)
-            break;
-        place = find_branch(&r, position, key[position], width);
-        if (place == 0)
-            return 0;
-        key += position + 1;
-        key_bytes -= position + 1;
-    }
-    size_t count = 0;
-    keep_best(best, &count, limit, place);
+size_t trie_best(const trie *t, const place *from, size_t limit, uint64_t *pool) {
+    trie_node n = from->node;
+    size_t position = from->position, count = 1;
+    pool[0] = pool_item(from->rank, 0, position, 0);
     for (size_t done = 0;;) {
-        for (size_t i = 0; i < r.branches; i++) {
-            if (branch_position(&r, i) < position)
+        for (size_t i = 0; i < n.branches; i++) {
+            branch b = read_branch(&n, i);
+            if (b.position < position)
                 continue;
-            uint32_t target = load_place(r.places + i * width, width);
-            if (!keep_best(best, &count, limit, target))
+            if (!keep_best(pool, &count, limit, pool_item(b.rank, done, b.position, n.bytes[i])))
                 break; /* branches are best first: none that follows can win */
-            __builtin_prefetch(records + target);
+            __builtin_prefetch(t->base + load32(t->base + 4 * (size_t)(b.rank / MRN_NODE_GROUP)));
         }
         if (++done == count || done == limit)
             return count;
-        read_record(records + best[done], NULL, width, 0, &r);
+        read_node(t, pool_node(pool[done]), &n);
         position = 0;
     }
 }
 
-int mrn_index_complete(const mrn_index *index, const char *prefix, size_t prefix_bytes, size_t limit,
-                       mrn_workspace *workspace, mrn_completion *completions, size_t *count) {
-    _Static_assert(sizeof workspace->best == MRN_LIMIT_MAX * sizeof(uint32_t), "mrn.h spells the number out");
-    _Static_assert(sizeof workspace->key == MRN_QUERY_MAX, "mrn.h spells the number out");
-    if (index == NULL || (prefix == NULL && prefix_bytes > 0) || workspace == NULL || completions == NULL ||
-        count == NULL || limit == 0 || limit > MRN_LIMIT_MAX)
+/* ---- One by one --------------------------------------------------------------------------------------- */
+
+static inline int todo_before(const mrn_todo *a, const mrn_todo *b) {
+    return a->weight != b->weight ? a->weight < b->weight : a->node < b->node;
+}
+
+void todo_push(mrn_todo *todo, uint32_t *count, mrn_todo item) {
+    size_t at = (*count)++;
+    while (at > 0 && todo_before(&item, &todo[(at - 1) / 2])) {
+        todo[at] = todo[(at - 1) / 2];
+        at = (at - 1) / 2;
+    }
+    todo[at] = item;
+}
+
+mrn_todo todo_pop(mrn_todo *todo, uint32_t *count) {
+    mrn_todo first = todo[0], item = todo[--*count];
+    size_t at = 0;
+    for (size_t child; (child = 2 * at + 1) < *count; at = child) {
+        child += child + 1 < *count && todo_before(&todo[child + 1], &todo[child]);
+        if (!todo_before(&todo[child], &item))
+            break;
+        todo[at] = todo[child];
+    }
+    todo[at] = item;
+    return first;
+}
+
+/* A stream's item: a node that is to come, found in branch `from` of its parent. When it comes, so does the
+ * next branch of the parent, so that as few wait as were taken. The state holds the parent, the position from
+ * which its branches count, and where it is in the log. */
+static uint64_t stream_state(uint32_t parent, size_t position, size_t path) {
+    return (uint64_t)parent << 32 | (uint64_t)position << 16 | path;
+}
+
+/* Add the first branch of a node from number `from` on that counts. */
+static void push_branch(stream *s, uint32_t rank, const trie_node *n, size_t from, size_t position,
+                        size_t path) {
+    for (size_t i = from; i < n->branches; i++) {
+        branch b = read_branch(n, i);
+        if (b.position < position || (s->filter != 0 && !(read_mask(s->index, s->masks, b.rank) & s->filter)))
+            continue;
+        if (s->count == s->capacity) {
+            s->full = 1;
+            return;
+        }
+        todo_push(s->todo, &s->count,
+                  (mrn_todo){b.rank, b.rank, (uint32_t)i, stream_state(rank, position, path)});
+        return;
+    }
+}
+
+void stream_open(stream *s, const place *from) {
+    s->count = 0;
+    s->full = 0;
+    if (s->filter != 0 && s->index->items[s->masks] > 0 &&
+        !(read_mask(s->index, s->masks, from->rank) & s->filter))
+        return;
+    s->todo[s->count++] = (mrn_todo){from->rank, from->rank, 0, stream_state(NO_NODE, from->position, 0)};
+}
+
+uint32_t stream_next(stream *s, search *logger, size_t *path) {
+    mrn_todo item = todo_pop(s->todo, &s->count);
+    uint32_t parent = (uint32_t)(item.state >> 32);
+    size_t position = item.state >> 16 & 0xffff, parent_path = item.state & 0xffff, here = 0;
+    trie_node n;
+    uint8_t byte = 0;
+    size_t at = position;
+    if (parent != NO_NODE) {
+        read_node(s->trie, parent, &n);
+        byte = n.bytes[item.from];
+        at = read_branch(&n, item.from).position;
+        push_branch(s, parent, &n, item.from + 1, position, parent_path);
+        position = 0;
+    }
+    if (logger != NULL) {
+        here = logger->logged++;
+        logger->space->log[here] = log_entry(item.node, parent == NO_NODE ? here : parent_path, at, byte);
+        *path = here;
+    }
+    read_node(s->trie, item.node, &n);
+    push_branch(s, item.node, &n, 0, position, here);
+    return item.node;
+}
+
+/* ---- One entry ---------------------------------------------------------------------------------------- */
+
+int mrn_index_find(const mrn_index *index, const char *text, size_t text_bytes, mrn_workspace *workspace,
+                   uint32_t *entry) {
+    if (index == NULL || (text == NULL && text_bytes > 0) || workspace == NULL || entry == NULL)
         return MRN_E_ARGUMENT;
-    if (prefix_bytes > MRN_QUERY_MAX)
-        return MRN_E_TOO_LARGE;
-    size_t key_bytes = 0;
-    int status = mrn_fold(prefix, prefix_bytes, workspace->key, MRN_QUERY_MAX, &key_bytes);
-    if (status != MRN_OK)
-        return status;
-    workspace->key_bytes = key_bytes;
-    *count = search(index, (const uint8_t *)workspace->key, key_bytes, limit, workspace->best);
-    for (size_t i = 0; i < *count; i++)
-        trie_describe(index, workspace->best[i], key_bytes, 0, &completions[i]);
+    const uint8_t *wanted = (const uint8_t *)text;
+    uint8_t *key = (uint8_t *)workspace->keys[0];
+    if (text_bytes == 0 || text_bytes > MRN_TEXT_MAX || text_points(wanted, text_bytes) == SIZE_MAX)
+        return MRN_E_NOT_FOUND;
+    ptrdiff_t key_bytes = fold_text(wanted, text_bytes, key, MRN_KEY_MAX);
+    if (key_bytes > 0 && key[key_bytes - 1] == ' ')
+        key_bytes--;
+    const trie t = segment_trie(index, MRN_SECTION_KEYS);
+    place at;
+    if (key_bytes <= 0 || !trie_walk(&t, key, (size_t)key_bytes, &at))
+        return MRN_E_NOT_FOUND;
+    while (at.position < at.node.suffix_bytes) { /* the key ends inside a longer one: once at most */
+        at.rank = find_branch(&at.node, at.position, 0);
+        if (at.rank == 0)
+            return MRN_E_NOT_FOUND;
+        read_node(&t, at.rank, &at.node);
+        at.position = 0;
+    }
+    for (;;) { /* entries with this key hang below each other */
+        size_t bytes;
+        const uint8_t *here = read_blob(index, MRN_SECTION_TEXTS, at.rank, &bytes);
+        if (bytes == 0) {
+            here = key;
+            bytes = (size_t)key_bytes;
+        }
+        if (bytes == text_bytes && memcmp(here, wanted, bytes) == 0) {
+            *entry = at.rank;
+            return MRN_OK;
+        }
+        at.rank = find_branch(&at.node, at.node.suffix_bytes, 0);
+        if (at.rank == 0)
+            return MRN_E_NOT_FOUND;
+        read_node(&t, at.rank, &at.node);
+    }
+}
+
+int mrn_index_parents(const mrn_index *index, uint64_t *parents) {
+    if (index == NULL || (parents == NULL && index->entries > 0))
+        return MRN_E_ARGUMENT;
+    const trie t = segment_trie(index, MRN_SECTION_KEYS);
+    for (uint32_t rank = 0; rank < t.nodes; rank++) {
+        trie_node n;
+        read_node(&t, rank, &n);
+        if (rank == 0)
+            parents[0] = log_entry(0, 0, 0, 0);
+        for (size_t i = 0; i < n.branches; i++) {
+            branch b = read_branch(&n, i);
+            parents[b.rank] = log_entry(rank, 0, b.position, n.bytes[i]);
+        }
+    }
+    return MRN_OK;
+}
+
+int mrn_index_entry(const mrn_index *index, const uint64_t *parents, uint32_t rank, char *text,
+                    size_t *text_bytes, double *score, uint64_t *payload, size_t *payload_bytes,
+                    uint64_t *contexts) {
+    if (index == NULL || text == NULL || text_bytes == NULL || score == NULL || payload == NULL ||
+        payload_bytes == NULL || contexts == NULL)
+        return MRN_E_ARGUMENT;
+    if (rank >= index->entries)
+        return MRN_E_NOT_FOUND;
+    const uint8_t *blob = read_blob(index, MRN_SECTION_TEXTS, rank, text_bytes);
+    if (*text_bytes > 0) {
+        memcpy(text, blob, *text_bytes);
+    } else if (parents != NULL) { /* the text is the key: spelled from its end, then moved to the front */
+        const trie t = segment_trie(index, MRN_SECTION_KEYS);
+        size_t at = MRN_TEXT_MAX, position = SIZE_MAX;
+        for (uint32_t here = rank;;) {
+            trie_node n;
+            read_node(&t, here, &n);
+            size_t bytes = position < n.suffix_bytes ? position : n.suffix_bytes;
+            if (bytes > at)
+                return MRN_E_FORMAT;
+            at -= bytes;
+            memcpy(text + at, n.suffix, bytes);
+            if (here == 0)
+                break;
+            uint8_t byte = (uint8_t)parents[here];
+            if (byte != 0) {
+                if (at == 0)
+                    return MRN_E_FORMAT;
+                text[--at] = (char)byte;
+            }
+            position = parents[here] >> 8 & 0x7ff;
+            here = (uint32_t)(parents[here] >> 32);
+        }
+        *text_bytes = MRN_TEXT_MAX - at;
+        memmove(text, text + at, *text_bytes);
+    }
+    *score = entry_score(index, rank);
+    blob = read_blob(index, MRN_SECTION_PAYLOADS, rank, payload_bytes);
+    *payload = *payload_bytes == 0 ? 0 : (uint64_t)(blob - (const uint8_t *)index->file);
+    *contexts = read_mask(index, MRN_SECTION_MASKS, rank);
+    return MRN_OK;
+}
+
+int mrn_index_tag(const mrn_index *index, size_t tag, uint64_t *name, size_t *name_bytes) {
+    if (index == NULL || name == NULL || name_bytes == NULL)
+        return MRN_E_ARGUMENT;
+    if (tag >= index->items[MRN_SECTION_TAGS])
+        return MRN_E_NOT_FOUND;
+    const uint8_t *at = (const uint8_t *)index->file + index->place[MRN_SECTION_TAGS];
+    for (size_t t = 0; t < tag; t++)
+        at += 1 + *at;
+    *name = (uint64_t)(at + 1 - (const uint8_t *)index->file);
+    *name_bytes = *at;
     return MRN_OK;
 }

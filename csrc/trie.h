@@ -1,28 +1,165 @@
-/* What the look-ups in an index segment share. */
+/* What the look-ups of a reader share. */
 #ifndef MRN_TRIE_H
 #define MRN_TRIE_H
 
 #include "fold.h"
 #include "mrn.h"
-#include "trie_record.h"
+#include "trie_layout.h"
 
-/* Describe the record at `place`, whose key matches in its first `key_bytes` bytes with so many edits. */
-ALWAYS_INLINE void trie_describe(const mrn_index *index, uint32_t place, size_t key_bytes, uint32_t edits,
-                                 mrn_completion *completion) {
-    const uint8_t *file = (const uint8_t *)index->file;
-    record r;
-    document d;
-    read_record(file + index->records + place, NULL, index->width, 0, &r);
-    read_document(&r, NULL, 0, &d);
-    *completion = (mrn_completion){
-        .score = d.score,
-        .text = (uint64_t)(d.text - file),
-        .text_bytes = (uint32_t)d.text_bytes,
-        .payload = (uint64_t)(d.payload - file),
-        .payload_bytes = (uint32_t)d.payload_bytes,
-        .highlight = key_bytes == 0 ? 0 : fold_span(d.text, d.text_bytes, key_bytes),
-        .edits = edits,
-    };
+enum {
+    PENALTY_BITS = 6, /* an edit costs a factor of 64 in rank; so do other accents, and not being preferred */
+    WORD_BITS = 3,    /* a match from a further word on: 8 */
+    ORDER_BITS = 6,   /* the words in another order, or apart: 64 */
+    EDITS_MAX = 2,
+    TODO_MAX = 4096,
+    LOG_MAX = 8192
+};
+
+/* How an answer was found. */
+enum { KIND_KEY, KIND_WORD, KIND_ORDER };
+
+#define NO_NODE UINT32_MAX
+
+/* From this entry on, so many more entries of other segments, less dead ones, have a higher score. */
+typedef struct shift {
+    uint32_t from;
+    int32_t by;
+} shift;
+
+typedef struct reader_segment {
+    const mrn_index *index;
+    trie keys, words;
+    const uint64_t *dead; /* a bit an entry; NULL: none is */
+    const shift *shifts;  /* ascending */
+    size_t shift_count;
+} reader_segment;
+
+struct mrn_reader {
+    size_t count;
+    reader_segment segments[MRN_SEGMENTS_MAX];
+};
+
+/* One query on its way. */
+typedef struct search {
+    const mrn_reader *reader;
+    mrn_workspace *space;
+    size_t limit, count; /* answers wanted, and there */
+    size_t query_bytes;  /* of the folded query, in space->query */
+    size_t logged, visits;
+    const uint8_t *typed; /* the query as typed */
+    size_t typed_bytes;
+    int edits;                /* that are forgiven */
+    int marks;                /* it has accents */
+    int filtered, preferring; /* by contexts */
+    int partial;
+    uint64_t filter[MRN_SEGMENTS_MAX], prefer[MRN_SEGMENTS_MAX];
+} search;
+
+/* How many living entries of all segments have a higher score than this one. */
+ALWAYS_INLINE uint64_t union_rank(const reader_segment *s, uint32_t entry) {
+    uint32_t rank = tie_start(s->index, entry);
+    if (s->shift_count == 0)
+        return rank;
+    size_t low = 0, high = s->shift_count; /* shifts before low begin at or before the rank */
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (s->shifts[middle].from <= rank)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low == 0 ? rank : (uint64_t)((int64_t)rank + s->shifts[low - 1].by);
 }
+
+ALWAYS_INLINE uint64_t weigh(const reader_segment *s, uint32_t entry, unsigned bits) {
+    return (union_rank(s, entry) + 1) << bits;
+}
+
+/* The entry of a node. */
+ALWAYS_INLINE uint32_t node_entry(const reader_segment *s, int kind, uint32_t node) {
+    return kind == KIND_KEY
+               ? node
+               : (uint32_t)read_number(
+                     (const uint8_t *)s->index->file + s->index->place[MRN_SECTION_WORD_ENTRIES], node);
+}
+
+/* What an answer has to weigh at most to be wanted. */
+ALWAYS_INLINE uint64_t bar(const search *s) {
+    return s->count == s->limit ? s->space->answers[s->limit - 1].weight : UINT64_MAX;
+}
+
+/* ---- The log: how each node that was visited was reached, so that its key can be spelled ----------------
+ */
+
+enum {
+    LOG_START_TYPED = 1
+}; /* the byte of an entry that is its own parent: its key begins with its suffix */
+
+ALWAYS_INLINE uint64_t log_entry(uint32_t node, size_t parent, size_t position, uint8_t byte) {
+    return (uint64_t)node << 32 | (uint64_t)parent << 19 | (uint64_t)position << 8 | byte;
+}
+
+/* ---- trie.c ------------------------------------------------------------------------------------------- */
+
+/* Where a key is used up: inside the suffix of a node, at a position. */
+typedef struct place {
+    uint32_t rank;
+    size_t position;
+    trie_node node;
+} place;
+
+/* Walk down a key; 0 when no key begins so. */
+int trie_walk(const trie *t, const uint8_t *key, size_t key_bytes, place *at);
+
+/* The best `limit` nodes below a place, best first: items to be read with the functions below. Returns how
+ * many. */
+size_t trie_best(const trie *t, const place *from, size_t limit, uint64_t *pool);
+
+ALWAYS_INLINE uint32_t pool_node(uint64_t item) {
+    return (uint32_t)(item >> 26);
+}
+
+/* The nodes below a place one by one, best first. */
+typedef struct stream {
+    const trie *trie;
+    const mrn_index *index;
+    uint64_t filter; /* 0: none */
+    mrn_todo *todo;
+    uint32_t count, capacity;
+    uint16_t masks; /* section of the contexts of nodes */
+    uint16_t full;  /* a node was lost */
+} stream;
+
+void stream_open(stream *s, const place *from);
+ALWAYS_INLINE uint32_t stream_head(const stream *s) {
+    return s->count == 0 ? NO_NODE : s->todo[0].node;
+}
+/* Take the head. With `search`, it is logged, and *path says where. */
+uint32_t stream_next(stream *s, search *logger, size_t *path);
+
+/* A heap, the least (weight, node) first. */
+void todo_push(mrn_todo *todo, uint32_t *count, mrn_todo item);
+mrn_todo todo_pop(mrn_todo *todo, uint32_t *count);
+
+/* ---- reader.c ----------------------------------------------------------------------------------------- */
+
+/* Tell of a node that matches; it becomes an answer if it is alive, wanted and good enough. */
+void search_offer(search *s, size_t segment, int kind, uint32_t node, size_t path, size_t matched,
+                  unsigned edits);
+
+/* The text of an answer, in the file or in `buffer` (MRN_KEY_MAX bytes). */
+const uint8_t *answer_text(const search *s, const mrn_answer *answer, uint8_t *buffer, size_t *bytes);
+
+/* The words of the folded query, at most `capacity`: where each begins and ends. Returns how many there are.
+ */
+size_t query_words(const search *s, uint16_t *starts, uint16_t *ends, size_t capacity);
+
+/* ---- trie_typos.c ------------------------------------------------------------------------------------- */
+
+/* Offer what matches with 1 to s->edits typing errors. */
+void search_typed(search *s, size_t segment, int kind);
+
+/* Make the query ready for that; 0 when it forgives none: too short, too long. */
+int search_prepare_typed(search *s, int edits);
 
 #endif

@@ -39,10 +39,6 @@ class _Lib:
     MRN_FOLD_VERSION: int
     MRN_MERGED: int
     MRN_TEXT_MAX: int
-    MRN_RECORD_BRANCHES: int
-    MRN_RECORD_WIDE: int
-    MRN_RECORD_FLOAT: int
-    MRN_RECORD_PAYLOAD: int
     MRN_KEY_MAX: int
     MRN_PAYLOAD_MAX: int
     MRN_QUERY_MAX: int
@@ -64,28 +60,52 @@ class _Lib:
     def mrn_index_open(
         self, file: Any, file_bytes: int, scratch: Any, scratch_bytes: int, index: Any, fault: Any
     ) -> int: ...
-    def mrn_index_complete(
-        self,
-        index: Any,
-        prefix: bytes,
-        prefix_bytes: int,
-        limit: int,
-        workspace: Any,
-        completions: Any,
-        count: Any,
-    ) -> int: ...
     MRN_EDITS_AUTO: int
-    def mrn_index_complete_typed(
+    MRN_TAGS_MAX: int
+    MRN_TAG_MAX: int
+    MRN_SEGMENTS_MAX: int
+    MRN_INDEX_WORDS: int
+    MRN_INDEX_CAMEL: int
+    def mrn_index_find(self, index: Any, text: bytes, text_bytes: int, workspace: Any, entry: Any) -> int: ...
+    def mrn_index_parents(self, index: Any, parents: Any) -> int: ...
+    def mrn_index_entry(
         self,
         index: Any,
-        prefix: bytes,
-        prefix_bytes: int,
-        limit: int,
-        edits: int,
+        parents: Any,
+        rank: int,
+        text: Any,
+        text_bytes: Any,
+        score: Any,
+        payload: Any,
+        payload_bytes: Any,
+        contexts: Any,
+    ) -> int: ...
+    def mrn_index_tag(self, index: Any, tag: int, name: Any, name_bytes: Any) -> int: ...
+    def mrn_reader_plan(self, segments: Any, bytes: Any) -> int: ...  # noqa: A002 - the name in mrn.h
+    def mrn_reader_open(self, segments: Any, block: Any, block_bytes: int, reader: Any) -> int: ...
+    def mrn_reader_complete(
+        self,
+        reader: Any,
+        query: bytes,
+        query_bytes: int,
+        options: Any,
         workspace: Any,
         completions: Any,
         count: Any,
+        texts: Any,
+        texts_bytes: int,
         partial: Any,
+    ) -> int: ...
+    def mrn_reader_complete_json(
+        self,
+        reader: Any,
+        query: bytes,
+        query_bytes: int,
+        options: Any,
+        workspace: Any,
+        json: Any,
+        capacity: int,
+        json_bytes: Any,
     ) -> int: ...
 
 ffi: Any

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import numbers
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -29,6 +29,8 @@ from mariana.store import store_errors
 
 Fuzzy = Literal["auto", 0, 1, 2]
 Entry = tuple[str, float] | Mapping[str, Any]
+Names = str | Collection[str]
+"""One context, or several."""
 
 LIMIT_MAX = trie.LIMIT_MAX
 """The most completions that one call gives."""
@@ -215,7 +217,7 @@ class Index:
             Receipt(sequence=1, count=1)
         """
         source = self._folder()
-        return source.put(_check_entries(entries))
+        return source.put(_check_entries(entries, source.reader.tags))
 
     def delete(self, texts: Iterable[str]) -> Receipt:
         """Delete entries by their texts: all of them or none. Texts that are not there do not count.
@@ -306,19 +308,30 @@ class Index:
         """
         self._folder().backup(Path(target))
 
-    def complete(self, prefix: str, limit: int = 10, fuzzy: Fuzzy = "auto") -> list[Completion]:
-        """Return the best entries that begin with a prefix, best first.
+    def complete(
+        self,
+        prefix: str,
+        limit: int = 10,
+        fuzzy: Fuzzy = "auto",
+        *,
+        context: Names = (),
+        prefer: Names = (),
+    ) -> list[Completion]:
+        """Return the best entries for what was typed, best first.
 
-        Case, accents and compatibility forms do not count, in the prefix and in the entries. Best means: by
-        score, descending; then by the code points of the text, ascending; then by its UTF-8 bytes. A typing error
-        costs a factor of 64 in rank: an entry with one error comes where one of 64 times its rank would.
+        Entries match that begin with it, or that have a word that begins with it, or all its words in any order.
+        Case, accents and compatibility forms do not count. Best means: by score, descending; then by the code points
+        of the text, ascending; then by its UTF-8 bytes. What matches less well is put back in rank: a typing error
+        costs a factor of 64. docs/matching.md has all the rules.
 
         Args:
             prefix: what was typed; empty gives the best of all. At most 256 bytes before and after folding.
             limit: at most so many, 1 to 100.
             fuzzy: typing errors to forgive: a character left out, added, exchanged, or swapped with its neighbour,
                 the first one like any other. "auto" means 0 below 4 characters of the folded prefix, 1 from 4 and
-                2 from 8. Prefixes of more than 64 characters are taken as typed right.
+                2 from 8. Prefixes of more than 60 characters are taken as typed right.
+            context: only entries with this context, or one of these; none means all entries.
+            prefer: entries without this context, or any of these, come later: their rank is 64 times worse.
 
         Raises:
             OutOfRangeError: the limit is not in 1 to 100, or the prefix is too long.
@@ -329,16 +342,7 @@ class Index:
             >>> [c.text for c in index.complete("dus", limit=2)]  # doctest: +SKIP
             ['Dushanbe', 'Düsseldorf']
         """
-        source = self._source
-        if source is None:
-            raise InvalidInputError("the index is closed")
-        if not isinstance(prefix, str):
-            raise InvalidInputError(f"the prefix must be a string, got {type(prefix).__name__}")
-        _check_limit(limit)
-        _check_fuzzy(fuzzy)
-        # No string is longer in code points than in bytes, so that a huge one is not even encoded.
-        raw = prefix[: QUERY_MAX + 1].encode("utf-8", "surrogatepass")
-        hits, _ = source.reader.complete(raw, limit, trie.EDITS_AUTO if fuzzy == "auto" else fuzzy)
+        hits, _ = self._opened().reader.complete(*_query(prefix, limit, fuzzy, context, prefer))
         return [
             Completion(
                 text.decode(),
@@ -350,7 +354,34 @@ class Index:
             for text, score, payload, highlights, edits in hits
         ]
 
-    def explain(self, prefix: str, limit: int = 10, fuzzy: Fuzzy = "auto") -> list[Explanation]:
+    def complete_json(
+        self,
+        prefix: str,
+        limit: int = 10,
+        fuzzy: Fuzzy = "auto",
+        *,
+        context: Names = (),
+        prefer: Names = (),
+    ) -> bytes:
+        """Return what :meth:`complete` does as the body that HTTP answers with, out of one call into C.
+
+        Raises:
+            OutOfRangeError, InvalidInputError: as :meth:`complete`.
+
+        Returns:
+            JSON in UTF-8: ``{"query", "completions": [{"text", "score", "edits", "highlights", "payload"}]}``.
+        """
+        return self._opened().reader.complete_json(*_query(prefix, limit, fuzzy, context, prefer))
+
+    def explain(
+        self,
+        prefix: str,
+        limit: int = 10,
+        fuzzy: Fuzzy = "auto",
+        *,
+        context: Names = (),
+        prefer: Names = (),
+    ) -> list[Explanation]:
         """Return what :meth:`complete` does, each answer with what its place comes from.
 
         Raises:
@@ -358,7 +389,7 @@ class Index:
         """
         source = self._opened()
         explained = []
-        for completion in self.complete(prefix, limit, fuzzy):
+        for completion in self.complete(prefix, limit, fuzzy, context=context, prefer=prefer):
             text = completion.text.encode()
             parts = source.explain(text) if isinstance(source, LiveIndex) else None
             base, learned, selections, live = parts or (completion.score, 0.0, 0.0, False)
@@ -408,6 +439,8 @@ def build_index(
     progress: bool = False,
     on_invalid: Callable[[int, str], None] | None = None,
     allow_empty: bool = True,
+    any_word: bool = True,
+    camel_case: bool = False,
 ) -> BuildReport:
     """Build an index and publish it whole: readers see the old one or the new one, never a part.
 
@@ -417,14 +450,17 @@ def build_index(
 
     Args:
         path: the index's folder; made when it is not there.
-        entries: ``(text, score)``, or mappings with ``text`` and, if wanted, ``score`` (default 1) and
-            ``payload`` (a JSON value). A score is a finite number >= 0; integers up to 2**53 come back exactly.
-            A text has at most 1,024 bytes of UTF-8, before and after folding; a payload 65,536 as JSON, nested 200
-            deep at most.
+        entries: ``(text, score)``, or mappings with ``text`` and, if wanted, ``score`` (default 1), ``payload`` (a
+            JSON value) and ``contexts`` (names; 64 different ones in an index). A score is a finite number >= 0;
+            integers up to 2**53 come back exactly. A text has at most 1,024 bytes of UTF-8, before and after folding;
+            a payload 65,536 as JSON, nested 200 deep at most; a context 64.
         progress: show a progress bar when stderr is a terminal.
         on_invalid: called with the position and the reason for each entry that is refused, which is then left
             out; None raises for the first one.
         allow_empty: False refuses to publish an index without any entry.
+        any_word: entries are found by each of their words, and by several in any order; False makes the file about
+            half as large, and only beginnings are found.
+        camel_case: words also begin at capitals, as in camelCase and HTMLParser.
 
     Raises:
         InvalidInputError: an entry is refused (``pointer`` says which), or none is there and one must be.
@@ -435,6 +471,7 @@ def build_index(
     texts: list[bytes] = []
     scores: list[float] = []
     payloads: list[bytes] = []
+    contexts: list[tuple[str, ...]] = []
     positions: list[int] = []
     refused = 0
 
@@ -448,15 +485,18 @@ def build_index(
     shown = tqdm(entries, unit=" entries", unit_scale=True, disable=None if progress else True)
     for position, entry in enumerate(shown):
         try:
-            text, score, payload = _read_entry(entry)
+            text, score, payload, names = _read_entry(entry)
         except InvalidInputError as error:
             refuse(position, str(error), error.pointer)
             continue
         texts.append(text)
         scores.append(score)
         payloads.append(payload)
+        contexts.append(names)
         positions.append(position)
-    file, verdicts = trie.build_segment(texts, scores, payloads)
+    file, verdicts = trie.build_segment(
+        texts, scores, payloads, contexts if any(contexts) else (), any_word=any_word, camel_case=camel_case
+    )
     for row in (verdicts < 0).nonzero()[0].tolist():
         refuse(positions[row], trie.verdict_message(int(verdicts[row])))
     kept, merged = (int((verdicts == verdict).sum()) for verdict in (0, trie.MERGED))
@@ -466,20 +506,30 @@ def build_index(
     return BuildReport(path, kept, merged, refused, len(file))
 
 
-def _check_entries(entries: Iterable[Entry]) -> list[tuple[bytes, Item]]:
-    """Return entries as the journal takes them, each of them one that a segment takes."""
+def _check_entries(entries: Iterable[Entry], there: Collection[str]) -> list[tuple[bytes, Item]]:
+    """Return entries as the journal takes them, each of them one that a segment takes.
+
+    Args:
+        entries: as they were given.
+        there: the contexts that the index has.
+    """
     texts: list[bytes] = []
     items: list[Item] = []
     positions: list[int] = []
     faults: list[tuple[str, str]] = []
+    contexts = set(there)
     for position, entry in enumerate(entries):
         try:
-            text, score, payload = _read_entry(entry)
+            text, score, payload, names = _read_entry(entry)
         except InvalidInputError as error:
             faults.append((f"/{position}{error.pointer}", str(error)))
             continue
+        contexts.update(names)
+        if len(contexts) > trie.TAGS_MAX:
+            reason = f"that makes more than {trie.TAGS_MAX} different contexts"
+            faults.append((f"/{position}/contexts", reason))
         texts.append(text)
-        items.append(Item(score, payload))
+        items.append(Item(score, payload, _to_json(names).encode() if names else b""))
         positions.append(position)
     scores, payloads = [item.score for item in items], [item.payload for item in items]
     _, verdicts = trie.build_segment(texts, scores, payloads)  # which knows what it takes
@@ -516,22 +566,56 @@ def _check_fuzzy(fuzzy: object) -> None:
     raise InvalidInputError("fuzzy must be 'auto', 0, 1 or 2")
 
 
-def _read_entry(entry: object) -> tuple[bytes, float, bytes]:
+def _read_entry(entry: object) -> tuple[bytes, float, bytes, tuple[str, ...]]:
     payload: object = None
+    contexts: tuple[str, ...] = ()
     if isinstance(entry, tuple | list) and len(entry) == 2:
         text, score = entry
     elif isinstance(entry, Mapping):
         unknown = next((name for name in entry if name not in _FIELDS), None)
         if unknown is not None:
             raise InvalidInputError(f"unknown field {str(unknown)[:64]!r}; there are: {', '.join(_FIELDS)}")
-        if entry.get("contexts"):
-            raise InvalidInputError("contexts are not in this version: leave them out", pointer="/contexts")
         text, score, payload = entry.get("text"), entry.get("score", DEFAULT_SCORE), entry.get("payload")
+        if entry.get("contexts") is not None:
+            contexts = _read_contexts(entry["contexts"])
     else:
-        raise InvalidInputError("an entry is (text, score), or a mapping with text, score and payload")
+        raise InvalidInputError(
+            "an entry is (text, score), or a mapping with text, score, payload and contexts"
+        )
     if not isinstance(text, str):
         raise InvalidInputError(f"text must be a string, got {type(text).__name__}", pointer="/text")
-    return text.encode("utf-8", "surrogatepass"), _read_score(score), _read_payload(payload)
+    return text.encode("utf-8", "surrogatepass"), _read_score(score), _read_payload(payload), contexts
+
+
+def _read_contexts(given: object) -> tuple[str, ...]:
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
+        raise InvalidInputError("contexts must be names: strings", pointer="/contexts")
+    for name in names:
+        try:
+            trie.check_context(name)
+        except InvalidInputError as error:
+            raise InvalidInputError(str(error), pointer="/contexts") from None
+    return tuple(sorted({*names}))
+
+
+def _query(
+    prefix: object, limit: int, fuzzy: Fuzzy, context: Names, prefer: Names
+) -> tuple[bytes, int, int, Collection[str], Collection[str]]:
+    """Return a query as C takes it."""
+    if not isinstance(prefix, str):
+        raise InvalidInputError(f"the prefix must be a string, got {type(prefix).__name__}")
+    _check_limit(limit)
+    _check_fuzzy(fuzzy)
+    # No string is longer in code points than in bytes, so that a huge one is not even encoded.
+    raw = prefix[: QUERY_MAX + 1].encode("utf-8", "surrogatepass")
+    names = [(given,) if isinstance(given, str) else tuple(given) for given in (context, prefer)]
+    if (
+        not all(isinstance(name, str) for some in names for name in some)
+        or sum(map(len, names)) > trie.TAGS_MAX
+    ):
+        raise InvalidInputError(f"context and prefer must be names: strings, {trie.TAGS_MAX} at most")
+    return raw, limit, trie.EDITS_AUTO if fuzzy == "auto" else fuzzy, names[0], names[1]
 
 
 def _read_score(score: object) -> float:

@@ -138,7 +138,6 @@ class Model:
         "_plain",
         "_readers",
         "_run",
-        "_width",
         "columns",
         "info",
         "isa",
@@ -190,7 +189,6 @@ class Model:
         self.columns: int = self.info.columns
         self.outputs: int = self.info.outputs
         self._run = self._network.predict
-        self._width = (self.columns,)
 
     def __repr__(self) -> str:
         widths = "-".join(str(n) for n in (self.info.encoded_columns, *(la.units for la in self.info.layers)))
@@ -212,7 +210,12 @@ class Model:
         Raises:
             InvalidInputError: ``x`` has another shape, or is no array of real numbers.
         """
-        if type(x) is _ndarray and x.dtype is _FLOAT32 and x.shape[1:] == self._width:
+        if (
+            type(x) is _ndarray
+            and x.dtype is _FLOAT32
+            and len(shape := x.shape) == 2  # cheaper than a slice of it
+            and shape[1] == self.columns
+        ):
             try:
                 return self._run(x)
             except ValueError:  # not C-contiguous

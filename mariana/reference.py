@@ -10,7 +10,8 @@ import functools
 import math
 import struct
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 # ---- Dense networks ----------------------------------------------------------------------------------------
 
@@ -174,6 +175,7 @@ PLAIN_LETTERS = (
 """Letters that Unicode does not take apart, and what people type for them."""
 
 
+@functools.lru_cache(maxsize=1024)
 def fold(text: str) -> str:
     """Return what a text is compared by: without case, accents and compatibility forms."""
     folded = "".join(map(_fold_point, text))
@@ -223,40 +225,184 @@ def complete(entries: Iterable[tuple[str, float]], prefix: str, limit: int) -> l
     return sorted(found, key=rank)[:limit]
 
 
-def complete_typed(
-    entries: Sequence[tuple[str, float]],
-    places: Sequence[int],
-    record_bytes: int,
-    prefix: str,
+class Found(NamedTuple):
+    """An answer of :func:`search`."""
+
+    text: str
+    score: float
+    edits: int
+    highlights: tuple[tuple[int, int], ...]
+
+
+class Item(NamedTuple):
+    """An entry, for :func:`search`."""
+
+    text: str
+    score: float
+    contexts: frozenset[str] = frozenset()
+
+
+WORDS_MAX, WORD_KEY_MAX, QUERY_WORDS_MAX, TYPED_MAX = 32, 64, 6, 60
+
+
+def search(
+    items: Iterable[Item],
+    query: str,
     limit: int,
-    edits: int,
-) -> list[tuple[str, float, int, int]]:
-    """Return the best entries whose folded text begins with about the folded prefix, best first.
+    *,
+    edits: int = 0,
+    any_word: bool = False,
+    camel_case: bool = False,
+    contexts: Collection[str] = (),
+    prefer: Collection[str] = (),
+) -> list[Found]:
+    """Return the best entries that match a query, best first, by the rules of docs/matching.md, looking at each.
 
     Args:
-        entries: all of them, best first (see :func:`rank`), without repetition.
-        places: where each one's record is in its section; the rank is estimated from it.
-        record_bytes: how long the section is.
-        prefix: what was typed.
+        items: a text that comes twice counts once, with its highest score.
+        query: what was typed.
         limit: at most so many.
         edits: typing errors that are forgiven.
-
-    Returns:
-        (text, score, edits, code points of the text that are highlighted).
+        any_word: further words count too.
+        camel_case: words also begin at capitals.
+        contexts: only entries with one of these.
+        prefer: entries with none of these come later.
     """
-    key = fold(prefix)
-    if not 1 <= len(key) <= 64:
-        edits = 0
+    best: dict[str, Item] = {}
+    for item in items:
+        if item.text not in best or item.score > best[item.text].score:
+            best[item.text] = item
+    typed = fold(query)
+    edits = edits if 1 <= len(typed) <= TYPED_MAX else 0
     found = []
-    for entry, place in zip(entries, places, strict=True):
-        needed, length = prefix_edits(key, fold(entry[0]).removesuffix(" "))
-        if needed <= edits:
-            rank_estimate = int(place * (len(entries) / record_bytes))
-            covered = _covered(entry[0], fold(entry[0])[:length])
-            found.append(((rank_estimate + 1) * 64**needed, place, (*entry, needed, covered)))
-    return [answer for _, _, answer in sorted(found)[:limit]]
+    for item in best.values():
+        if contexts and not item.contexts & {*contexts}:
+            continue
+        matches = list(_matches(item.text, query, edits, any_word=any_word, camel_case=camel_case))
+        if not matches:
+            continue
+        bits, needed, _, highlights = min(matches)
+        bits += 6 if prefer and not item.contexts & {*prefer} else 0
+        weight = (sum(other.score > item.score for other in best.values()) + 1) << bits
+        answer = Found(item.text, item.score, needed, highlights)
+        found.append(((weight, *rank((item.text, item.score))), answer))
+    return [answer for _, answer in sorted(found)[:limit]]
 
 
+def _matches(
+    text: str, query: str, edits: int, *, any_word: bool, camel_case: bool
+) -> Iterator[tuple[int, int, tuple[int, int], tuple[tuple[int, int], ...]]]:
+    """Yield each way that a text matches: bits that it costs, edits, (kind, which word), highlights."""
+    key, typed = fold(text).removesuffix(" "), fold(query)
+    starts = word_starts(text, camel_case=camel_case) if any_word else []
+    further = [start for start in starts if 0 < start < len(key)]
+    marked = bool(_marks(query))
+    for number, start in enumerate([0, *further]):
+        part = key[start:]
+        while start and len(part.encode()) > WORD_KEY_MAX:
+            part = part[:-1]
+        if start and not typed:
+            break
+        needed, length = prefix_edits(typed, part)
+        if needed > edits:
+            continue
+        bits = 6 * needed + (3 if start else 0)
+        if marked and (needed or _marks(query, 0, len(typed)) != _marks(text, start, length)):
+            bits += 6
+        yield bits, needed, (min(number, 1), number), _range(text, start, length)
+    words = _words(typed)
+    if any_word and 2 <= len(words) <= QUERY_WORDS_MAX:
+        places = [next((s for s in starts if key.startswith(word, s)), None) for word in words]
+        if None not in places:
+            ranges = sorted(
+                _range(text, place, len(word))[0]
+                for place, word in zip(places, words, strict=True)
+                if place is not None
+            )
+            joined: list[tuple[int, int]] = []
+            for start, end in ranges:
+                if joined and start <= joined[-1][1]:
+                    joined[-1] = joined[-1][0], max(end, joined[-1][1])
+                else:
+                    joined.append((start, end))
+            yield 6 + (6 if marked else 0), 0, (2, 0), tuple(joined)
+
+
+@functools.lru_cache(maxsize=256)
+def _key_ends(text: str) -> tuple[int, ...]:
+    """Return how long the key is after each code point of a text."""
+    ends, length, last = [], 0, " "
+    for point in text:
+        for part in _fold_point(point):
+            length += not (part == " " == last)
+            last = part
+        ends.append(length)
+    return tuple(ends)
+
+
+def _range(text: str, start: int, length: int) -> tuple[tuple[int, int], ...]:
+    """Return what ``length`` characters of the key from ``start`` on cover in the text."""
+    if length == 0:
+        return ()
+    first = next(i for i, end in enumerate(_key_ends(text)) if end > start)
+    return ((first if start else 0, _covered(text, fold(text)[: start + length])),)
+
+
+def word_starts(text: str, *, camel_case: bool) -> list[int]:
+    """Return where the words of a text begin in its key, one at 0 and the first ``WORDS_MAX`` others."""
+    starts, after, folded = [], True, fold(text)
+    for at, point in enumerate(text):
+        before = _key_ends(text)[at - 1] if at else 0
+        if camel_case and at and "A" <= point <= "Z":
+            last, following = text[at - 1], text[at + 1 : at + 2]
+            after |= last in "abcdefghijklmnopqrstuvwxyz0123456789" or (
+                "A" <= last <= "Z" and "a" <= following <= "z"
+            )
+        for place in range(before, _key_ends(text)[at]):
+            parts = parts_words(folded[place])
+            if after and not parts:
+                starts.append(place)
+            after = parts
+    return starts[: WORDS_MAX + (starts[:1] == [0])]
+
+
+def parts_words(point: str) -> bool:
+    """Say whether a folded character stands between words."""
+    number = ord(point)
+    if number < 0x80:
+        return not point.isalnum()
+    return (
+        number <= 0xBF
+        or number in {0xD7, 0xF7, 0x60C, 0x61B, 0x61F, 0x6D4, 0x964, 0x965, 0x30FB}
+        or 0x66A <= number <= 0x66D
+        or 0x2010 <= number <= 0x205E
+        or 0x3001 <= number <= 0x3003
+        or 0x3008 <= number <= 0x3020
+    )
+
+
+def _words(key: str) -> list[str]:
+    return "".join(" " if parts_words(point) else point for point in key).split()
+
+
+def _marks(text: str, start: int = 0, length: int | None = None) -> list[tuple[int, str]]:
+    """Return the letters that lose something by folding, and marks alone, with the character of the key they are at."""
+    marks = []
+    for at, point in enumerate(text):
+        whole, before = point, ""
+        while whole != before:
+            before = whole
+            whole = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", whole).casefold())
+        folded, place = _fold_point(point), _key_ends(text)[at - 1] if at else 0
+        if not folded:
+            marks.append((max(place - 1, 0), point))
+        elif folded != whole:
+            marks.append((place, point.lower() if len(point.lower()) == 1 else point))
+    end = len(fold(text)) + 1 if length is None else start + length
+    return [(place - start, mark) for place, mark in marks if start <= place < end]
+
+
+@functools.lru_cache(maxsize=4096)
 def prefix_edits(typed: str, key: str) -> tuple[int, int]:
     """Compare a text with the beginnings of a key.
 
@@ -283,7 +429,7 @@ def highlight(text: str, prefix: str) -> int:
 def _covered(text: str, key: str) -> int:
     if not key:
         return 0
-    end = next(i for i in range(len(text) + 1) if fold(text[:i]).startswith(key))
+    end = next(i for i, length in enumerate(_key_ends(text), 1) if length >= len(key))
     while end < len(text) and all(_is_accent(part) for part in unicodedata.normalize("NFKD", text[end])):
         end += 1
     return end

@@ -47,6 +47,12 @@ class Settings(BaseSettings):
     max_body: int = Field(default=1 << 20, ge=1, description="largest JSON body, bytes")
     max_binary_body: int = Field(default=16 << 20, ge=1, description="largest binary body, bytes")
     max_values: int = Field(default=1_000_000, ge=1, description="largest rows x columns of one prediction")
+    batch_window: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="seconds that a large model waits for more rows to run together; 0: it never waits",
+    )
     max_inflight: int = Field(
         default=256,
         ge=1,

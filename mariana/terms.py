@@ -8,7 +8,8 @@
 ========  ==========================================================================================
 
 Each may end in ``.gz`` besides. A first line of a .tsv or .csv that has a cell ``text`` names the columns instead,
-in any order. All are UTF-8. A payload is JSON; a text without a score has the score 1.
+in any order. All are UTF-8. A payload is JSON; a text without a score has the score 1. Several contexts are parted by
+``|`` in a .tsv or .csv, and are an array in a .jsonl.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ def _entry(cells: dict[str, str]) -> Mapping[str, Any] | str:
         except (ValueError, RecursionError):
             return "payload is not JSON"
     if cells.get("contexts"):
-        entry["contexts"] = cells["contexts"]
+        entry["contexts"] = [name.strip() for name in cells["contexts"].split("|")]
     return entry
 
 

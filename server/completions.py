@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Literal
 from urllib.parse import unquote_to_bytes
-
-from pydantic_core import to_json
 
 from mariana.autocomplete import LIMIT_MAX
 from mariana.errors import InvalidInputError
@@ -36,7 +35,14 @@ _QUICK_FUZZY = {key.encode(): value for key, value in FUZZY.items()}
 ENDPOINT = "GET /v1/indexes/{name}/complete"
 
 
-def answer(served: ServedIndex, query: str, limit: int, fuzzy: Fuzzy) -> tuple[bytes, str]:
+def answer(
+    served: ServedIndex,
+    query: str,
+    limit: int,
+    fuzzy: Fuzzy,
+    context: Sequence[str] = (),
+    prefer: Sequence[str] = (),
+) -> tuple[bytes, str]:
     """Return the body of an answer, and its ETag.
 
     Raises:
@@ -46,7 +52,7 @@ def answer(served: ServedIndex, query: str, limit: int, fuzzy: Fuzzy) -> tuple[b
     index = served.index
     if index is None:
         raise InvalidInputError("the index is closed")
-    body = to_json({"query": query, "completions": index.complete(query, limit, fuzzy)})
+    body = index.complete_json(query, limit, fuzzy, context=context, prefer=prefer)
     etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
     served.stats.complete.observe(perf_counter() - start)
     return body, etag

@@ -205,6 +205,11 @@ class Insertion(BaseModel):
     payload: Any = Field(
         default=None, description="any JSON value; given back with the entry; at most 65536 bytes of JSON"
     )
+    contexts: list[str] = Field(
+        default=[],
+        max_length=64,
+        description="names that a query can ask for; an index has at most 64 different ones",
+    )
 
 
 class Insertions(BaseModel):

@@ -24,6 +24,7 @@ from mariana.settings import Settings
 from .bodies import RowReader
 from .errors import Problem, status_of
 from .metrics import ModelStats
+from .schedule import Schedule, measure
 
 Float32 = NDArray[np.float32]
 
@@ -56,6 +57,14 @@ class Infer(NamedTuple):
     """how many bytes of it are JSON; None: all of them"""
 
 
+class _Asked(NamedTuple):
+    """An inference request."""
+
+    x: Float32
+    identity: bytes | None
+    binary: bool
+
+
 class Version:
     """One version of a model.
 
@@ -66,6 +75,7 @@ class Version:
         reader: reads the bodies of its requests.
         stats: what it has done.
         loaded: when, in seconds since the epoch.
+        schedule: where its rows run.
     """
 
     __slots__ = (
@@ -82,6 +92,7 @@ class Version:
         "name",
         "number",
         "reader",
+        "schedule",
         "stats",
     )
 
@@ -99,43 +110,57 @@ class Version:
         self._outputs = model.outputs
         self._predict = model.predict
         self._max_values = settings.max_values
+        self.schedule = Schedule(model.predict, measure(model.predict, model.columns), settings.batch_window)
         self._optional = any(feature.fill is not None for feature in model.info.features)
         self._writer = PredictionWriter(model.outputs, [to_json(label) for label in labels])
         self._head = to_json({"model": name, "version": number, "labels": labels})[:-1] + b',"predictions":'
         self._infer_head = to_json({"model_name": name, "model_version": str(number)})[:-1]
 
-    def predict(self, x: Float32) -> Float32:
-        """Run rows through the network, on the event loop, for it takes microseconds.
+    async def predict(self, x: Float32) -> Float32:
+        """Run rows through the network, where that belongs.
 
         Raises:
             Problem: 422, an output is not finite.
         """
-        y = self._predict(x)
+        y = await self.schedule.run(x)
         if not _isfinite(y).all():
             raise Problem(422, OVERFLOW)
         return y
 
-    def must_answer(self, x: Float32, start: float) -> bytes:
-        """Return as :meth:`answer` does; Problem, 422, when an output is not finite."""
-        body = self.answer(x, start)
+    async def answer(self, x: Float32, start: float) -> bytes:
+        """Return the body of a prediction's answer; arguments as for :meth:`_answer`.
+
+        Raises:
+            Problem: 422, an output is not finite.
+        """
+        parsed = perf_counter()
+        y = await self.schedule.run(x)
+        inferred = perf_counter()
+        body = self._write(y)
         if body is None:
             raise Problem(422, OVERFLOW)
+        self.stats.observe(len(x), start, parsed, inferred, perf_counter())
         return body
 
-    def answer(self, x: Float32, start: float) -> bytes | None:
-        """Return the body of a prediction's answer; None when an output is not finite.
+    def _write(self, y: Float32) -> bytes | None:
+        text = self._writer.write(y)
+        return None if text is None else self._head + text + b"}"
+
+    def _answer(self, x: Float32, start: float) -> bytes | None:
+        """Return the body of a prediction's answer; None when an output is not finite, or it is not for here.
 
         Args:
             x: (rows, columns) float32.
             start: when the reading of the body began, of ``perf_counter``.
         """
+        if not self.schedule.inline(len(x)):
+            return None
         parsed = perf_counter()
         y = self._predict(x)
         inferred = perf_counter()
-        text = self._writer.write(y)
-        if text is None:
+        body = self._write(y)
+        if body is None:
             return None
-        body = self._head + text + b"}"
         self.stats.observe(len(x), start, parsed, inferred, perf_counter())
         return body
 
@@ -152,13 +177,13 @@ class Version:
         """Return the answer to a JSON body of a prediction, or None."""
         start = perf_counter()
         x = json_rows(body, self._columns, self._max_values)
-        return None if x is None else self.answer(x, start)
+        return None if x is None else self._answer(x, start)
 
     def quick_octets(self, body: bytes) -> bytes | None:
         """Return the answer to a body of float32 rows, or None."""
         start = perf_counter()
         x = self._rows(body)
-        return None if x is None else self.answer(x, start)
+        return None if x is None else self._answer(x, start)
 
     def _rows(self, body: bytes) -> Float32 | None:
         columns = self._columns
@@ -176,43 +201,32 @@ class Version:
             header_length: how many bytes of it are JSON; None: all of them; 0: it is the tensor alone.
         """
         start = perf_counter()
-        binary = True
-        identity: bytes | None = None
+        asked = self._read_infer(body, header_length)
+        if asked is None or not self.schedule.inline(len(asked.x)):
+            return None
+        parsed = perf_counter()
+        y = self._predict(asked.x)
+        inferred = perf_counter()
+        answer = self.write_infer(y, asked.identity, binary=asked.binary)
+        if answer is not None:
+            self.stats.observe(len(y), start, parsed, inferred, perf_counter())
+        return answer
+
+    def _read_infer(self, body: bytes, header_length: int | None) -> _Asked | None:
         if header_length is None:
             tensor = json_tensor(body, self._columns, self._max_values)
-            if tensor is None:
-                return None
-            x, identity = tensor
-            binary = False
-        elif header_length == 0:
-            found = self._rows(body)
-            if found is None:
-                return None
-            x = found
-        else:
-            head = _BINARY_HEAD.fullmatch(body, 0, header_length) if header_length <= len(body) else None
-            if head is None:
-                return None
-            identity, rows, columns, size, each, default = head.groups()
-            blob = body[header_length:]
-            if (
-                int(size) != len(blob)
-                or int(columns) != self._columns
-                or int(rows) * 4 * self._columns != len(blob)
-            ):
-                return None
-            found = self._rows(blob)
-            if found is None:
-                return None
-            x = found
-            binary = (each or default) == b"true"
-        parsed = perf_counter()
-        y = self._predict(x)
-        inferred = perf_counter()
-        answer = self.write_infer(y, identity, binary=binary)
-        if answer is not None:
-            self.stats.observe(len(x), start, parsed, inferred, perf_counter())
-        return answer
+            return None if tensor is None else _Asked(tensor.x, tensor.id, binary=False)
+        if header_length == 0:
+            x = self._rows(body)
+            return None if x is None else _Asked(x, None, binary=True)
+        head = _BINARY_HEAD.fullmatch(body, 0, header_length) if header_length <= len(body) else None
+        if head is None:
+            return None
+        identity, rows, columns, size, each, default = head.groups()
+        blob = body[header_length:]
+        fits = int(columns) == self._columns and int(size) == len(blob) == 4 * int(rows) * self._columns
+        x = self._rows(blob) if fits else None
+        return None if x is None else _Asked(x, identity, binary=(each or default) == b"true")
 
     def write_infer(self, y: Float32, identity: bytes | None, *, binary: bool) -> Infer | None:
         """Return the answer of an inference request; None when an output is not finite.
@@ -257,7 +271,9 @@ class Version:
             "parameters": {
                 "isa": {"string_value": model.isa},
                 "precision": {"string_value": model.precision},
-                "execution": {"string_value": "inline"},
+                "execution": {"string_value": self.schedule.cost.mode},
+                "microseconds_1": {"string_value": f"{self.schedule.cost.one * 1e6:.1f}"},
+                "microseconds_16": {"string_value": f"{self.schedule.cost.sixteen * 1e6:.1f}"},
             },
         }
 

@@ -15,6 +15,9 @@
 #define STRIP_VECTORS 4
 #define TILE_ROWS 6
 #define TILES(T) T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(2, 1) T(2, 2) T(3, 1) T(3, 2) T(4, 1) T(5, 1) T(6, 1)
+#define LANE_UNITS 8
+#define LANE_VECTORS 2
+#define LANE_TILES(T) T(1) T(2) T(3) T(4) T(5) T(6) T(7) T(8)
 
 typedef float32x4_t vec;
 
@@ -66,7 +69,7 @@ static inline float strip_max_neon(const vec *strip) {
 #include "../activation_template.h"
 #include "../dense_template.h"
 
-const mrn_kernels mrn_kernels_neon = {dense_neon, activate_neon};
+const mrn_kernels mrn_kernels_neon = {dense_neon, activate_neon, lanes_neon};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

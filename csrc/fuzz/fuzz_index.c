@@ -1,6 +1,7 @@
 /* libFuzzer target: any bytes as an index segment, with the checksums repaired so that the deep checks are
- * reached. The first byte is the length of a query that follows it; the rest is the file.
- * Run it with: make -C csrc fuzz.
+ * reached. The first byte is the length of a query that follows the second, which says how to ask; the rest
+ * is the file. It is searched alone, and as three segments of one reader with some entries dead. Run it with:
+ * make -C csrc fuzz.
  */
 
 #include "../crc32c.h"
@@ -43,47 +44,93 @@ static void repair(uint8_t *file, size_t bytes) {
     put(file + MRN_HEADER_CHECKSUM, crc32c(0, file, header_bytes), 4);
 }
 
-static void complete(const mrn_index *index, size_t file_bytes, const uint8_t *query, size_t query_bytes) {
-    static mrn_completion found[MRN_LIMIT_MAX];
-    static mrn_workspace workspace;
-    size_t count = 0;
-    for (size_t limit = 1; limit <= MRN_LIMIT_MAX; limit += 33) {
-        if (mrn_index_complete(index, (const char *)query, query_bytes, limit, &workspace, found, &count) !=
-            MRN_OK)
+static mrn_workspace workspace;
+static mrn_completion found[MRN_LIMIT_MAX];
+static char texts[MRN_LIMIT_MAX * MRN_TEXT_MAX];
+
+static void complete(const mrn_reader *reader, size_t entries, size_t file_bytes, const char *query,
+                     size_t query_bytes, unsigned how) {
+    static const char names[] = "city\nland\n";
+    static char json[1 << 20];
+    mrn_options options = {.limit = how % 3 == 0 ? 1 : how % 3 == 1 ? 10 : MRN_LIMIT_MAX, .edits = 0};
+    if (how & 0x40)
+        options.contexts = names, options.contexts_bytes = sizeof names - 1;
+    if (how & 0x80)
+        options.prefer = names, options.prefer_bytes = 5;
+    for (options.edits = MRN_EDITS_AUTO; options.edits <= 2; options.edits++) {
+        size_t count = 0, json_bytes = 0;
+        int partial = 0;
+        int status = mrn_reader_complete(reader, query, query_bytes, &options, &workspace, found, &count,
+                                         texts, sizeof texts, &partial);
+        if (status != MRN_OK && options.edits != MRN_EDITS_AUTO)
+            abort(); /* it did not depend on them */
+        if (status != MRN_OK)
             return;
-        if (count > limit || count > index->entries)
+        if (count > options.limit || count > entries)
             abort();
-        for (size_t i = 0; i < count; i++)
-            if (found[i].text + found[i].text_bytes > file_bytes ||
-                found[i].highlight > found[i].text_bytes ||
-                found[i].payload + found[i].payload_bytes > file_bytes ||
-                (i > 0 && found[i - 1].score < found[i].score))
+        for (size_t i = 0; i < count; i++) {
+            if ((size_t)found[i].text + found[i].text_bytes > sizeof texts || found[i].text_bytes == 0 ||
+                found[i].payload + found[i].payload_bytes > file_bytes || found[i].edits > 2 ||
+                found[i].highlights > MRN_HIGHLIGHTS_MAX)
                 abort();
-        for (int edits = MRN_EDITS_AUTO; edits <= 2; edits++) {
-            size_t typed = 0;
-            int partial = 0;
-            if (mrn_index_complete_typed(index, (const char *)query, query_bytes, limit, edits, &workspace,
-                                         found, &typed, &partial) != MRN_OK)
-                abort();
-            if (typed > limit || typed > index->entries || typed < count)
-                abort();
-            for (size_t i = 0; i < typed; i++)
-                if (found[i].text + found[i].text_bytes > file_bytes ||
-                    found[i].highlight > found[i].text_bytes || found[i].edits > 2 ||
-                    found[i].payload + found[i].payload_bytes > file_bytes ||
-                    (i > 0 && found[i - 1].edits == found[i].edits && found[i - 1].score < found[i].score))
+            for (size_t j = 0; j < 2 * (size_t)found[i].highlights; j++)
+                if (found[i].highlight[j] > found[i].text_bytes ||
+                    (j > 0 && found[i].highlight[j] < found[i].highlight[j - 1]))
+                    abort();
+            for (size_t j = 0; j < i; j++)
+                if (found[j].segment == found[i].segment && found[j].entry == found[i].entry)
                     abort();
         }
+        mrn_reader_complete_json(reader, query, query_bytes, &options, &workspace, json, sizeof json,
+                                 &json_bytes);
+        if (json_bytes > sizeof json)
+            abort();
     }
+}
+
+static void search(const mrn_index *index, size_t file_bytes, const char *query, size_t query_bytes,
+                   unsigned how) {
+    const mrn_index *const indexes[] = {index, index, index};
+    const uint32_t first[] = {0, 1}, *const dead[] = {first, NULL, first};
+    const size_t counts[] = {index->entries < 2 ? index->entries : 2, 0, index->entries < 1 ? 0 : 1};
+    for (size_t count = 1; count <= 3; count += 2) {
+        const mrn_segments segments = {count, indexes, count == 1 ? NULL : dead, counts};
+        size_t block_bytes = 0;
+        mrn_reader *reader;
+        if (mrn_reader_plan(&segments, &block_bytes) != MRN_OK)
+            abort();
+        void *block = malloc(block_bytes);
+        if (mrn_reader_open(&segments, block, block_bytes, &reader) != MRN_OK)
+            abort();
+        complete(reader, count * (size_t)index->entries, file_bytes, query, query_bytes, how);
+        for (size_t cut = 0; cut < query_bytes && cut < 4; cut++)
+            complete(reader, count * (size_t)index->entries, file_bytes, query, cut, how);
+        free(block);
+    }
+    uint64_t *parents = malloc(((size_t)index->entries + 1) * sizeof *parents);
+    mrn_index_parents(index, parents);
+    for (uint32_t i = 0; i < index->entries && i < 64; i++) {
+        static char text[MRN_TEXT_MAX];
+        size_t text_bytes, payload_bytes;
+        double score;
+        uint64_t payload, contexts;
+        if (mrn_index_entry(index, parents, i, text, &text_bytes, &score, &payload, &payload_bytes,
+                            &contexts) != MRN_OK ||
+            text_bytes == 0)
+            abort();
+        uint32_t entry;
+        mrn_index_find(index, text, text_bytes, &workspace, &entry);
+    }
+    free(parents);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    if (size == 0 || (size_t)data[0] + 1 > size)
+    if (size < 2 || (size_t)data[0] + 2 > size)
         return 0;
-    const uint8_t *query = data + 1;
-    size_t query_bytes = data[0], bytes = size - 1 - query_bytes;
+    const uint8_t *query = data + 2;
+    size_t query_bytes = data[0], bytes = size - 2 - query_bytes;
     uint8_t *file =
         malloc(bytes + (bytes == 0)); /* of its exact size, so that the sanitizer sees every step outside */
     memcpy(file, query + query_bytes, bytes);
@@ -92,11 +139,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     void *scratch = malloc(scratch_bytes);
     mrn_index index;
     mrn_fault fault;
-    if (mrn_index_open((const char *)file, bytes, scratch, scratch_bytes, &index, &fault) == MRN_OK) {
-        complete(&index, bytes, query, query_bytes);
-        for (size_t cut = 0; cut < query_bytes && cut < 4; cut++)
-            complete(&index, bytes, query, cut);
-    }
+    if (mrn_index_open((const char *)file, bytes, scratch, scratch_bytes, &index, &fault) == MRN_OK)
+        search(&index, bytes, (const char *)query, query_bytes, data[1]);
     free(scratch);
     free(file);
     return 0;

@@ -32,7 +32,7 @@ typedef struct dictionary {
 
 static char blob[ENTRIES_MAX * TEXT_ROOM];
 
-static char *build(dictionary *d, size_t *file_bytes) {
+static char *build(dictionary *d, uint32_t flags, size_t *file_bytes) {
     uint64_t ends[ENTRIES_MAX];
     size_t used = 0;
     for (size_t i = 0; i < d->count; i++) {
@@ -40,7 +40,8 @@ static char *build(dictionary *d, size_t *file_bytes) {
         memcpy(blob + used, d->texts[i], bytes);
         ends[i] = used += bytes;
     }
-    mrn_entries entries = {.count = d->count, .texts = blob, .text_ends = ends, .scores = d->scores};
+    mrn_entries entries = {
+        .count = d->count, .texts = blob, .text_ends = ends, .scores = d->scores, .flags = flags};
     char *file = NULL;
     EXPECT(mrn_index_build(&entries, d->verdicts, &file, file_bytes) == MRN_OK);
     return file;
@@ -117,43 +118,77 @@ static unsigned distance(const char *typed, const char *text) {
     return least;
 }
 
-static void compare_typed(const dictionary *d, const mrn_index *index, const char *prefix, size_t limit) {
-    static mrn_workspace workspace;
-    mrn_completion found[MRN_LIMIT_MAX];
-    if (*prefix == 0 || text_points((const uint8_t *)prefix, strlen(prefix)) > 64)
+/* A reader of one segment, and what its queries write. */
+typedef struct opened {
+    mrn_index index;
+    mrn_reader *reader;
+    void *block;
+} opened;
+
+static mrn_workspace workspace;
+static mrn_completion found[MRN_LIMIT_MAX];
+static char texts[MRN_LIMIT_MAX * MRN_TEXT_MAX];
+
+static int open_reader(const char *file, size_t bytes, opened *o, mrn_fault *fault) {
+    int status = open_file(file, bytes, &o->index, fault);
+    o->block = NULL;
+    if (status != MRN_OK)
+        return status;
+    const mrn_index *const indexes[] = {&o->index};
+    const mrn_segments segments = {.count = 1, .indexes = indexes};
+    size_t block_bytes = 0;
+    EXPECT(mrn_reader_plan(&segments, &block_bytes) == MRN_OK);
+    o->block = malloc(block_bytes);
+    EXPECT(mrn_reader_open(&segments, o->block, block_bytes, &o->reader) == MRN_OK);
+    return MRN_OK;
+}
+
+static int ask(const opened *o, const char *query, size_t limit, int edits, size_t *count, int *partial) {
+    const mrn_options options = {.limit = (uint32_t)limit, .edits = edits};
+    return mrn_reader_complete(o->reader, query, strlen(query), &options, &workspace, found, count, texts,
+                               sizeof texts, partial);
+}
+
+static const char *text_of(size_t i) {
+    static char text[MRN_TEXT_MAX + 1];
+    memcpy(text, texts + found[i].text, found[i].text_bytes);
+    text[found[i].text_bytes] = 0;
+    return text;
+}
+
+static void compare_typed(const dictionary *d, const opened *o, const char *prefix, size_t limit) {
+    if (*prefix == 0 || text_points((const uint8_t *)prefix, strlen(prefix)) > MRN_TYPED_POINTS_MAX)
         return;
     for (int edits = 0; edits <= 2; edits++) {
         size_t count = 0, expected = 0;
         int partial = 1;
-        EXPECT(mrn_index_complete_typed(index, prefix, strlen(prefix), limit, edits, &workspace, found,
-                                        &count, &partial) == MRN_OK);
-        EXPECT(!partial);
+        EXPECT(ask(o, prefix, limit, edits, &count, &partial) == MRN_OK && !partial);
         for (size_t i = 0; i < d->count; i++)
             expected += d->verdicts[i] == MRN_OK && distance(prefix, d->texts[i]) <= (unsigned)edits;
         EXPECT(count == (expected < limit ? expected : limit));
-        for (size_t i = 0; i < count; i++) {
-            char text[MRN_TEXT_MAX + 1];
-            memcpy(text, index->file + found[i].text, found[i].text_bytes);
-            text[found[i].text_bytes] = 0;
-            EXPECT(found[i].edits == distance(prefix, text) && found[i].edits <= (unsigned)edits);
-        }
+        for (size_t i = 0; i < count; i++)
+            EXPECT(found[i].edits == distance(prefix, text_of(i)) && found[i].edits <= (unsigned)edits);
     }
 }
 
-static void compare(const dictionary *d, const mrn_index *index, const char *prefix, size_t limit) {
-    mrn_workspace workspace;
-    mrn_completion found[MRN_LIMIT_MAX];
-    size_t best[MRN_LIMIT_MAX], count = 0;
-    EXPECT(mrn_index_complete(index, prefix, strlen(prefix), limit, &workspace, found, &count) == MRN_OK);
+static void compare(const dictionary *d, const opened *o, const char *typed, size_t limit) {
+    size_t best[MRN_LIMIT_MAX], count = 0, bytes = 0;
+    char prefix[TEXT_ROOM * 4] = "";
+    int partial = 1;
+    EXPECT(mrn_fold(typed, strlen(typed), prefix, sizeof prefix - 1, &bytes) == MRN_OK);
+    prefix[bytes] = 0; /* without accents, which would put the entries that have none back */
+    EXPECT(ask(o, prefix, limit, 0, &count, &partial) == MRN_OK && !partial);
     EXPECT(count == scan(d, prefix, limit, best));
     for (size_t i = 0; i < count; i++) {
         const char *text = d->texts[best[i]];
-        EXPECT(found[i].text_bytes == strlen(text) &&
-               memcmp(index->file + found[i].text, text, strlen(text)) == 0);
+        EXPECT(strcmp(text_of(i), text) == 0);
         EXPECT(!(found[i].score > d->scores[best[i]] || found[i].score < d->scores[best[i]]));
         EXPECT(found[i].payload_bytes == 0 && found[i].edits == 0);
+        uint32_t entry = 0;
+        EXPECT(mrn_index_find(&o->index, text, strlen(text), &workspace, &entry) == MRN_OK);
+        EXPECT(entry == found[i].entry);
     }
-    compare_typed(d, index, prefix, limit);
+    compare_typed(d, o, typed, limit);
 }
 
 /* ---- Random dictionaries ------------------------------------------------------------------------------ */
@@ -180,10 +215,10 @@ static void test_random_dictionaries(void) {
             d.scores[i] = random_below(scores) / (round % 3 == 0 ? 4.0 : 1.0);
         }
         size_t bytes = 0;
-        char *file = build(&d, &bytes);
-        mrn_index index;
+        char *file = build(&d, 0, &bytes);
+        opened o;
         mrn_fault fault;
-        EXPECT(open_file(file, bytes, &index, &fault) == MRN_OK);
+        EXPECT(open_reader(file, bytes, &o, &fault) == MRN_OK);
         for (int query = 0; query < 40; query++) {
             char prefix[TEXT_ROOM] = "";
             if (query > 0 && d.count > 0 && query % 2) {
@@ -196,8 +231,9 @@ static void test_random_dictionaries(void) {
                 random_text(prefix);
             }
             if (strlen(prefix) <= MRN_QUERY_MAX)
-                compare(&d, &index, prefix, 1 + random_below(MRN_LIMIT_MAX));
+                compare(&d, &o, prefix, 1 + random_below(MRN_LIMIT_MAX));
         }
+        free(o.block);
         mrn_free(file);
     }
 }
@@ -209,29 +245,44 @@ static void put32(char *at, uint32_t value) {
         at[i] = (char)(value >> (8 * i));
 }
 
-/* Make the checksums of a file with one section right again. */
+static uint64_t get(const char *at, size_t width) {
+    uint64_t value = 0;
+    for (size_t i = 0; i < width; i++)
+        value |= (uint64_t)(uint8_t)at[i] << (8 * i);
+    return value;
+}
+
+/* Make the checksums right again. */
 static void repair(char *file, size_t bytes) {
-    const size_t section = MRN_HEADER_BYTES, header_bytes = MRN_HEADER_BYTES + MRN_SECTION_BYTES,
-                 offset = 128;
-    put32(file + section + MRN_SECTION_CHECKSUM, crc32c(0, file + offset, bytes - offset));
+    size_t sections = (size_t)get(file + MRN_HEADER_SECTIONS, 4);
+    sections = sections > MRN_SECTION_COUNT_MAX ? MRN_SECTION_COUNT_MAX : sections;
+    size_t header_bytes = MRN_HEADER_BYTES + sections * MRN_SECTION_BYTES;
+    if (header_bytes > bytes)
+        return;
+    for (size_t i = 0; i < sections; i++) {
+        char *section = file + MRN_HEADER_BYTES + i * MRN_SECTION_BYTES;
+        uint64_t offset = get(section + MRN_SECTION_OFFSET, 8), length = get(section + MRN_SECTION_LENGTH, 8);
+        if (offset <= bytes && length <= bytes - offset)
+            put32(section + MRN_SECTION_CHECKSUM, crc32c(0, file + offset, (size_t)length));
+    }
     put32(file + MRN_HEADER_CHECKSUM, 0);
     put32(file + MRN_HEADER_CHECKSUM, crc32c(0, file, header_bytes));
 }
 
-static void test_damage(void) {
+static void test_damage(uint32_t flags) {
     static dictionary d = {
         .count = 8,
-        .texts = {"saigon", "sai", "SAI", "sa", "saint", "\xe6\x9d\xb1\xe4\xba\xac", "\xe6\x9d\xb1", "b"},
+        .texts = {"saigon", "sai", "SAI", "sa", "saint b", "\xe6\x9d\xb1\xe4\xba\xac", "\xe6\x9d\xb1", "b"},
         .scores = {9, 5, 5, 0.5, 7, 3, 3, 0}};
-    size_t bytes = 0, opened = 0;
-    char *file = build(&d, &bytes);
+    size_t bytes = 0, usable = 0;
+    char *file = build(&d, flags, &bytes);
     char *copy = malloc(bytes);
-    mrn_index index;
+    opened o;
     mrn_fault fault;
     for (size_t length = 0; length < bytes; length++) {
         char *cut = malloc(length + (length == 0));
         memcpy(cut, file, length);
-        EXPECT(open_file(cut, length, &index, &fault) != MRN_OK && fault.what[0] != 0);
+        EXPECT(open_file(cut, length, &o.index, &fault) != MRN_OK && fault.what[0] != 0);
         free(cut);
     }
     for (size_t at = 0; at < bytes; at++) {
@@ -240,25 +291,23 @@ static void test_damage(void) {
             if (copy[at] == (char)value)
                 continue;
             copy[at] = (char)value;
-            EXPECT(open_file(copy, bytes, &index, &fault) != MRN_OK && fault.what[0] != 0);
+            EXPECT(open_file(copy, bytes, &o.index, &fault) != MRN_OK && fault.what[0] != 0);
             repair(copy, bytes);
-            if (open_file(copy, bytes, &index, &fault) != MRN_OK)
+            if (open_reader(copy, bytes, &o, &fault) != MRN_OK)
                 continue;
-            opened++;
-            static const char *const prefixes[] = {"", "s", "sa", "sai", "saigon!", "\xe6\x9d\xb1", "b"};
+            usable++;
+            static const char *const prefixes[] = {"",  "s",   "sa", "sai", "saigon!", "\xe6\x9d\xb1",
+                                                   "b", "b sa"};
             for (size_t p = 0; p < sizeof prefixes / sizeof *prefixes; p++) {
-                mrn_workspace workspace;
-                mrn_completion found[MRN_LIMIT_MAX];
                 size_t count = 0;
-                EXPECT(mrn_index_complete(&index, prefixes[p], strlen(prefixes[p]), 100, &workspace, found,
-                                          &count) == 0);
-                EXPECT(count <= index.entries);
-                for (size_t i = 0; i < count; i++)
-                    EXPECT(found[i].text + found[i].text_bytes <= bytes);
+                int partial;
+                EXPECT(ask(&o, prefixes[p], 100, (int)p % 3, &count, &partial) == MRN_OK);
+                EXPECT(count <= o.index.entries);
             }
+            free(o.block);
         }
     }
-    EXPECT(opened > 0); /* letters may be changed for others */
+    EXPECT(usable > 0); /* letters may be changed for others */
     free(copy);
     mrn_free(file);
 }
@@ -268,30 +317,50 @@ static void test_damage(void) {
 static void test_arguments(void) {
     static dictionary d = {.count = 3, .texts = {"a", "b\n", ""}, .scores = {1, 1, 1}};
     size_t bytes = 0, count = 0;
-    char *file = build(&d, &bytes);
+    char *file = build(&d, 0, &bytes);
     EXPECT(d.verdicts[0] == MRN_OK && d.verdicts[1] == MRN_E_TEXT && d.verdicts[2] == MRN_E_TEXT);
-    mrn_index index;
+    opened o;
     mrn_fault fault;
-    mrn_workspace workspace;
-    mrn_completion found[1];
     uint64_t scratch[1];
-    EXPECT(mrn_index_open(file, bytes, scratch, sizeof scratch, &index, &fault) == MRN_E_MEMORY);
-    EXPECT(mrn_index_open(NULL, bytes, scratch, sizeof scratch, &index, &fault) == MRN_E_ARGUMENT);
-    EXPECT(open_file(file, bytes, &index, &fault) == MRN_OK);
-    EXPECT(mrn_index_complete(&index, "", 0, 0, &workspace, found, &count) == MRN_E_ARGUMENT);
-    EXPECT(mrn_index_complete(&index, "", 0, 101, &workspace, found, &count) == MRN_E_ARGUMENT);
-    EXPECT(mrn_index_complete(&index, NULL, 1, 1, &workspace, found, &count) == MRN_E_ARGUMENT);
-    EXPECT(mrn_index_complete(&index, NULL, 0, 1, &workspace, found, &count) == MRN_OK && count == 1);
-    EXPECT(mrn_index_complete(&index, blob, 257, 1, &workspace, found, &count) == MRN_E_TOO_LARGE);
-    EXPECT(mrn_index_complete(&index, "\xff", 1, 1, &workspace, found, &count) == MRN_E_TEXT);
+    EXPECT(mrn_index_open(file, bytes, scratch, sizeof scratch, &o.index, &fault) == MRN_E_MEMORY);
+    EXPECT(mrn_index_open(NULL, bytes, scratch, sizeof scratch, &o.index, &fault) == MRN_E_ARGUMENT);
+    EXPECT(open_reader(file, bytes, &o, &fault) == MRN_OK);
     int partial = 0;
-    EXPECT(mrn_index_complete_typed(&index, "a", 1, 1, 3, &workspace, found, &count, &partial) ==
-           MRN_E_ARGUMENT);
-    EXPECT(mrn_index_complete_typed(&index, "a", 1, 1, -2, &workspace, found, &count, &partial) ==
-           MRN_E_ARGUMENT);
-    EXPECT(mrn_index_complete_typed(&index, "a", 1, 1, 0, &workspace, found, &count, NULL) == MRN_E_ARGUMENT);
-    EXPECT(mrn_index_complete_typed(&index, "\xff", 1, 1, 2, &workspace, found, &count, &partial) ==
-           MRN_E_TEXT);
+    EXPECT(ask(&o, "", 0, 0, &count, &partial) == MRN_E_ARGUMENT);
+    EXPECT(ask(&o, "", 101, 0, &count, &partial) == MRN_E_ARGUMENT);
+    EXPECT(ask(&o, "a", 1, 3, &count, &partial) == MRN_E_ARGUMENT);
+    EXPECT(ask(&o, "a", 1, -2, &count, &partial) == MRN_E_ARGUMENT);
+    EXPECT(ask(&o, "", 1, 0, &count, &partial) == MRN_OK && count == 1);
+    EXPECT(ask(&o, "\xff", 1, 2, &count, &partial) == MRN_E_TEXT);
+    memset(blob, 'a', 257);
+    blob[257] = 0;
+    EXPECT(ask(&o, blob, 1, 0, &count, &partial) == MRN_E_TOO_LARGE);
+    const mrn_options options = {.limit = 1, .edits = 0};
+    EXPECT(mrn_reader_complete(o.reader, NULL, 1, &options, &workspace, found, &count, texts, sizeof texts,
+                               &partial) == MRN_E_ARGUMENT);
+    EXPECT(mrn_reader_complete(o.reader, NULL, 0, &options, &workspace, found, &count, texts, 0, &partial) ==
+           MRN_E_MEMORY);
+    size_t json_bytes = 0;
+    EXPECT(mrn_reader_complete_json(o.reader, "a", 1, &options, &workspace, texts, 10, &json_bytes) ==
+           MRN_E_MEMORY);
+    static const char answer[] =
+        "{\"query\":\"a\",\"completions\":[{\"text\":\"a\",\"score\":1.0,\"edits\":0,"
+        "\"highlights\":[[0,1]],\"payload\":null}]}";
+    EXPECT(mrn_reader_complete_json(o.reader, "a", 1, &options, &workspace, texts, sizeof texts,
+                                    &json_bytes) == MRN_OK);
+    EXPECT(json_bytes == sizeof answer - 1 && memcmp(texts, answer, json_bytes) == 0);
+    const mrn_index *const indexes[] = {&o.index};
+    const uint32_t ranks[] = {1}, *const dead[] = {ranks};
+    const size_t dead_counts[] = {1};
+    const mrn_segments segments = {1, indexes, dead, dead_counts};
+    size_t needed = 0;
+    EXPECT(mrn_reader_plan(&segments, &needed) == MRN_OK);
+    void *block = malloc(needed);
+    mrn_reader *reader;
+    EXPECT(mrn_reader_open(&segments, block, needed - 1, &reader) == MRN_E_MEMORY);
+    EXPECT(mrn_reader_open(&segments, block, needed, &reader) == MRN_E_ARGUMENT); /* there is no entry 1 */
+    free(block);
+    free(o.block);
     mrn_free(file);
     const uint64_t backwards[] = {2, 1};
     const double scores[] = {1, 1};
@@ -346,6 +415,7 @@ int main(void) {
     test_folding();
     test_arguments();
     test_random_dictionaries();
-    test_damage();
+    test_damage(0);
+    test_damage(MRN_INDEX_WORDS);
     return 0;
 }

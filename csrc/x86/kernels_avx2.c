@@ -15,6 +15,9 @@
 #define STRIP_VECTORS 2
 #define TILE_ROWS 6
 #define TILES(T) T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(2, 1) T(2, 2) T(3, 1) T(4, 1) T(5, 1) T(6, 1)
+#define LANE_UNITS 6
+#define LANE_VECTORS 2
+#define LANE_TILES(T) T(1) T(2) T(3) T(4) T(5) T(6)
 
 typedef __m256 vec;
 
@@ -60,7 +63,7 @@ static inline TARGET float strip_max_avx2(const vec *strip) {
 #include "../activation_template.h"
 #include "../dense_template.h"
 
-const mrn_kernels mrn_kernels_avx2 = {dense_avx2, activate_avx2};
+const mrn_kernels mrn_kernels_avx2 = {dense_avx2, activate_avx2, lanes_avx2};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

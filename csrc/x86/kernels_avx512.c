@@ -16,6 +16,9 @@
 #define TILE_ROWS 6
 #define TILES_OF(T, R) T(R, 1) T(R, 2) T(R, 3) T(R, 4)
 #define TILES(T) TILES_OF(T, 1) TILES_OF(T, 2) TILES_OF(T, 3) TILES_OF(T, 4) TILES_OF(T, 5) TILES_OF(T, 6)
+#define LANE_UNITS 8
+#define LANE_VECTORS 2
+#define LANE_TILES(T) T(1) T(2) T(3) T(4) T(5) T(6) T(7) T(8)
 
 typedef __m512 vec;
 
@@ -53,7 +56,7 @@ static inline TARGET float strip_max_avx512(const vec *strip) {
 #include "../activation_template.h"
 #include "../dense_template.h"
 
-const mrn_kernels mrn_kernels_avx512 = {dense_avx512, activate_avx512};
+const mrn_kernels mrn_kernels_avx512 = {dense_avx512, activate_avx512, lanes_avx512};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

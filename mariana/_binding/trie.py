@@ -1,8 +1,7 @@
-"""Index segments: building one in memory, checking one, looking it up."""
+"""Index segments: building one in memory, checking one; readers that complete several as one."""
 
 from __future__ import annotations
 
-import heapq
 import mmap
 import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import from_json, to_json
 
 from mariana._binding import check, ffi, lib
 from mariana.errors import FileFormatError, InvalidInputError, OutOfRangeError
@@ -24,9 +22,17 @@ PAYLOAD_MAX = int(lib.MRN_PAYLOAD_MAX)
 QUERY_MAX = int(lib.MRN_QUERY_MAX)
 LIMIT_MAX = int(lib.MRN_LIMIT_MAX)
 EDITS_AUTO = int(lib.MRN_EDITS_AUTO)
+TAGS_MAX = int(lib.MRN_TAGS_MAX)
+TAG_MAX = int(lib.MRN_TAG_MAX)
+SEGMENTS_MAX = int(lib.MRN_SEGMENTS_MAX)
 
-_COMPLETION = struct.Struct("@dQQIIII")  # mrn_completion
+_COMPLETION = struct.Struct("@dQIIIIIII16H")  # mrn_completion, but for the bytes that align the next one
+_COMPLETION_BYTES = int(ffi.sizeof("mrn_completion"))
 _OPEN_FAULTS = frozenset({"E_FORMAT", "E_VERSION", "E_CHECKSUM", "E_TOO_LARGE"})
+_MEMORY = -4
+_JSON_BYTES = 1 << 16
+_complete_json = lib.mrn_reader_complete_json  # looked up once: these few count in a call of a microsecond
+_unpack = ffi.unpack
 
 
 class Entry(NamedTuple):
@@ -37,6 +43,8 @@ class Entry(NamedTuple):
     score: float = 1.0
     payload: bytes = b""
     """JSON, or empty for none."""
+    contexts: Collection[str] = ()
+    """Names; a segment holds at most ``TAGS_MAX`` different ones."""
 
 
 class Hit(NamedTuple):
@@ -51,7 +59,7 @@ class Hit(NamedTuple):
 
 
 class Segment:
-    """A segment file that has been checked.
+    """A segment file that has been checked; any number of threads may use it at a time.
 
     Args:
         file: its bytes; they are not copied and must not change.
@@ -61,18 +69,29 @@ class Segment:
         FileFormatError: the bytes break the format; the message says where first.
     """
 
-    __slots__ = ("_file", "_index", "_pinned", "_spare", "entries", "nbytes")
+    __slots__ = (
+        "_file",
+        "_index",
+        "_pinned",
+        "_reader",
+        "any_word",
+        "camel_case",
+        "entries",
+        "nbytes",
+        "tags",
+    )
 
     def __init__(self, file: bytes | mmap.mmap, name: str) -> None:
         self._file = file
         self._pinned = ffi.from_buffer(file)
         self._index = ffi.new("mrn_index *")
-        self._spare: list[tuple[Any, Any, Any, Any]] = []
         self.nbytes = len(file)
         fault = ffi.new("mrn_fault *")
         scratch_bytes = lib.mrn_index_scratch_bytes(self.nbytes)
-        scratch = ffi.new("uint64_t[]", scratch_bytes // 8 + 1)
-        status = lib.mrn_index_open(self._pinned, self.nbytes, scratch, scratch_bytes, self._index, fault)
+        scratch = np.empty(scratch_bytes // 8 + 1, np.uint64)
+        status = lib.mrn_index_open(
+            self._pinned, self.nbytes, ffi.from_buffer(scratch), scratch_bytes, self._index, fault
+        )
         if _status_name(status) in _OPEN_FAULTS:
             raise FileFormatError(
                 f"{name}: not a usable index segment: {ffi.string(fault.what).decode()} (at byte {fault.at}); "
@@ -80,123 +99,63 @@ class Segment:
             )
         check(status, f"open {name}")
         self.entries = int(self._index.entries)
+        self.any_word = bool(self._index.flags & lib.MRN_INDEX_WORDS)
+        self.camel_case = bool(self._index.flags & lib.MRN_INDEX_CAMEL)
+        self.tags = tuple(self._tags())
+        self._reader: Reader | None = None
 
     def complete(self, prefix: bytes, limit: int, edits: int) -> tuple[list[Hit], bool]:
-        """Return the best entries whose folded text begins with about the folded prefix, best first.
-
-        Args:
-            prefix: UTF-8.
-            limit: at most so many, 1 to ``LIMIT_MAX``.
-            edits: at most so many typing errors, 0 to 2, or ``EDITS_AUTO``.
-
-        Returns:
-            The entries, and whether the search was cut short, so that a better one with an edit may be missing.
-
-        Raises:
-            InvalidInputError: the prefix is not clean UTF-8 or too long.
-        """
-        hits, cut_short = self._complete(prefix, limit, edits)
-        return [hit for _, hit in hits], cut_short
-
-    def _complete(self, prefix: bytes, limit: int, edits: int) -> tuple[list[tuple[int, Hit]], bool]:
-        try:
-            spare = self._spare.pop()  # one call at a time owns what it writes
-        except IndexError:
-            spare = (
-                ffi.new("mrn_workspace *"),
-                ffi.new("mrn_completion[]", LIMIT_MAX),
-                ffi.new("size_t *"),
-                ffi.new("int *"),
-            )
-        workspace, completions, count, partial = spare
-        status = lib.mrn_index_complete_typed(
-            self._index, prefix, len(prefix), limit, edits, workspace, completions, count, partial
-        )
-        if status != 0:
-            self._spare.append(spare)
-            raise _query_error(status)
-        file = self._file
-        found = ffi.buffer(completions, count[0] * _COMPLETION.size)
-        hits = [
-            (
-                int(text),
-                Hit(
-                    file[text : text + text_bytes],
-                    score,
-                    file[payload : payload + payload_bytes],
-                    ((0, highlight),) if highlight else (),
-                    edits,
-                ),
-            )
-            for score, text, payload, text_bytes, payload_bytes, highlight, edits in _COMPLETION.iter_unpack(
-                found
-            )
-        ]
-        cut_short = bool(partial[0])
-        self._spare.append(spare)
-        return hits, cut_short
+        """Complete in this segment alone; see :meth:`Reader.complete`."""
+        if self._reader is None:
+            self._reader = Reader((self,))
+        return self._reader.complete(prefix, limit, edits)
 
     def find(self, text: bytes) -> int | None:
         """Return the place of the entry that is shown as exactly this text, or None.
 
-        A place names the entry in this segment, for the dead of a :class:`Reader`.
+        A place is the entry's rank in this segment, from 0; it names the entry for the dead of a :class:`Reader`.
         """
-        if len(text) > TEXT_MAX:
-            return None
-        try:
-            hits, _ = self._complete(text, LIMIT_MAX, 0)
-        except (InvalidInputError, OutOfRangeError):
-            return None
-        return next((place for place, hit in hits if hit.text == text), None)
+        spare = _take()
+        status = lib.mrn_index_find(self._index, text, len(text), spare.workspace, spare.entry)
+        place = int(spare.entry[0])
+        _spares.append(spare)
+        return place if status == 0 else None
 
     def get(self, text: bytes) -> Entry | None:
         """Return the entry that is shown as exactly this text, or None."""
-        if len(text) > TEXT_MAX:
-            return None
-        try:
-            hits, _ = self._complete(text, LIMIT_MAX, 0)
-        except (InvalidInputError, OutOfRangeError):
-            return None
-        return next((Entry(*hit[:3]) for _, hit in hits if hit.text == text), None)
+        place = self.find(text)
+        return None if place is None else next(self._read(ffi.NULL, place, place + 1))._replace(text=text)
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield all entries, best first, as they were given to :func:`build`."""
-        file = memoryview(self._file)
-        at = int(self._index.records)
-        width = int(self._index.width)
-        for _ in range(self.entries):
-            flags = file[at]
-            wide = 2 if flags & lib.MRN_RECORD_WIDE else 1
-            at += 1 + wide + int.from_bytes(file[at + 1 : at + 1 + wide], "little")
-            if flags & lib.MRN_RECORD_BRANCHES:
-                branches, at = _varint(file, at)
-                at += branches * (wide + 1 + width)
-            if flags & lib.MRN_RECORD_FLOAT:
-                (score,) = struct.unpack_from("<d", file, at)
-                at += 8
-            else:
-                whole, at = _varint(file, at)
-                score = float(whole)
-            length, at = _varint(file, at)
-            text = bytes(file[at : at + length])
-            at += length
-            payload = b""
-            if flags & lib.MRN_RECORD_PAYLOAD:
-                length, at = _varint(file, at)
-                payload = bytes(file[at : at + length])
-                at += length
-            yield Entry(text, score, payload)
+        parents = np.empty(self.entries, np.uint64)
+        pointer = ffi.from_buffer("uint64_t[]", parents)
+        check(lib.mrn_index_parents(self._index, pointer), "read the entries")
+        yield from self._read(pointer, 0, self.entries)
 
+    def _read(self, parents: Any, start: int, end: int) -> Iterator[Entry]:
+        text, score = ffi.new("char[]", TEXT_MAX), ffi.new("double *")
+        text_bytes, payload_bytes = ffi.new("size_t *"), ffi.new("size_t *")
+        payload, contexts = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+        for place in range(start, end):
+            status = lib.mrn_index_entry(
+                self._index, parents, place, text, text_bytes, score, payload, payload_bytes, contexts
+            )
+            check(status, "read an entry")
+            mask = contexts[0]
+            yield Entry(
+                ffi.unpack(text, text_bytes[0]),
+                score[0],
+                self._file[payload[0] : payload[0] + payload_bytes[0]],
+                tuple(tag for bit, tag in enumerate(self.tags) if mask >> bit & 1),
+            )
 
-def _varint(file: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = file[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
+    def _tags(self) -> Iterator[str]:
+        place, length = ffi.new("uint64_t *"), ffi.new("size_t *")
+        for tag in range(TAGS_MAX):
+            if lib.mrn_index_tag(self._index, tag, place, length) != 0:
+                return
+            yield self._file[place[0] : place[0] + length[0]].decode()
 
 
 class Reader:
@@ -205,51 +164,209 @@ class Reader:
     Any number of threads may use it at a time. An update makes a new one, which shares the segments.
 
     Args:
-        segments: any number.
+        segments: at most ``SEGMENTS_MAX``.
         dead: for each segment, the places (see :meth:`Segment.find`) of the entries that no longer count. No two
             living entries may have the same text.
+
+    Raises:
+        InvalidInputError: too many segments, or a place that a segment does not have.
     """
 
-    __slots__ = ("_dead", "_segments", "entries", "nbytes")
+    __slots__ = ("_block", "_reader", "_segments", "entries", "nbytes", "tags")
 
-    def __init__(self, segments: Sequence[Segment], dead: Sequence[Collection[int]] = ()) -> None:
+    def __init__(
+        self, segments: Sequence[Segment], dead: Sequence[Collection[int] | NDArray[np.uint32]] = ()
+    ) -> None:
+        if len(segments) > SEGMENTS_MAX:
+            raise InvalidInputError(f"{len(segments)} segments are more than {SEGMENTS_MAX}")
         self._segments = tuple(segments)
-        self._dead = tuple(frozenset(places) for places in dead) or (frozenset(),) * len(self._segments)
-        self.entries = sum(segment.entries for segment in segments) - sum(map(len, self._dead))
+        places = [_ranks(some) for some in dead] or [_NONE_DEAD] * len(segments)
+        if len(places) != len(segments):
+            raise InvalidInputError("say for each segment which of its entries are dead")
+        self.entries = sum(segment.entries for segment in segments) - sum(map(len, places))
         self.nbytes = sum(segment.nbytes for segment in segments)
-
-    def complete(self, prefix: bytes, limit: int, edits: int) -> tuple[list[Hit], bool]:
-        """Return the best living entries; see :meth:`Segment.complete`."""
-        found: list[list[Hit]] = []
-        cut_short = False
-        for segment, dead in zip(self._segments, self._dead, strict=True):
-            hits, cut = segment._complete(prefix, min(limit + len(dead), LIMIT_MAX), edits)  # noqa: SLF001
-            cut_short |= cut
-            found.append([hit for place, hit in hits if place not in dead])
-        if len(found) == 1:
-            return found[0][:limit], cut_short
-        merged = heapq.merge(
-            *found, key=lambda hit: (hit.edits, -hit.score, len(hit.text.decode()), hit.text)
-        )
-        return list(merged)[:limit], cut_short
-
-    def complete_json(self, prefix: bytes, limit: int, edits: int) -> bytes:
-        """Return the same as the JSON body that HTTP answers with, UTF-8."""
-        hits, _ = self.complete(prefix, limit, edits)
-        completions = [
-            {
-                "text": hit.text.decode(),
-                "score": hit.score,
-                "edits": hit.edits,
-                "highlights": hit.highlights,
-                "payload": from_json(hit.payload) if hit.payload else None,
-            }
-            for hit in hits
+        self.tags = tuple(sorted({tag for segment in segments for tag in segment.tags}))
+        described = ffi.new("mrn_segments *")
+        described.count = len(segments)
+        keep_alive = [
+            ffi.new("mrn_index *[]", [segment._index for segment in segments] or 1),  # noqa: SLF001
+            pointers := [ffi.from_buffer("uint32_t[]", array) for array in places],
+            ffi.new("uint32_t *[]", pointers or 1),
+            ffi.new("size_t[]", [len(array) for array in places] or 1),
         ]
-        return to_json({"query": prefix.decode(), "completions": completions})
+        described.indexes = ffi.cast("mrn_index * *", keep_alive[0])
+        described.dead = ffi.cast("uint32_t * *", keep_alive[2])
+        described.dead_counts = keep_alive[3]
+        size = ffi.new("size_t *")
+        check(lib.mrn_reader_plan(described, size), "plan a reader")
+        self._block = np.empty(size[0] // 8 + 1, np.uint64)
+        reader = ffi.new("mrn_reader **")
+        status = lib.mrn_reader_open(described, ffi.from_buffer(self._block), size[0], reader)
+        if status != 0:
+            raise InvalidInputError("a dead entry is not in its segment")
+        self._reader = reader[0]
+
+    def complete(
+        self,
+        prefix: bytes,
+        limit: int,
+        edits: int,
+        contexts: Collection[str] = (),
+        prefer: Collection[str] = (),
+    ) -> tuple[list[Hit], bool]:
+        """Return the best living entries that match the query, best first; docs/matching.md has the rules.
+
+        Args:
+            prefix: UTF-8.
+            limit: at most so many, 1 to ``LIMIT_MAX``.
+            edits: at most so many typing errors, 0 to 2, or ``EDITS_AUTO``.
+            contexts: only entries with one of these; none means all entries.
+            prefer: entries with none of these come later.
+
+        Returns:
+            The entries, and whether the search was cut short, so that a better one may be missing.
+
+        Raises:
+            InvalidInputError: the prefix is not clean UTF-8 or too long.
+        """
+        options = _options(limit, edits, contexts, prefer)
+        spare = _take()
+        status = lib.mrn_reader_complete(
+            self._reader,
+            prefix,
+            len(prefix),
+            options[0],
+            spare.workspace,
+            spare.completions,
+            spare.count,
+            spare.texts,
+            LIMIT_MAX * TEXT_MAX,
+            spare.partial,
+        )
+        if status != 0:
+            _spares.append(spare)
+            raise _query_error(status)
+        count = spare.count[0]
+        found = ffi.buffer(spare.completions, count * _COMPLETION_BYTES)
+        hits = []
+        for at in range(0, count * _COMPLETION_BYTES, _COMPLETION_BYTES):
+            score, payload, payload_bytes, segment, _, text, text_bytes, edits, highlights, *ranges = (
+                _COMPLETION.unpack_from(found, at)
+            )
+            hits.append(
+                Hit(
+                    ffi.unpack(spare.texts + text, text_bytes),
+                    score,
+                    self._segments[segment]._file[payload : payload + payload_bytes],  # noqa: SLF001
+                    tuple(zip(ranges[: 2 * highlights : 2], ranges[1 : 2 * highlights : 2], strict=True)),
+                    edits,
+                )
+            )
+        cut_short = bool(spare.partial[0])
+        _spares.append(spare)
+        return hits, cut_short
+
+    def complete_json(
+        self,
+        prefix: bytes,
+        limit: int,
+        edits: int,
+        contexts: Collection[str] = (),
+        prefer: Collection[str] = (),
+    ) -> bytes:
+        """Return the same as the JSON body that HTTP answers with, UTF-8, out of one call into C."""
+        options = _plain_options.get((limit, edits)) if not contexts and not prefer else None
+        if options is None:
+            options = _options(limit, edits, contexts, prefer)
+        try:
+            spare = _spares.pop()
+        except IndexError:
+            spare = _Spare()
+        size = spare.count
+        status = _complete_json(
+            self._reader, prefix, len(prefix), options[0], spare.workspace, spare.json, spare.json_bytes, size
+        )
+        while status == _MEMORY:
+            spare.json_bytes *= 4
+            spare.json = ffi.new("char[]", spare.json_bytes)
+            status = _complete_json(
+                self._reader,
+                prefix,
+                len(prefix),
+                options[0],
+                spare.workspace,
+                spare.json,
+                spare.json_bytes,
+                size,
+            )
+        if status != 0:
+            _spares.append(spare)
+            raise _query_error(status)
+        body: bytes = _unpack(spare.json, size[0])
+        _spares.append(spare)
+        return body
 
 
-def build(entries: Iterable[Entry]) -> bytes:
+_NONE_DEAD = np.empty(0, np.uint32)
+
+
+class _Spare:
+    """What one call at a time writes."""
+
+    __slots__ = ("completions", "count", "entry", "json", "json_bytes", "partial", "texts", "workspace")
+
+    def __init__(self) -> None:
+        self.workspace = ffi.new("mrn_workspace *")
+        self.completions = ffi.new("mrn_completion[]", LIMIT_MAX)
+        self.count = ffi.new("size_t *")
+        self.entry = ffi.new("uint32_t *")
+        self.partial = ffi.new("int *")
+        self.texts = ffi.new("char[]", LIMIT_MAX * TEXT_MAX)
+        self.json_bytes = _JSON_BYTES
+        self.json = ffi.new("char[]", self.json_bytes)
+
+
+_spares: list[_Spare] = []
+"""Of all readers, so that a new one after an update needs none of its own."""
+
+
+def _take() -> _Spare:
+    try:
+        return _spares.pop()
+    except IndexError:
+        return _Spare()
+
+
+_plain_options: dict[tuple[int, int], tuple[Any, ...]] = {}
+
+
+def _options(limit: int, edits: int, contexts: Collection[str], prefer: Collection[str]) -> tuple[Any, ...]:
+    """Return the options for C, and what must stay alive with them."""
+    if not contexts and not prefer and (limit, edits) in _plain_options:
+        return _plain_options[limit, edits]
+    options = ffi.new("mrn_options *")
+    options.limit, options.edits = limit, edits
+    lists = [_names(contexts), _names(prefer)]
+    pointers = [ffi.from_buffer(raw) for raw in lists]
+    options.contexts, options.prefer = pointers
+    options.contexts_bytes, options.prefer_bytes = map(len, lists)
+    made = (options, pointers)
+    if not contexts and not prefer and 1 <= limit <= LIMIT_MAX and EDITS_AUTO <= edits <= 2:
+        _plain_options[limit, edits] = made
+    return made
+
+
+def _names(names: Collection[str]) -> bytes:
+    return b"".join(name.encode("utf-8", "surrogatepass").replace(b"\n", b"") + b"\n" for name in names)
+
+
+def _ranks(places: Collection[int] | NDArray[np.uint32]) -> NDArray[np.uint32]:
+    return np.unique(
+        places if isinstance(places, np.ndarray) else np.fromiter(places, np.uint32, len(places))
+    )
+
+
+def build(entries: Iterable[Entry], *, any_word: bool = True, camel_case: bool = False) -> bytes:
     """Build a segment file in memory.
 
     Raises:
@@ -260,6 +377,9 @@ def build(entries: Iterable[Entry]) -> bytes:
         [entry.text for entry in listed],
         [entry.score for entry in listed],
         [entry.payload for entry in listed],
+        [entry.contexts for entry in listed],
+        any_word=any_word,
+        camel_case=camel_case,
     )
     for row in (verdicts < 0).nonzero()[0][:1].tolist():
         raise InvalidInputError(f"entry {row}: {verdict_message(int(verdicts[row]))}", pointer=f"/{row}")
@@ -267,18 +387,31 @@ def build(entries: Iterable[Entry]) -> bytes:
 
 
 def build_segment(
-    texts: Sequence[bytes], scores: Sequence[float], payloads: Sequence[bytes]
+    texts: Sequence[bytes],
+    scores: Sequence[float],
+    payloads: Sequence[bytes] = (),
+    contexts: Sequence[Collection[str]] = (),
+    *,
+    any_word: bool = True,
+    camel_case: bool = False,
 ) -> tuple[Any, NDArray[np.int8]]:
-    """Build a segment file in memory.
+    """Build a segment file in memory; the same entries give the same bytes, whatever their order.
 
     Args:
         texts: UTF-8 as shown.
         scores: as many.
-        payloads: as many JSON texts; empty ones mean none.
+        payloads: as many JSON texts, empty ones meaning none; or none at all.
+        contexts: as many collections of names; or none at all.
+        any_word: entries are found by each of their words, not only by their beginning.
+        camel_case: words also begin at the capitals of camelCase.
 
     Returns:
         The file as a buffer, and a verdict for each entry: 0 kept, ``MERGED`` dropped in favour of an entry
         with the same text and a higher score, negative (see :func:`verdict_message`) refused.
+
+    Raises:
+        InvalidInputError: the contexts have more than ``TAGS_MAX`` different names, or one that is empty, too long or
+            not clean.
     """
     text_blob, payload_blob = b"".join(texts), b"".join(payloads)
     text_ends, payload_ends = _ends(texts), _ends(payloads)
@@ -289,21 +422,59 @@ def build_segment(
     entries.count = len(texts)
     entries.texts, entries.payloads = keep_alive
     entries.text_ends = ffi.from_buffer("uint64_t[]", text_ends)
-    entries.payload_ends = ffi.from_buffer("uint64_t[]", payload_ends)
+    if payload_blob:
+        entries.payload_ends = ffi.from_buffer("uint64_t[]", payload_ends)
     entries.scores = ffi.from_buffer("double[]", score_array)
+    entries.flags = (lib.MRN_INDEX_WORDS if any_word else 0) | (
+        lib.MRN_INDEX_CAMEL if any_word and camel_case else 0
+    )
+    tags, masks = _masks(contexts)
+    tag_blob, tag_ends = b"".join(tags), _ends(tags)
+    keep_alive.append(ffi.from_buffer(tag_blob))
+    if tags:
+        entries.tags = keep_alive[-1]
+        entries.tag_ends = ffi.from_buffer("uint64_t[]", tag_ends)
+        entries.tag_count = len(tags)
+        entries.contexts = ffi.from_buffer("uint64_t[]", masks)
     file, file_bytes = ffi.new("char **"), ffi.new("size_t *")
     out = ffi.from_buffer("signed char[]", verdicts, require_writable=True)
     check(lib.mrn_index_build(entries, out, file, file_bytes), "build the index")
     return ffi.buffer(ffi.gc(file[0], lib.mrn_free), file_bytes[0]), verdicts
 
 
+def _masks(contexts: Sequence[Collection[str]]) -> tuple[list[bytes], NDArray[np.uint64]]:
+    """Return the names of the contexts, in order, and a bit mask for each entry."""
+    names = sorted({name for some in contexts for name in some})
+    if len(names) > TAGS_MAX:
+        raise InvalidInputError(f"{len(names)} different contexts; an index has at most {TAGS_MAX}")
+    for name in names:
+        check_context(name)
+    bits = {name: 1 << bit for bit, name in enumerate(names)}
+    masks = np.fromiter((sum(bits[name] for name in {*some}) for some in contexts), np.uint64, len(contexts))
+    return [name.encode() for name in names], masks
+
+
+def check_context(name: str) -> None:
+    """Raise InvalidInputError for a name that no context can have."""
+    try:
+        fold(name)
+        length = len(name.encode())
+    except (InvalidInputError, UnicodeEncodeError):
+        length = 0
+    if not 1 <= length <= TAG_MAX:
+        raise InvalidInputError(
+            f"a context is 1 to {TAG_MAX} bytes of UTF-8 without control characters and marks of writing direction"
+        )
+
+
 def verdict_message(verdict: int) -> str:
     """Say why an entry was refused."""
     reasons = {
         "E_TEXT": (
-            "text or payload is not UTF-8, holds a control character or a mark of writing direction, "
+            "the text is not UTF-8, holds a control character or a mark of writing direction, "
             "or has nothing that could be typed"
         ),
+        "E_PAYLOAD": "the payload is not JSON in UTF-8, or nests more than 200 deep",
         "E_RANGE": "score is negative or not finite",
         "E_TOO_LARGE": (
             f"longer than {TEXT_MAX} bytes of text, {KEY_MAX} of folded text or {PAYLOAD_MAX} of payload"

@@ -40,7 +40,15 @@ class Indexed:
     skipped: list[tuple[int, str]]
 
 
-def index_terms(terms: str, path: Path, *, strict: bool = False, progress: bool = False) -> Indexed:
+def index_terms(
+    terms: str,
+    path: Path,
+    *,
+    strict: bool = False,
+    progress: bool = False,
+    any_word: bool = True,
+    camel_case: bool = False,
+) -> Indexed:
     """Build an index from a file of terms, or from a bundled set by its name.
 
     Args:
@@ -48,6 +56,8 @@ def index_terms(terms: str, path: Path, *, strict: bool = False, progress: bool 
         path: the folder of the index.
         strict: stop at the first line that is no entry, instead of leaving it out.
         progress: show a progress bar when stderr is a terminal.
+        any_word: entries are found by each of their words.
+        camel_case: words also begin at capitals.
 
     Raises:
         InvalidInputError: a line is no entry and ``strict`` was asked for, or no line is one.
@@ -73,7 +83,15 @@ def index_terms(terms: str, path: Path, *, strict: bool = False, progress: bool 
         skip(lines[position], reason)
 
     try:
-        report = build_index(path, entries(), progress=progress, on_invalid=refuse, allow_empty=False)
+        report = build_index(
+            path,
+            entries(),
+            progress=progress,
+            on_invalid=refuse,
+            allow_empty=False,
+            any_word=any_word,
+            camel_case=camel_case,
+        )
     except InvalidInputError as error:
         first = f"; line {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         raise InvalidInputError(f"{file}: {error}{first}") from error
@@ -86,16 +104,32 @@ def index_terms(terms: str, path: Path, *, strict: bool = False, progress: bool 
 @click.option(
     "--strict", is_flag=True, help="Stop at the first line that is no entry, instead of leaving it out."
 )
+@click.option(
+    "--any-word/--no-any-word",
+    default=True,
+    show_default=True,
+    help="Find entries by each of their words, in any order; without, the index is half as large.",
+)
+@click.option("--camel-case", is_flag=True, help="Words also begin at capitals, as in camelCase.")
 @store_option
 @json_option
-def index(*, terms: str, name: str, strict: bool, store: Path | None, as_json: bool) -> None:
+def index(
+    *,
+    terms: str,
+    name: str,
+    strict: bool,
+    any_word: bool,
+    camel_case: bool,
+    store: Path | None,
+    as_json: bool,
+) -> None:
     """Build an autocomplete index from TERMS, and publish it whole.
 
     TERMS is a file, or the name of a set that ships with Mariana: cities.
 
     \b
       .txt    one text a line
-      .tsv    text, score, payload (JSON) by tabs; a first line with a cell "text" names the columns instead
+      .tsv    text, score, payload (JSON), contexts (a|b) by tabs; a first line with a cell "text" names the columns instead
       .csv    the same by commas
       .jsonl  one object a line: {"text": "Saigon", "score": 14002598, "payload": {"country": "VN"}}
 
@@ -108,7 +142,7 @@ def index(*, terms: str, name: str, strict: bool, store: Path | None, as_json: b
       mariana index terms.tsv.gz --name terms --strict
     """
     folder = Store(settings(store=store).store).new_index_path(check_name(name))
-    done = index_terms(terms, folder, strict=strict, progress=True)
+    done = index_terms(terms, folder, strict=strict, progress=True, any_word=any_word, camel_case=camel_case)
     report = done.report
     if as_json:
         document = {
@@ -147,13 +181,24 @@ def index(*, terms: str, name: str, strict: bool, store: Path | None, as_json: b
     show_default=True,
     help="Typing errors to forgive; auto: 0 below 4 characters, 1 from 4, 2 from 8.",
 )
+@click.option("--context", multiple=True, help="Only entries with this context; several: with one of them.")
+@click.option("--prefer", multiple=True, help="Entries without this context, or any of these, come later.")
 @click.option("--explain", is_flag=True, help="Show what the place of each entry comes from.")
 @store_option
 @json_option
 def complete(
-    *, index: str, prefix: str, limit: int, fuzzy: str, explain: bool, store: Path | None, as_json: bool
+    *,
+    index: str,
+    prefix: str,
+    limit: int,
+    fuzzy: str,
+    context: tuple[str, ...],
+    prefer: tuple[str, ...],
+    explain: bool,
+    store: Path | None,
+    as_json: bool,
 ) -> None:
-    """Show the best entries of INDEX that begin with PREFIX.
+    """Show the best entries of INDEX for PREFIX: those that begin with it, or have a word that does.
 
     INDEX is a name in the store, or a path.
 
@@ -166,9 +211,11 @@ def complete(
     errors = cast("Fuzzy", fuzzy if fuzzy == "auto" else int(fuzzy))
     with _open(index, Store(settings(store=store).store)) as opened:
         if explain:
-            _show_explained(prefix, opened.explain(prefix, limit, errors), as_json=as_json)
+            _show_explained(
+                prefix, opened.explain(prefix, limit, errors, context=context, prefer=prefer), as_json=as_json
+            )
             return
-        completions = opened.complete(prefix, limit, errors)
+        completions = opened.complete(prefix, limit, errors, context=context, prefer=prefer)
     if as_json:
         document = {"query": prefix, "completions": [_as_json(completion) for completion in completions]}
         click.echo(json.dumps(document, ensure_ascii=False))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import math
 import os
 import secrets
@@ -112,7 +113,6 @@ class Journal:
     path: Path
     connection: sqlite3.Connection
     _file: tuple[int, int]
-    _version: int = -1
 
     @classmethod
     def open(cls, folder: Path) -> Self | None:
@@ -185,14 +185,11 @@ class Journal:
             raise FileFormatError(f"{self.path}: the table meta is empty; restore the index from a copy")
         return row
 
-    def changed(self) -> bool:
-        """Whether another connection has committed since this was asked last; cheap."""
+    def version(self) -> int:
+        """Return a number that changes when another connection has committed; cheap."""
         with journal_errors(self.path):
             (version,) = self._one("PRAGMA data_version")
-        if version == self._version:
-            return False
-        self._version = version
-        return True
+        return int(version)
 
     @contextmanager
     def reading(self) -> Iterator[Head]:
@@ -243,6 +240,13 @@ class Journal:
             return False, None
         return True, None if row[3] else _item(*row[:3])
 
+    def contexts(self, after: int) -> set[str]:
+        """Return the contexts of what was changed after a sequence number."""
+        rows = self.connection.execute(
+            "SELECT DISTINCT contexts FROM items WHERE sequence > ? AND contexts NOT NULL", (after,)
+        )
+        return {name for (names,) in rows for name in json.loads(names)}
+
     def learned(self, after: int) -> Iterator[tuple[bytes, float]]:
         """Yield texts and weights (``learning``) that were learnt after a sequence number."""
         for text, weight in self.connection.execute(
@@ -289,23 +293,32 @@ class Journal:
             (name, weight, sequence),
         )
 
+    def may_spend(self, client: str, text: bytes, clock: float) -> bool:
+        """Whether a client's selection would count: once a day for each entry, ``CLIENT_SELECTIONS`` times in all."""
+        day, salt = self._one("SELECT salt_day, salt FROM meta")
+        return day != int(clock) or self._has_left(_hashed(client, salt), text.decode())
+
+    def _has_left(self, hashed: bytes, text: str) -> bool:
+        count, same = self._one(
+            "SELECT count(*), total(text = ?) FROM spent WHERE client = ?", (text, hashed)
+        )
+        return bool(count < CLIENT_SELECTIONS and not same)
+
     def spend(self, client: str, text: bytes, clock: float) -> bool:
-        """Whether a client's selection counts: once a day for each entry, ``CLIENT_SELECTIONS`` times in all.
+        """Take a client's selection off what it may still spend; says whether there was something left.
 
         Clients are kept as hashes under a random salt that is forgotten, with them, at the end of the day (UTC).
         """
-        day = int(clock)
-        salt_day, salt = self._one("SELECT salt_day, salt FROM meta")
-        if salt_day != day:
+        day, salt = self._one("SELECT salt_day, salt FROM meta")
+        if day != int(clock):
             salt = secrets.token_bytes(16)
             self.connection.execute("DELETE FROM spent")
-            self.connection.execute("UPDATE meta SET salt_day = ?, salt = ?", (day, salt))
-        hashed = hashlib.blake2b(client.encode("utf-8", "replace"), digest_size=16, salt=salt).digest()
-        (count,) = self._one("SELECT count(*) FROM spent WHERE client = ?", (hashed,))
-        if count >= CLIENT_SELECTIONS:
+            self.connection.execute("UPDATE meta SET salt_day = ?, salt = ?", (int(clock), salt))
+        hashed = _hashed(client, salt)
+        if not self._has_left(hashed, text.decode()):
             return False
-        done = self.connection.execute("INSERT OR IGNORE INTO spent VALUES (?, ?)", (hashed, text.decode()))
-        return done.rowcount == 1
+        self.connection.execute("INSERT INTO spent VALUES (?, ?)", (hashed, text.decode()))
+        return True
 
     def advance(self, sequence: int, clock: float) -> None:
         """Say how far the changes of this transaction go."""
@@ -356,6 +369,10 @@ class Journal:
         except OSError:
             return False
         return (status.st_dev, status.st_ino) == self._file
+
+
+def _hashed(client: str, salt: bytes) -> bytes:
+    return hashlib.blake2b(client.encode("utf-8", "replace"), digest_size=16, salt=salt).digest()
 
 
 def _item(score: float, payload: str | None, contexts: str | None) -> Item:

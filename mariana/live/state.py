@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -12,10 +13,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from mariana._binding.trie import Reader, Segment
+from mariana._binding.trie import TAGS_MAX, Reader, Segment
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError, StoreError
 from mariana.live import folder, learning
 from mariana.live.journal import JOURNAL_FILE, Head, Item, Journal
@@ -30,6 +32,9 @@ HALF_LIFE = 30.0
 """Of what is learnt, days, unless told otherwise."""
 
 _TRIES = 16
+_FIXED = itemgetter(*map(Head._fields.index, ("base", "landmark", "half_life")))
+"""Of a head: as long as these stay, what is new can be taken on top of what is held."""
+
 _log = logging.getLogger("mariana")
 
 
@@ -88,7 +93,11 @@ class _Holding:
         self.items.update(items)
         self.learned.update(learned)
         self.head = head
-        self.layers.apply({text: self.effective(text) for text in {**items, **learned}})
+        try:
+            self.layers.apply({text: self.effective(text) for text in {**items, **learned}})
+        except BaseException:
+            self.head = None  # so that all is taken anew
+            raise
 
     def given(self, text: bytes) -> Item | None:
         """Return an entry as it was given; None when there is none of this text."""
@@ -147,6 +156,7 @@ class LiveIndex:
         self._queue_lock = threading.Lock()
         self._compaction: subprocess.Popen[bytes] | None = None
         self._closed = False
+        self._seen = -1  # the journal's version when it was read
         self._clock: learning.Clock | None = None
         self._journal: Journal | None = None
         self._hold(self._open())
@@ -196,7 +206,7 @@ class LiveIndex:
                     if journal is None:
                         held = _Holding(self.path, None, None, known)
                     else:
-                        journal.changed()  # asks from now on
+                        self._seen = journal.version()
                         with journal.reading() as head:
                             held = _Holding(self.path, journal, head, known)
                 except BaseException as error:
@@ -229,19 +239,32 @@ class LiveIndex:
             self._lock.release()
 
     def _refresh(self) -> bool:
+        self._check_usable()
         if self._journal is None or not self._journal.in_place():
             if self._journal is None and not self._was_published():
                 return False
             self._hold(self._open(self._now))
             return True
-        if not self._journal.changed():
-            return False
+        return self._journal.version() != self._seen and self._read(self._journal)
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise InvalidInputError("the index is closed")
+        if self._pid != os.getpid():
+            raise InvalidInputError("the index was opened before a fork: open it in this process")
+
+    def _read(self, journal: Journal) -> bool:
+        """Hold what the journal holds; says whether that was new."""
         for _ in range(_TRIES):
+            version, self._seen = journal.version(), -1  # until it is held: what fails is tried again
             try:
-                with self._journal.reading() as head:
-                    return self._catch_up(head)
+                with journal.reading() as head:
+                    new = self._catch_up(journal, head)
             except FileNotFoundError as error:  # published once more
                 missing = error.filename
+                continue
+            self._seen = version
+            return new
         raise FileFormatError(f"{missing}: is not there, but counts; restore the index from a copy")
 
     def _was_published(self) -> bool:
@@ -255,20 +278,15 @@ class LiveIndex:
         except FileNotFoundError:
             return False  # the next look will tell
 
-    def _catch_up(self, head: Head) -> bool:
+    def _catch_up(self, journal: Journal, head: Head) -> bool:
         """Hold what the journal (in a transaction) holds; says whether that was new."""
-        now, journal = self._now, self._journal
-        if journal is None or head == now.head:
+        now, known = self._now, self._now.head
+        if head == known:
             return False
-        known = now.head
-        if known is None or (known.base, known.landmark, known.half_life) != (
-            head.base,
-            head.landmark,
-            head.half_life,
-        ):
-            now = _Holding(self.path, journal, head, now)
-        else:
+        if known is not None and _FIXED(known) == _FIXED(head):
             now.take(journal, head, after=known.sequence)
+        else:
+            now = _Holding(self.path, journal, head, now)
         self._hold(now)
         return True
 
@@ -284,8 +302,14 @@ class LiveIndex:
             StoreError: the disk is full (``errno.ENOSPC``), it may not be written, or others write for too long.
         """
 
-        def work(journal: Journal, _now: _Holding, sequence: int, _clock: float) -> int:
+        def work(journal: Journal, now: _Holding, sequence: int, _clock: float) -> int:
             journal.put(sequence, entries)
+            if now.head is not None and any(item.contexts for _, item in entries):
+                names = journal.contexts(now.head.sequence).union(now.layers.reader.tags)
+                if len(names) > TAGS_MAX:
+                    raise InvalidInputError(
+                        f"that makes more than {TAGS_MAX} different contexts in the index"
+                    )
             return len(entries)
 
         return self._write(work)
@@ -322,8 +346,18 @@ class LiveIndex:
             journal.select(sequence, text, clock, journal.head().half_life)
             return 1
 
+        with self._lock:  # what does not count shall not cost a write
+            self._refresh()
+            if self._now.given(text) is None:
+                raise NotFoundError("no such entry in the index")
+            head, journal = self._now.head, self._journal
+            if client is not None and journal is not None and head is not None:
+                with journal.reading():
+                    if not journal.may_spend(client, text, self._time(head)):
+                        return Receipt(head.sequence, 0)
         receipt = self._write(work)
-        self.fade()
+        with contextlib.suppress(StoreError):  # the selection counts anyway
+            self.fade()
         return receipt
 
     def fade(self) -> bool:
@@ -333,12 +367,10 @@ class LiveIndex:
         with self._lock:
             journal = self._writable()
             with journal.writing() as head:
-                self._catch_up(head)
                 if not self._is_stale(head):  # another process was quicker
                     return False
                 journal.age(self._time(head))
-            with journal.reading() as head:
-                return self._catch_up(head)
+            return self._read(journal)
 
     def _is_stale(self, head: Head | None) -> bool:
         step = 0.0 if head is None else head.half_life / learning.STEPS_PER_HALF_LIFE
@@ -368,7 +400,7 @@ class LiveIndex:
 
     def _commit(self, group: list[_Request]) -> None:
         try:
-            self._commit_together(group)
+            receipts = self._commit_together(group)
         except Exception as error:  # noqa: BLE001 - each thread raises its own
             if len(group) > 1 and not (isinstance(error, StoreError) and error.errno == errno.EBUSY):
                 for request in group:  # one of them is at fault, or too big: the others shall not suffer
@@ -376,29 +408,37 @@ class LiveIndex:
                 return
             for request in group:
                 request.error = error
+            return
+        # On the disk from here on.
+        try:
+            self._read(self._open_journal())
+        except Exception as error:  # noqa: BLE001 - likewise
+            for request in group:
+                request.error = error
+            return
+        for request, receipt in zip(group, receipts, strict=True):
+            request.receipt = receipt
 
-    def _commit_together(self, group: list[_Request]) -> None:
+    def _commit_together(self, group: list[_Request]) -> list[Receipt]:
         journal = self._writable()
-        with journal.writing() as head:
-            self._catch_up(head)
+        with store_errors(f"write to the index {self.path}"), journal.writing() as head:
+            self._catch_up(journal, head)
             sequence, clock = head.sequence, self._time(head)
             receipts = []
             for request in group:
                 sequence += 1
                 receipts.append(Receipt(sequence, request.work(journal, self._now, sequence, clock)))
             journal.advance(sequence, clock)
-        # On the disk from here on.
-        with journal.reading() as head:
-            self._catch_up(head)
-        for request, receipt in zip(group, receipts, strict=True):
-            request.receipt = receipt
+        return receipts
+
+    def _open_journal(self) -> Journal:
+        if self._journal is None:
+            raise StoreError(errno.ENOENT, f"{self.path / JOURNAL_FILE} is gone")
+        return self._journal
 
     def _writable(self) -> Journal:
         """Return the journal, made if there is none."""
-        if self._closed:
-            raise InvalidInputError("the index is closed")
-        if self._pid != os.getpid():
-            raise InvalidInputError("the index was opened before a fork: open it in this process")
+        self._check_usable()
         if self._journal is not None and not self._journal.in_place():
             self._hold(self._open(self._now))
         if self._journal is None:
@@ -407,9 +447,7 @@ class LiveIndex:
                     base = folder.current_segment(self.path, None)
                     Journal.create(self.path, base, self._half_life or HALF_LIFE)
             self._hold(self._open(self._now))
-        journal = self._journal
-        if journal is None:
-            raise StoreError(errno.ENOENT, f"{self.path / JOURNAL_FILE} went away while it was made")
+        journal = self._open_journal()
         if self._half_life is not None:
             journal.set_half_life(self._half_life)
         return journal

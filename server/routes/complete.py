@@ -46,13 +46,21 @@ async def complete(
         Literal["auto", "0", "1", "2"],
         Query(description="typing errors to forgive; auto: by the query's length"),
     ] = "auto",
+    context: Annotated[
+        list[str],
+        Query(max_length=64, description="only entries with this context; several: with one of them"),
+    ] = [],  # noqa: B006 - FastAPI copies it
+    prefer: Annotated[
+        list[str],
+        Query(max_length=64, description="entries without this context, or any of these, come later"),
+    ] = [],  # noqa: B006
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Complete what was typed, best first. Offsets count Unicode code points."""
     served = state.index(name)
     if served.index is None:
         raise NotFoundError("the index could not be opened")
-    body, etag = answer(served, q, limit, FUZZY[fuzzy])
+    body, etag = answer(served, q, limit, FUZZY[fuzzy], context, prefer)
     control = LIVE_CACHE_CONTROL if served.index.live else CACHE_CONTROL
     headers = {"ETag": etag, "Cache-Control": control}
     if if_none_match is not None and etag_matches(if_none_match, etag):

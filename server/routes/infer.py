@@ -123,7 +123,7 @@ async def _infer(
         start = perf_counter()
         asked = read_infer(body, length, version)
         parsed = perf_counter()
-        y = version.predict(asked.x)
+        y = await version.predict(asked.x)
         inferred = perf_counter()
         answer = write_infer(version, y, asked)
         version.stats.observe(len(y), start, parsed, inferred, perf_counter())

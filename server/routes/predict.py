@@ -118,7 +118,7 @@ async def _predict(version: Version, request: Request) -> Response:
         kind = media_type(request.headers.get("content-type", ""))
         body = await read_body(request, reader.longest(kind))
         start = perf_counter()
-        answer = version.must_answer(reader.parse(kind, body), start)
+        answer = await version.answer(reader.parse(kind, body), start)
     answer, extra = compressed(answer, request.headers.get("accept-encoding", "").encode())
     headers = {name.decode(): value.decode() for name, value in extra}
     return Response(answer, headers=headers, media_type=JSON)

@@ -160,7 +160,7 @@ async def _predict(version: Version, request: Request) -> Response:
         start = perf_counter()
         x, member = _read(body, version)
         parsed = perf_counter()
-        y = version.predict(x)
+        y = await version.predict(x)
         inferred = perf_counter()
         answer = _write(y, member)
         version.stats.observe(len(y), start, parsed, inferred, perf_counter())

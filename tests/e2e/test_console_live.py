@@ -147,7 +147,9 @@ def test_a_city_is_completed_and_a_flower_named(console) -> None:
 
 def test_the_api_page_shows_every_route(console, demo_server: str) -> None:
     document = console.request.get(f"{demo_server}/openapi.json").json()
-    operations = sum(len(item.keys() & {"get", "post", "delete"}) for item in document["paths"].values())
+    operations = sum(
+        len(item.keys() & {"get", "post", "put", "delete"}) for item in document["paths"].values()
+    )
     console.goto(f"{demo_server}/docs")
     console.wait_for_selector("article")
     assert console.locator("article").count() == operations

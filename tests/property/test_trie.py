@@ -1,6 +1,7 @@
 # ruff: noqa: RUF001 - other scripts are what is tested
 """The C trie against its slow, obvious twin, on random dictionaries."""
 
+import json
 import struct
 import unicodedata
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given, settings
+from pydantic_core import from_json, to_json
 
 from mariana import reference
 from mariana._binding import trie
-from mariana.errors import FileFormatError, InvalidInputError
+from mariana.errors import FileFormatError, InvalidInputError, OutOfRangeError
 
 FORBIDDEN = {chr(i) for i in [*range(32), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F]} | {
     chr(i) for i in [*range(0x2028, 0x202F), *range(0x2066, 0x206A)]
@@ -40,102 +42,45 @@ scores = st.one_of(
 dictionaries = st.lists(st.tuples(texts, scores), max_size=40)
 
 
-def build(entries: list[tuple[str, float]]) -> trie.Segment:
-    file, _ = trie.build_segment(
-        [text.encode() for text, _ in entries], [score for _, score in entries], [b""] * len(entries)
+Pairs = list[tuple[str, float]]
+
+
+def build(entries: Pairs, *, any_word: bool = False) -> trie.Segment:
+    return trie.Segment(
+        trie.build([trie.Entry(text.encode(), score) for text, score in entries], any_word=any_word), "test"
     )
-    return trie.Segment(bytes(file), "test")
 
 
-def covered(hit: trie.Hit) -> int:
-    """Return how many code points at the start of a text are highlighted."""
-    if not hit.highlights:
-        return 0
-    ((start, end),) = hit.highlights
-    assert start == 0 < end
-    return end
-
-
-def usable(entries: list[tuple[str, float]]) -> list[tuple[str, float]]:
+def usable(entries: Pairs) -> Pairs:
     return [entry for entry in entries if reference.fold(entry[0]).strip(" ")]
 
 
-@settings(max_examples=400, deadline=None)
+def fits(query: str) -> bool:
+    return len(query.encode()) <= trie.QUERY_MAX and len(reference.fold(query).encode()) <= trie.QUERY_MAX
+
+
+def shown(hits: list[trie.Hit]) -> list[reference.Found]:
+    return [reference.Found(hit.text.decode(), hit.score, hit.edits, hit.highlights) for hit in hits]
+
+
+@settings(max_examples=300, deadline=None)
 @given(entries=dictionaries, limit=st.integers(1, 100), data=st.data())
 @example(entries=[("ab", 1), ("abc", 2), ("a", 1), ("AB", 1), ("áb", 1)], limit=3, data=None)
-def test_top_k_equals_brute_force(
-    entries: list[tuple[str, float]], limit: int, data: st.DataObject | None
-) -> None:
+def test_top_k_equals_brute_force(entries: Pairs, limit: int, data: st.DataObject | None) -> None:
     entries = usable(entries)
     segment = build(entries)
-    prefixes = {"", "a", "A", "á", "ab", "x" * 252}
+    prefixes = {"", "a", "A", "ab", "x" * 252}
     if data is not None and entries:
         text = data.draw(st.sampled_from([text for text, _ in entries]))
-        prefixes |= {text[:i] for i in range(min(len(text), 9) + 1)}
+        prefixes |= {text[:i] for i in range(min(len(text), 9) + 1)} | {text}
         prefixes.add(data.draw(st.text(letters, max_size=4)))
-        if len(text.encode()) <= trie.QUERY_MAX:
-            prefixes.add(text)
-    for prefix in prefixes:
-        if len(prefix.encode()) > trie.QUERY_MAX or len(reference.fold(prefix).encode()) > trie.QUERY_MAX:
-            continue
-        hits, _ = segment.complete(prefix.encode(), limit, 0)
+    for prefix in {reference.fold(prefix) for prefix in filter(fits, prefixes)}:  # without accents
+        hits, partial = segment.complete(prefix.encode(), limit, 0)
+        assert not partial
         assert [(hit.text.decode(), hit.score) for hit in hits] == reference.complete(entries, prefix, limit)
-        assert [covered(hit) for hit in hits] == [reference.highlight(h.text.decode(), prefix) for h in hits]
-
-
-def varint(file: bytes, at: int) -> tuple[int, int]:
-    """Read a number: itself, and where it ends."""
-    value = shift = 0
-    while True:
-        value |= (file[at] & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if file[at - 1] < 0x80:
-            return value, at
-
-
-def places(file: bytes) -> tuple[list[int], int]:
-    """Return where each record without a payload begins, and how long all are."""
-    (length,), (width,) = struct.unpack_from("<Q", file, 80), struct.unpack_from("<I", file, 92)
-    found, at = [], 128
-    while at < 128 + length:
-        found.append(at - 128)
-        flags, wide = file[at], 2 if file[at] & 2 else 1
-        at += 1 + wide + int.from_bytes(file[at + 1 : at + 1 + wide], "little")
-        if flags & 1:
-            branches, at = varint(file, at)
-            at += branches * (wide + 1 + width)
-        at = at + 8 if flags & 4 else varint(file, at)[1]
-        text_bytes, at = varint(file, at)
-        at += text_bytes
-    return found, length
-
-
-def expect_typed(entries: list[tuple[str, float]], prefixes: set[str], limits: set[int]) -> None:
-    """Compare answers with the twin, for each number of edits."""
-    file, _ = trie.build_segment(
-        [t.encode() for t, _ in entries], [s for _, s in entries], [b""] * len(entries)
-    )
-    file = bytes(file)
-    segment = trie.Segment(file, "test")
-    unique: dict[str, float] = {}
-    for text, score in entries:
-        unique[text] = max(score, unique.get(text, score))
-    ordered = sorted(unique.items(), key=reference.rank)
-    found, length = places(file)
-    assert len(found) == len(ordered)
-    for prefix in prefixes:
-        key = reference.fold(prefix)
-        if len(prefix.encode()) > trie.QUERY_MAX or len(key.encode()) > trie.QUERY_MAX:
-            continue
-        automatic = 0 if len(key) < 4 else 1 if len(key) < 8 else 2
-        for edits in (0, 1, 2, trie.EDITS_AUTO):
-            allowed = automatic if edits == trie.EDITS_AUTO else edits
-            expected = reference.complete_typed(ordered, found, length, prefix, max(limits), allowed)
-            for limit in limits:
-                hits, partial = segment.complete(prefix.encode(), limit, edits)
-                assert not partial
-                got = [(hit.text.decode(), hit.score, hit.edits, covered(hit)) for hit in hits]
-                assert got == expected[:limit], (prefix, edits, limit)
+        for hit in hits:
+            covered = reference.highlight(hit.text.decode(), prefix)
+            assert hit.highlights == (((0, covered),) if covered else ())
 
 
 def mistype(data: st.DataObject, text: str) -> str:
@@ -156,34 +101,130 @@ def mistype(data: st.DataObject, text: str) -> str:
     return text
 
 
-@settings(max_examples=400, deadline=None)
-@given(entries=dictionaries, limit=st.integers(1, 100), data=st.data())
-def test_typing_errors_equal_brute_force(
-    entries: list[tuple[str, float]], limit: int, data: st.DataObject
+def expect(
+    reader: trie.Reader,
+    items: list[reference.Item],
+    queries: set[str],
+    limits: set[int],
+    *,
+    any_word: bool,
+    camel_case: bool = False,
+    contexts: tuple[str, ...] = (),
+    prefer: tuple[str, ...] = (),
 ) -> None:
-    entries = usable(entries)
-    prefixes = {"", "a", "ba", data.draw(st.text(letters, max_size=9)), "x" * 64, "y" + "x" * 63, "x" * 65}
-    if entries:
-        text = data.draw(st.sampled_from([text for text, _ in entries]))
-        prefixes.add(mistype(data, text[: data.draw(st.integers(0, 12))]))
-    expect_typed(entries, prefixes, {1, limit})
+    """Compare answers with the twin, for each number of edits."""
+    for query in filter(fits, queries):
+        typed = len(reference.fold(query))
+        automatic = 0 if typed < 4 else 1 if typed < 8 else 2
+        for edits in (0, 1, 2, trie.EDITS_AUTO):
+            expected = reference.search(
+                items,
+                query,
+                max(limits),
+                edits=automatic if edits == trie.EDITS_AUTO else edits,
+                any_word=any_word,
+                camel_case=camel_case,
+                contexts=contexts,
+                prefer=prefer,
+            )
+            for limit in limits:
+                hits, partial = reader.complete(query.encode(), limit, edits, contexts, prefer)
+                assert not partial
+                assert shown(hits) == expected[:limit], (query, edits, limit)
 
 
-@settings(max_examples=25, deadline=None)
+WORDS = [
+    "new",
+    "york",
+    "neW-York",
+    "são",
+    "Paulo",
+    "machine",
+    "learning",
+    "LearnMachine",
+    "a.b",
+    "x_y",
+    "o'brien",
+    "東京",
+    "tower",
+    "łódź",
+    "1/2",
+    "½",
+    "naïve",
+]
+phrases = st.builds(" ".join, st.lists(st.sampled_from(WORDS), min_size=1, max_size=4))
+TAGS = ("city", "land", "river", "été")
+
+
+@st.composite
+def item_lists(draw: st.DrawFn) -> list[reference.Item]:
+    """Draw entries with different texts, some of them with contexts."""
+    items = draw(
+        st.lists(
+            st.builds(
+                reference.Item,
+                st.one_of(texts, phrases),
+                st.one_of(st.integers(0, 3), scores),
+                st.frozensets(st.sampled_from(TAGS), max_size=2),
+            ),
+            max_size=25,
+            unique_by=lambda item: item.text,
+        )
+    )
+    if draw(st.booleans()):
+        items = [item._replace(contexts=frozenset()) for item in items]
+    return [item for item in items if reference.fold(item.text).strip(" ")]
+
+
+def draw_queries(data: st.DataObject, items: list[reference.Item]) -> set[str]:
+    queries = {"", "a", data.draw(st.text(letters, max_size=9)), data.draw(phrases)}
+    queries |= {"x" * 60, "y" + "x" * 59, "x" * 61}
+    if items:
+        text = data.draw(st.sampled_from([item.text for item in items]))
+        start = data.draw(st.integers(0, len(text) - 1))
+        queries.add(mistype(data, text[: data.draw(st.integers(0, 12))]))
+        queries.add(text[start : start + 12])
+        queries.add(" ".join(data.draw(st.permutations(text.split(" ")))))
+    return queries
+
+
+def segment_of(items: list[reference.Item], *, any_word: bool, camel_case: bool = False) -> trie.Segment:
+    entries = [trie.Entry(item.text.encode(), item.score, b"", item.contexts) for item in items]
+    return trie.Segment(trie.build(entries, any_word=any_word, camel_case=camel_case), "test")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    items=item_lists(), limit=st.integers(1, 100), any_word=st.booleans(), camel=st.booleans(), data=st.data()
+)
+def test_every_way_of_matching_equals_brute_force(
+    items: list[reference.Item], limit: int, any_word: bool, camel: bool, data: st.DataObject
+) -> None:
+    reader = trie.Reader([segment_of(items, any_word=any_word, camel_case=camel)])
+    camel = camel and any_word
+    queries = draw_queries(data, items)
+    expect(reader, items, queries, {1, limit}, any_word=any_word, camel_case=camel)
+    few = data.draw(st.tuples(st.sampled_from((*TAGS, "none"))))
+    expect(reader, items, queries, {limit}, any_word=any_word, camel_case=camel, contexts=few)
+    expect(reader, items, queries, {limit}, any_word=any_word, camel_case=camel, prefer=few)
+
+
+@settings(max_examples=20, deadline=None)
 @given(
     entries=st.lists(
         st.tuples(st.text(st.sampled_from("abcé東"), min_size=1, max_size=10), st.integers(0, 50)),
         min_size=100,
-        max_size=600,
+        max_size=400,
         unique_by=lambda entry: entry[0],
     ),
     data=st.data(),
 )
 def test_typing_errors_equal_brute_force_where_ranks_are_far_apart(
-    entries: list[tuple[str, float]], data: st.DataObject
+    entries: Pairs, data: st.DataObject
 ) -> None:
-    prefixes = {mistype(data, data.draw(st.sampled_from([t for t, _ in entries]))[:8]) for _ in range(3)}
-    expect_typed(entries, prefixes, {1, 10, 100})
+    queries = {mistype(data, data.draw(st.sampled_from([t for t, _ in entries]))[:8]) for _ in range(2)}
+    items = [reference.Item(*entry) for entry in entries]
+    expect(trie.Reader([build(entries)]), items, queries, {1, 10, 100}, any_word=False)
 
 
 @pytest.mark.parametrize(
@@ -212,9 +253,7 @@ def test_the_order_of_the_input_does_not_count(entries: list[tuple[str, float]],
     seed.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis types it as object
 
     def file(given: list[tuple[str, float]]) -> bytes:
-        return bytes(
-            trie.build_segment([t.encode() for t, _ in given], [s for _, s in given], [b""] * len(given))[0]
-        )
+        return bytes(trie.build_segment([t.encode() for t, _ in given], [s for _, s in given])[0])
 
     assert file(entries) == file(shuffled)
 
@@ -297,40 +336,187 @@ def test_broken_utf8_is_refused_everywhere(raw: bytes) -> None:
 # ---- Several segments as one ------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
-@given(entries=dictionaries, limit=st.integers(1, 100), data=st.data())
-def test_a_reader_answers_as_one_segment(
-    entries: list[tuple[str, float]], limit: int, data: st.DataObject
+@settings(max_examples=150, deadline=None)
+@given(items=item_lists(), limit=st.integers(1, 100), any_word=st.booleans(), data=st.data())
+def test_a_reader_answers_as_one_segment(  # noqa: C901 - one story
+    items: list[reference.Item], limit: int, any_word: bool, data: st.DataObject
 ) -> None:
-    entries = [entry for entry in usable(entries) if len(entry[0].encode()) < 200]
     count = data.draw(st.integers(1, 4))
-    parts: list[list[tuple[str, float]]] = [[] for _ in range(count)]
-    for entry in entries:
-        parts[data.draw(st.integers(0, count - 1))].append(entry)
-    segments = [build(part) for part in parts]
-    living: dict[str, tuple[str, float]] = {}
+    parts: list[dict[str, reference.Item]] = [{} for _ in range(count)]
+    for item in items:  # some are there several times, with other scores
+        for number in data.draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=2)):
+            parts[number][item.text] = item._replace(score=data.draw(st.one_of(st.just(item.score), scores)))
+    segments = [segment_of(list(part.values()), any_word=any_word) for part in parts]
     dead: list[set[int]] = [set() for _ in segments]
-    newest: dict[str, int] = {}
-    for number, part in enumerate(parts):
-        for text, score in part:
-            if newest.get(text) == number:
-                living[text] = max(living[text], (text, score))
-                continue
-            if text in newest:  # replaced by a newer segment
-                place = segments[newest[text]].find(text.encode())
+    living: dict[str, reference.Item] = {}
+
+    def bury(text: str, numbers: range) -> None:
+        for number in numbers:
+            if text in parts[number]:
+                place = segments[number].find(text.encode())
                 assert place is not None
-                dead[newest[text]].add(place)
-            newest[text], living[text] = number, (text, score)
-    for text in [text for text in living if data.draw(st.integers(0, 4)) == 0]:  # deleted
-        place = segments[newest[text]].find(text.encode())
-        assert place is not None
-        dead[newest[text]].add(place)
+                dead[number].add(place)
+
+    for number, part in enumerate(parts):
+        for text, item in part.items():
+            bury(text, range(number))
+            living[text] = item
+    for text in [text for text in living if data.draw(st.integers(0, 4)) == 0]:
         del living[text]
+        bury(text, range(count))
     reader = trie.Reader(segments, dead)
-    one = build(list(living.values()))
+    one = segment_of(list(living.values()), any_word=any_word)
     assert reader.entries == len(living) == one.entries
-    for prefix in {"", "a", "ab", data.draw(st.text(letters, max_size=3))}:
-        assert reader.complete(prefix.encode(), limit, 0) == one.complete(prefix.encode(), limit, 0)
+    queries = draw_queries(data, items)
+    expect(reader, list(living.values()), queries, {1, limit}, any_word=any_word)
+    for query in filter(fits, queries):
+        for edits in (0, trie.EDITS_AUTO):
+            assert reader.complete_json(query.encode(), limit, edits) == trie.Reader([one]).complete_json(
+                query.encode(), limit, edits
+            )
+
+
+@settings(max_examples=100, deadline=None)
+@given(items=item_lists(), any_word=st.booleans())
+def test_entries_come_back_as_they_were_given(items: list[reference.Item], any_word: bool) -> None:
+    given = {item.text: item for item in items}
+    found = list(segment_of(items, any_word=any_word))
+    assert [(e.text.decode(), e.score) for e in found] == sorted(
+        ((item.text, item.score) for item in items), key=reference.rank
+    )
+    for entry in found:
+        assert frozenset(entry.contexts) == given[entry.text.decode()].contexts
+        assert entry.payload == b""
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    entries=st.lists(
+        st.tuples(st.text(st.sampled_from('ab"\\ é/東<'), min_size=1, max_size=6), scores, JSON), max_size=12
+    ),
+    query=st.text(st.sampled_from('ab"\\ é/'), max_size=4),
+    edits=st.sampled_from((0, 1, trie.EDITS_AUTO)),
+)
+def test_the_json_says_what_python_says(
+    entries: list[tuple[str, float, object]], query: str, edits: int
+) -> None:
+    kept = [
+        trie.Entry(text.encode(), score, b"" if payload is None else to_json(payload))
+        for text, score, payload in entries
+        if reference.fold(text).strip(" ") and "\\ud" not in json.dumps(payload)
+    ]
+    reader = trie.Reader([trie.Segment(trie.build(kept), "test")])
+    hits, _ = reader.complete(query.encode(), 10, edits)
+    completions = [
+        {
+            "text": hit.text.decode(),
+            "score": hit.score,
+            "edits": hit.edits,
+            "highlights": hit.highlights,
+            "payload": from_json(hit.payload) if hit.payload else None,
+        }
+        for hit in hits
+    ]
+    body = reader.complete_json(query.encode(), 10, edits)
+    assert body == to_json({"query": query, "completions": completions})
+    assert json.loads(body)["query"] == query
+
+
+@settings(max_examples=300, deadline=None)
+@given(score=st.one_of(scores, st.floats(1e-320, 1e-300), st.floats(1e14, 1e18), st.floats(1e-8, 1e-3)))
+def test_numbers_are_written_as_pydantic_writes_them(score: float) -> None:
+    body = trie.Reader([trie.Segment(trie.build([trie.Entry(b"a", score)]), "test")]).complete_json(b"", 1, 0)
+    assert b'"score":' + to_json(score + 0.0) + b"," in body
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    text=st.one_of(
+        JSON.map(to_json), st.text(st.sampled_from('{}[]",:0-1.eE+tfnrual\\ \n'), max_size=12).map(str.encode)
+    )
+)
+def test_a_payload_is_json_or_refused(text: bytes) -> None:
+    _, verdicts = trie.build_segment([b"a"], [1.0], [text])
+    try:
+        from_json(text, allow_inf_nan=False)
+        right = True
+    except ValueError:
+        right = not text
+    assert (verdicts[0] == 0) == right
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ("tâm", "Tâm"),
+        ("tam", "Tam"),
+        ("tấm", "Tấm"),
+        ("TÂM", "Tâm"),
+        ("duong", "Đường"),
+        ("đường", "Đường"),
+        ("york", "New York"),
+        ("yrok", "New York"),
+        ("learn machine", "machine learning"),
+        ("york new", "New York"),
+        ("моск", "Москва"),
+        ("αρ", "Άργος"),
+        ("محم", "مُحَمَّد"),
+        ("हिन्", "हिन्दी"),
+        ("ไท", "ไทย"),
+        ("한", "한국어"),
+        ("北", "北京"),
+        ("brien", "O'Brien"),
+        ("reader", "file-reader"),
+        ("scikit learn", "scikit_learn"),
+    ],
+)
+def test_what_people_type(query: str, first: str) -> None:
+    names = [
+        "Tam",
+        "Tâm",
+        "Tấm",
+        "Đường",
+        "Москва",
+        "Άργος",
+        "مُحَمَّد",
+        "हिन्दी",
+        "ไทย",
+        "한국어",
+        "北京",
+        "O'Brien",
+        "file-reader",
+        "scikit_learn",
+    ]
+    names += ["New York", "machine learning"]
+    segment = segment_of([reference.Item(name, 100 - at) for at, name in enumerate(names)], any_word=True)
+    hits, _ = segment.complete(query.encode(), 10, trie.EDITS_AUTO)
+    assert hits[0].text.decode() == first
+    if query == "tam":
+        assert {hit.text.decode() for hit in hits} >= {"Tam", "Tâm", "Tấm"}
+
+
+@pytest.mark.parametrize(
+    "query", ["a\u0301" * 85, "\u0301" * 128, "\ufdfa" * 8, "a " * 128, "-" * 256, "a b " * 64]
+)
+def test_strange_queries_get_a_clear_answer(query: str) -> None:
+    segment = segment_of([reference.Item("á b", 1), reference.Item("-", 2)], any_word=True)
+    for edits in (0, 1, 2, trie.EDITS_AUTO):
+        if fits(query):
+            segment.complete(query.encode(), 10, edits)
+        else:
+            with pytest.raises(OutOfRangeError):
+                segment.complete(query.encode(), 10, edits)
 
 
 def test_a_text_is_found_by_its_exact_form() -> None:
@@ -358,11 +544,14 @@ SMALL = [
 ]
 
 
-def small_file() -> bytes:
-    file, _ = trie.build_segment(
-        [t.encode() for t, _ in SMALL], [s for _, s in SMALL], [b'{"a":1}', *[b""] * (len(SMALL) - 1)]
-    )
-    return bytes(file)
+def small_file(*, any_word: bool = False) -> bytes:
+    entries = [
+        trie.Entry(text.encode(), score, b"", TAGS[at % 3 : at % 4]) for at, (text, score) in enumerate(SMALL)
+    ]
+    entries[0] = entries[0]._replace(payload=b'{"a":1}')
+    if not any_word:
+        entries = [entry._replace(contexts=()) for entry in entries]
+    return trie.build(entries, any_word=any_word)
 
 
 def test_every_flipped_bit_is_refused() -> None:
@@ -401,12 +590,15 @@ def crc32c(data: bytes) -> int:
 
 
 def with_checksums(file: bytearray) -> bytes:
-    """Repair the checksums of a file with one section."""
-    offset, length = struct.unpack_from("<QQ", file, 72)
-    if offset + length <= len(file):
-        struct.pack_into("<I", file, 88, crc32c(bytes(file[offset : offset + length])))
+    """Repair the checksums."""
+    (sections,) = struct.unpack_from("<I", file, 32)
+    end = min(64 + 32 * sections, len(file))
+    for at in range(64, end - 31, 32):
+        offset, length = struct.unpack_from("<QQ", file, at + 8)
+        if offset + length <= len(file):
+            struct.pack_into("<I", file, at + 24, crc32c(bytes(file[offset : offset + length])))
     struct.pack_into("<I", file, 40, 0)
-    struct.pack_into("<I", file, 40, crc32c(bytes(file[:96])))
+    struct.pack_into("<I", file, 40, crc32c(bytes(file[:end])))
     return bytes(file)
 
 
@@ -416,23 +608,24 @@ def test_the_checksum_is_crc32c() -> None:
 
 
 def answers(segment: trie.Segment) -> None:
-    for prefix in (b"", b"s", b"sa", b"sai", b"y" * 250, "東".encode(), b"z"):
-        for edits in (1, 2):
-            typed, _ = segment.complete(prefix, 100, edits)
-            assert len(typed) <= segment.entries
-            for hit in typed:
-                assert covered(hit) <= len(hit.text.decode())
-        hits, _ = segment.complete(prefix, 100, 0)
-        assert len(hits) <= segment.entries
-        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
-        for hit in hits:
-            hit.text.decode()
+    reader = trie.Reader([segment])
+    for prefix in (b"", b"s", b"sa", b"sai", "sào".encode(), b"y" * 250, "東".encode(), b"z", b"paulo sao"):
+        for edits in (0, 1, 2):
+            for contexts in ((), ("city",)):
+                hits, _ = reader.complete(prefix, 100, edits, contexts)
+                assert len(hits) <= segment.entries
+                for hit in hits:
+                    assert all(start < end <= len(hit.text.decode()) for start, end in hit.highlights)
+                json.loads(reader.complete_json(prefix, 100, edits, contexts))
+    list(segment)
 
 
-def test_a_changed_byte_with_repaired_checksums_is_refused_or_harmless() -> None:
-    file = small_file()
+@pytest.mark.parametrize("any_word", [False, True])
+def test_a_changed_byte_with_repaired_checksums_is_refused_or_harmless(any_word: bool) -> None:
+    file = small_file(any_word=any_word)
+    (sections,) = struct.unpack_from("<I", file, 32)
     refused = 0
-    for at in range(128, len(file)):
+    for at in range(64 + 32 * sections, len(file)):
         for value in (0, file[at] ^ 1, 0xFF):
             damaged = bytearray(file)
             damaged[at] = value
@@ -448,18 +641,18 @@ def test_a_changed_byte_with_repaired_checksums_is_refused_or_harmless() -> None
 @pytest.mark.parametrize(
     ("field", "layout", "values"),
     [
-        (8, "<I", [0, 2, 2**31, 2**32 - 1]),  # format version
+        (8, "<I", [0, 1, 3, 2**31, 2**32 - 1]),  # format version
         (12, "<I", [0, 2, 2**32 - 1]),  # fold version
         (16, "<Q", [0, 1, 2**31, 2**32, 2**63, 2**64 - 1]),  # file bytes
         (24, "<Q", [0, 1, 8, 10, 2**31, 2**32 - 1, 2**63, 2**64 - 1]),  # entries
         (32, "<I", [0, 2, 16, 17, 2**31, 2**32 - 1]),  # sections
-        (36, "<I", [1, 2**31]),  # flags
+        (36, "<I", [0, 1, 2, 3, 6, 7, 2**31]),  # flags: this file has 4
         (44, "<I", [1]),  # reserved
         (64, "<I", [0, 2, 2**32 - 1]),  # section id
         (68, "<I", [1, 2, 2**31]),  # section flags
         (72, "<Q", [0, 64, 127, 129, 192, 2**32, 2**63, 2**64 - 64, 2**64 - 1]),  # section offset
         (80, "<Q", [0, 1, 2**32, 2**63, 2**64 - 128, 2**64 - 1]),  # section length
-        (92, "<I", [0, 2, 4, 5, 2**32 - 1]),  # width
+        (92, "<I", [0, 2, 8, 10, 2**32 - 1]),  # items
     ],
 )
 def test_header_fields_are_checked_behind_the_checksum(field: int, layout: str, values: list[int]) -> None:
@@ -474,12 +667,12 @@ def test_header_fields_are_checked_behind_the_checksum(field: int, layout: str, 
         answers(segment)
 
 
-@settings(max_examples=500, deadline=None)
-@given(data=st.data())
-def test_random_damage_with_repaired_checksums(data: st.DataObject) -> None:
-    damaged = bytearray(small_file())
+@settings(max_examples=400, deadline=None)
+@given(any_word=st.booleans(), data=st.data())
+def test_random_damage_with_repaired_checksums(any_word: bool, data: st.DataObject) -> None:
+    damaged = bytearray(small_file(any_word=any_word))
     for _ in range(data.draw(st.integers(1, 6))):
-        damaged[data.draw(st.integers(128, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+        damaged[data.draw(st.integers(64, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     try:
         segment = trie.Segment(with_checksums(damaged), "test")
     except FileFormatError:
@@ -487,8 +680,17 @@ def test_random_damage_with_repaired_checksums(data: st.DataObject) -> None:
     answers(segment)
 
 
-def test_the_golden_file_still_opens(request: pytest.FixtureRequest) -> None:
-    path = Path(request.path).parent / "golden" / "segment-v1.mrx"
-    file = path.read_bytes()
+@pytest.mark.parametrize("any_word", [False, True])
+def test_the_golden_file_still_opens(request: pytest.FixtureRequest, any_word: bool) -> None:
+    name = "segment-v2-words.mrx" if any_word else "segment-v2.mrx"
+    file = (Path(request.path).parent / "golden" / name).read_bytes()
     answers(trie.Segment(file, "golden"))
-    assert file == small_file(), "the same input gives the same bytes, from version to version"
+    assert file == small_file(any_word=any_word), (
+        "the same input gives the same bytes, from version to version"
+    )
+
+
+def test_a_file_of_the_first_version_is_refused_with_what_to_do(request: pytest.FixtureRequest) -> None:
+    file = (Path(request.path).parent / "golden" / "segment-v1.mrx").read_bytes()
+    with pytest.raises(FileFormatError, match=r"older than this library reads.*build the index again"):
+        trie.Segment(file, "old")

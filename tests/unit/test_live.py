@@ -107,8 +107,9 @@ def test_a_file_and_a_closed_index_cannot_be_changed(index: Index) -> None:
 def test_what_was_opened_before_a_fork_does_not_write_after_it(index: Index) -> None:
     index.insert([("a", 1)])
     index._source._pid += 1
-    with pytest.raises(InvalidInputError, match="fork"):
-        index.insert([("b", 1)])
+    for use in (index.refresh, lambda: index.insert([("b", 1)]), lambda: index.select("a")):
+        with pytest.raises(InvalidInputError, match="fork"):
+            use()
     index._source._pid -= 1
 
 
@@ -340,6 +341,30 @@ TestModelOfAnIndex = ModelOfAnIndex.TestCase
 TestModelOfAnIndex.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
 
 
+def test_contexts_are_live_too_and_stay_few(index: Index, path: Path) -> None:
+    names = [f"c{i}" for i in range(64)]
+    with mariana.open_index(path) as other:
+        assert other.insert([{"text": "Salta", "score": 1, "contexts": names[:40]}]).count == 1
+        with pytest.raises(InvalidInputError, match="more than 64 different contexts"):
+            index.insert(
+                [{"text": "Sana", "contexts": [f"d{i}" for i in range(40)]}]
+            )  # it has not looked yet
+        assert index.insert([{"text": "Sana", "score": 2, "contexts": names[40:]}]).count == 1
+        other.refresh()
+        for seen in (index, other):
+            assert [c.text for c in seen.complete("sa", context="c3")] == ["Salta"]
+            assert [c.text for c in seen.complete("sa", context=["c3", "c50"])] == ["Sana", "Salta"]
+        for _ in range(2):
+            other.select("Salta")
+        index.compact()
+        other.refresh()
+        for seen in (index, other):
+            assert [c.text for c in seen.complete("sa", context=["c3", "c50"])] == ["Salta", "Sana"]
+    mariana.build_index(path, [("Sana", 1)], any_word=False)
+    index.insert([("San José", 1)])
+    assert texts(index, "jos") == [], "changes are found in the way of the list"
+
+
 # ---- Learning -------------------------------------------------------------------------------------------------
 
 
@@ -444,7 +469,9 @@ def test_one_client_counts_once_a_day_for_an_entry(
         assert other.select("Saigon", client="1.2.3.4").count == 0, "in every process"
         assert other.select("Saigon", client="1.2.3.5").count == 1
     assert index.select("Sapporo", client="1.2.3.4").count == 1
+    written = (path / "index.db-wal").stat().st_size
     assert index.select("São Paulo", client="1.2.3.4").count == 0, "and so often in all"
+    assert (path / "index.db-wal").stat().st_size == written, "what does not count costs no write"
     assert index.select("São Paulo").count == 1, "without a client, always"
     assert b"1.2.3.4" not in (path / "index.db-wal").read_bytes() + (path / "index.db").read_bytes()
     now[0] += 1
@@ -609,6 +636,32 @@ def test_a_restored_or_deleted_journal_is_noticed(path: Path) -> None:
             (path / f"index.db{end}").unlink()
         assert index.insert([("d", 1)]) == Receipt(1, 1)
         assert set(texts(index)) == {"d", "Saigon", "Sapporo", "São Paulo"}
+
+
+def test_what_could_not_be_taken_over_is_tried_again(
+    index: Index, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.insert([("a", 1)])
+    with mariana.open_index(path) as other:
+        other.insert([("b", 1)])
+        apply, fails = layers.Layers.apply, [True, True]
+
+        def fail(self: layers.Layers, changes: dict[bytes, journal.Item | None]) -> None:
+            if fails:
+                fails.pop()
+                raise MemoryError
+            apply(self, changes)
+
+        monkeypatch.setattr(layers.Layers, "apply", fail)
+        with pytest.raises(MemoryError):
+            index.refresh()
+        with pytest.raises(MemoryError):
+            other.insert([("c", 1)])  # it is on the disk, but not visible yet
+        for seen in (index, other):
+            assert seen.refresh()
+            assert {"a", "b", "c"} <= set(texts(seen))
+            assert not seen.refresh()
+        assert other.insert([("d", 1)]) == Receipt(4, 1)
 
 
 def test_a_segment_that_went_missing_is_named(index: Index, path: Path) -> None:

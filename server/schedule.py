@@ -1,0 +1,152 @@
+"""Where a prediction runs, decided by what it costs on this machine, measured when the model is loaded.
+
+inline   a request that costs microseconds is answered on the event loop: whatever else one did would cost more.
+batched  where one row costs more than ``INLINE_SECONDS``, the rows that one pass of the event loop has brought run as one
+         batch, at the pass's end: weights are read once for all of them. Nobody waits for a timer.
+thread   what takes longer than ``LOOP_SECONDS`` runs in one thread, without the interpreter's lock, so that the loop goes
+         on answering; what comes meanwhile is the next batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Mode = Literal["inline", "batched", "thread"]
+
+INLINE_SECONDS = 30e-6
+LOOP_SECONDS = 1e-3
+BATCH = 16
+_ROUNDS, _PATIENCE = 20, 5e-3
+
+_thread = ThreadPoolExecutor(1, "predict")
+
+
+class Cost(NamedTuple):
+    """What a model costs here, in seconds."""
+
+    one: float
+    """one row"""
+    sixteen: float
+    """sixteen rows at once"""
+
+    @property
+    def mode(self) -> Mode:
+        """How requests of one row are run."""
+        if self.one <= INLINE_SECONDS:
+            return "inline"
+        return "batched" if self.one <= LOOP_SECONDS else "thread"
+
+    def of(self, rows: int) -> float:
+        """Return about what some rows cost at once."""
+        return self.one + (rows - 1) * max(self.sixteen - self.one, 0.0) / (BATCH - 1)
+
+
+def measure(predict: Callable[[Float32], Float32], columns: int) -> Cost:
+    """Return what a model costs: the best of a few rounds, which also warm it up; some milliseconds."""
+    found = []
+    for rows in (1, BATCH):
+        x = np.zeros((rows, columns), np.float32)
+        best = float("inf")
+        begun = perf_counter()
+        for _ in range(_ROUNDS):
+            start = perf_counter()
+            predict(x)
+            best = min(best, perf_counter() - start)
+            if perf_counter() - begun > _PATIENCE:
+                break
+        found.append(best)
+    return Cost(*found)
+
+
+class Schedule:
+    """Runs the rows of one model.
+
+    Args:
+        predict: rows in, outputs out; threads may call it.
+        cost: of :func:`measure`.
+        window: seconds to wait for more rows; 0: none.
+    """
+
+    def __init__(self, predict: Callable[[Float32], Float32], cost: Cost, window: float = 0.0) -> None:
+        self._predict = predict
+        self._window = window
+        self._waiting: list[tuple[Float32, asyncio.Future[Float32]]] = []
+        self._running = False
+        self.cost = cost
+        self.batches = 0
+        """How many batches have been run."""
+
+    def inline(self, rows: int) -> bool:
+        """Whether some rows are to be run at once, here."""
+        return self.cost.one <= INLINE_SECONDS and (rows == 1 or self.cost.of(rows) <= LOOP_SECONDS)
+
+    async def run(self, x: Float32) -> Float32:
+        """Run rows where they belong; raises what the model raises.
+
+        Args:
+            x: (rows, columns) float32.
+
+        Returns:
+            (rows, outputs) float32.
+        """
+        if self.inline(len(x)):
+            return self._predict(x)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Float32] = loop.create_future()
+        self._waiting.append((x, done))
+        if not self._running and len(self._waiting) == 1:
+            if self._window > 0:
+                loop.call_later(self._window, self._start)
+            else:
+                loop.call_soon(self._start)
+        return await done
+
+    def _start(self) -> None:
+        """Run what waits: here when that is quick, else in the thread, and then what has come meanwhile."""
+        batch, self._waiting = self._waiting, []
+        if not batch:
+            return
+        x = batch[0][0] if len(batch) == 1 else np.concatenate([rows for rows, _ in batch])
+        if self.cost.of(len(x)) <= LOOP_SECONDS:
+            try:
+                self._finish(batch, self._predict(x), None)
+            except Exception as error:  # noqa: BLE001 - it belongs to those who wait
+                self._finish(batch, None, error)
+            return
+        self._running = True
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(_thread, self._predict, x)
+        running.add_done_callback(lambda task: self._ended(batch, task))
+
+    def _ended(
+        self, batch: list[tuple[Float32, asyncio.Future[Float32]]], task: asyncio.Future[Float32]
+    ) -> None:
+        self._running = False
+        error = task.exception()
+        self._finish(batch, None if error is not None else task.result(), error)
+        self._start()
+
+    def _finish(
+        self,
+        batch: list[tuple[Float32, asyncio.Future[Float32]]],
+        y: Float32 | None,
+        error: BaseException | None,
+    ) -> None:
+        self.batches += 1
+        at = 0
+        for x, done in batch:
+            rows = len(x)
+            if not done.done():  # else its client has gone
+                if y is None:
+                    done.set_exception(error or RuntimeError("no outputs"))
+                else:
+                    done.set_result(y[at : at + rows])
+            at += rows
