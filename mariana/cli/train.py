@@ -17,9 +17,13 @@ from mariana.model_card import CARD_FILE, example_record
 from mariana.store import Store, check_name
 from mariana.tables import read_table
 from mariana.trainer.activations import ACTIVATIONS
+from mariana.trainer.checkpoints import BackupAndRestore
 from mariana.trainer.from_table import Prepared, network, prepare, publish, scores, teach
 from mariana.trainer.optimizers import OPTIMIZERS
 from mariana.trainer.recipe import SMALL, Recipe
+
+BACKUP_SECONDS = 5.0
+"""At least so many lie between two checkpoints of a training; a shorter one writes none."""
 
 
 class _Layers(click.ParamType[tuple[int, ...]]):
@@ -154,6 +158,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Share of the rows kept aside for the final score.",
 )
+@click.option("--resume", is_flag=True, help="Go on with this training where it was interrupted.")
 @json_option
 def train(
     data: str,
@@ -161,6 +166,7 @@ def train(
     name: str | None,
     store: Path | None,
     task: Literal["auto", "classification", "regression"],
+    resume: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -174,6 +180,7 @@ def train(
       mariana train iris --target species
       mariana train houses.csv --target price --layers 256,128 --epochs 200
       mariana train digits --target y --name digits-plain
+      mariana train houses.csv --target price --resume
     """
     chosen = {name: options.pop(name) for name in ("validation", "test", "numbers", "class_weight")}
     recipe = Recipe(**options)
@@ -184,9 +191,14 @@ def train(
     say(described(prepared))
     net = network(prepared, recipe)
     net.summary(print_fn=say)
-    temperature = teach(net, prepared, recipe, verbose=0 if as_json else "auto")
-    metrics = {split: scores(net, prepared, split) for split, rows in prepared.splits.items() if len(rows)}
     published = Store(settings(store=store).store)
+    backup = BackupAndRestore(published.path / "training" / name, 1, at_most_every=BACKUP_SECONDS)
+    if not resume:
+        backup.path.unlink(missing_ok=True)
+    elif not backup.path.exists():
+        say(f"nothing to resume in {backup.path}: the training begins anew")
+    temperature = teach(net, prepared, recipe, verbose=0 if as_json else "auto", callbacks=[backup])
+    metrics = {split: scores(net, prepared, split) for split, rows in prepared.splits.items() if len(rows)}
     path = publish(net, prepared, metrics, published, name, temperature)
     version = int(path.parent.name)
     if as_json:
