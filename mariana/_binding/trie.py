@@ -361,9 +361,10 @@ def _names(names: Collection[str]) -> bytes:
 
 
 def _ranks(places: Collection[int] | NDArray[np.uint32]) -> NDArray[np.uint32]:
-    return np.unique(
-        places if isinstance(places, np.ndarray) else np.fromiter(places, np.uint32, len(places))
-    )
+    """Return places ascending, each once."""
+    if not isinstance(places, np.ndarray):
+        places = np.fromiter(places, np.uint32, len(places))
+    return places if (places[1:] > places[:-1]).all() else np.unique(places)
 
 
 def build(entries: Iterable[Entry], *, any_word: bool = True, camel_case: bool = False) -> bytes:

@@ -25,7 +25,7 @@ from mariana.live.layers import Layers
 from mariana.store import fsync_directory, make_folder, store_errors, write_whole
 
 COMPACT_LEAST = 10_000
-COMPACT_SHARE = 8
+COMPACT_SHARE = 32
 """An index is compacted when it has COMPACT_LEAST changes, and one for each COMPACT_SHARE entries of its segment."""
 
 HALF_LIFE = 30.0
