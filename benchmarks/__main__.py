@@ -1,4 +1,4 @@
-"""Run the benchmarks that were named, or all of them, and write one table: benchmarks/results/README.md."""
+"""Run the benchmarks that were named, or all of them, each into its part of benchmarks/results/README.md."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ import sys
 from benchmarks.harness import RESULTS, machine
 
 SUITES = ("dense", "precision", "index", "live", "http", "train")
+INTRODUCTION = """\
+# Measured figures
+
+Written by `make bench`, table by table. All rows of one table come from one run, contestants interleaved; the figures
+are medians. The ratio counts: a shared machine's absolute figures swing between minutes. Below 1 we win.
+[What to know before comparing](../../docs/benchmarks.md).
+"""
 
 
 def main(names: list[str]) -> None:
     unknown = set(names) - set(SUITES)
     if unknown:
         sys.exit(f"unknown benchmark {', '.join(sorted(unknown))}; there are: {', '.join(SUITES)}")
-    parts = [
-        "# Measured figures",
-        "",
-        "Written by `make bench`. All rows of one table come from one run, contestants interleaved; the figures are",
-        "medians. The ratio counts: a shared machine's absolute figures swing between minutes. Below 1 we win.",
-        "",
-        *(f"- {key}: {value}" for key, value in machine().items()),
-        "",
-    ]
+    RESULTS.mkdir(exist_ok=True)
     for name in names or SUITES:
         text = importlib.import_module(f"benchmarks.{name}").run()
         print(text, flush=True)
-        parts.append(text)
-    if not names:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "README.md").write_text("\n".join(parts), encoding="utf-8")
+        on = ", ".join(f"{key} {value}" for key, value in machine().items())
+        (RESULTS / f"{name}.md").write_text(f"{text}\nMeasured on: {on}.\n", encoding="utf-8")
+    found = [path.read_text(encoding="utf-8") for name in SUITES if (path := RESULTS / f"{name}.md").exists()]
+    (RESULTS / "README.md").write_text("\n".join([INTRODUCTION, *found]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 #include "dot.h"
 #include "kernels.h"
 
-#include <string.h>
 
 const char *mrn_status_name(int status) {
     switch (status) {
@@ -90,13 +89,20 @@ int mrn_isa_usable(size_t isa) {
     return isa < mrn_isa_count() && (isas[isa].features & ~mrn_cpu_features()) == 0;
 }
 
+/* strcmp, which a freestanding environment need not have. */
+static int equal(const char *a, const char *b) {
+    for (; *a && *a == *b; a++, b++)
+        ;
+    return *a == *b;
+}
+
 int mrn_isa_choose(const char *highest, size_t *isa) {
     if (!isa)
         return MRN_E_ARGUMENT;
     size_t bound = mrn_isa_count() - 1;
     if (highest) {
         bound = 0;
-        while (bound < mrn_isa_count() && strcmp(isas[bound].name, highest) != 0)
+        while (bound < mrn_isa_count() && !equal(isas[bound].name, highest))
             bound++;
         if (bound == mrn_isa_count())
             return MRN_E_ISA;

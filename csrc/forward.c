@@ -14,7 +14,7 @@ static float shaped(uint32_t form, float v) {
         return v < 0 ? 0.0F : v > 1 ? 1.0F : v;
     if (form == MRN_FORM_SOFT) {
         const float bounded = v < -4096 ? -4096.0F : v > 4096 ? 4096.0F : v;
-        return bounded / sqrtf(1 + bounded * bounded);
+        return bounded / __builtin_sqrtf(1 + bounded * bounded);
     }
     return v;
 }

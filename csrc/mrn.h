@@ -318,7 +318,7 @@ typedef struct mrn_segments {
     const size_t *dead_counts;
 } mrn_segments;
 
-/* What a reader needs, aligned to 8 bytes: a bit an entry of each segment with dead ones, and 16 bytes for each entry
+/* What a reader needs, aligned to 8 bytes: a bit an entry of each segment with dead ones, and 24 bytes for each entry
  * of all segments but the largest and for each dead one. MRN_E_TOO_LARGE: too many segments. */
 int mrn_reader_plan(const mrn_segments *segments, size_t *bytes);
 

@@ -58,16 +58,28 @@ int mrn_reader_plan(const mrn_segments *in, size_t *bytes) {
     size_t sum = (sizeof(mrn_reader) + 7) / 8 * 8, base = find_base(in);
     for (size_t s = 0; s < in->count; s++) {
         size_t dead = dead_count(in, s);
-        sum += shift_room(in, s, base) * sizeof(shift) + (dead + 1) / 2 * 8;
+        sum += shift_room(in, s, base) * sizeof(shift) * (s == base ? 2 : 1) + (dead + 1) / 2 * 8;
         sum += dead > 0 ? 8 * words_of_bits(in->indexes[s]->entries) : 0;
     }
     *bytes = sum;
     return MRN_OK;
 }
 
-/* Entries of a segment with a score above this one, or not below it. */
-static uint32_t count_above(const mrn_index *index, double score, int or_equal) {
-    uint32_t low = 0, high = index->entries;
+/* Entries of a segment with a score above this one, or not below it; at least `low` have one. Scores that
+ * come in descending order find each place near the one before: the steps double until they are past it. */
+static uint32_t count_above(const mrn_index *index, double score, int or_equal, uint32_t low) {
+    uint32_t high = low, step = 1;
+    for (; high < index->entries; high = low + step, step *= 2) {
+        double here = entry_score(index, high);
+        if (!(here > score || (or_equal && here >= score)))
+            break;
+        low = high + 1;
+        if (step > index->entries - low) {
+            high = index->entries;
+            break;
+        }
+    }
+    high = high < index->entries ? high : index->entries;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         double here = entry_score(index, middle);
@@ -119,9 +131,46 @@ static uint32_t count_dead(const dead_list *dead, uint32_t below) {
     }
 
 #define RANK_LESS(a, b) ((a) < (b))
-#define SHIFT_LESS(a, b) ((a).from < (b).from)
-DEFINE_HEAP_SORT(sort_ranks, uint32_t, RANK_LESS)
-DEFINE_HEAP_SORT(sort_shifts, shift, SHIFT_LESS)
+DEFINE_HEAP_SORT(heap_sort_ranks, uint32_t, RANK_LESS)
+
+/* They nearly always come in order. */
+static void sort_ranks(uint32_t *ranks, size_t count) {
+    for (size_t i = 1; i < count; i++)
+        if (ranks[i] < ranks[i - 1]) {
+            heap_sort_ranks(ranks, count);
+            return;
+        }
+}
+
+static size_t run_end(const shift *items, size_t start, size_t count) {
+    size_t end = start < count ? start + 1 : count;
+    while (end < count && items[end - 1].from <= items[end].from)
+        end++;
+    return end;
+}
+
+/* Sort by `from`: merges neighbouring runs until there is one. Each segment has made one run. */
+static void merge_shifts(shift *items, shift *spare, size_t count) {
+    shift *from = items, *to = spare;
+    while (run_end(from, 0, count) < count) {
+        for (size_t start = 0, out = 0; start < count;) {
+            size_t middle = run_end(from, start, count), end = run_end(from, middle, count);
+            size_t i = start, j = middle;
+            while (i < middle && j < end)
+                to[out++] = from[j].from < from[i].from ? from[j++] : from[i++];
+            while (i < middle)
+                to[out++] = from[i++];
+            while (j < end)
+                to[out++] = from[j++];
+            start = end;
+        }
+        shift *swap = from;
+        from = to;
+        to = swap;
+    }
+    if (from != items)
+        memcpy(items, from, count * sizeof *items);
+}
 
 /* Where the scores of a segment change: call with the start of one to get the start of the next. */
 static uint32_t next_tie(const mrn_index *index, uint32_t start) {
@@ -131,21 +180,22 @@ static uint32_t next_tie(const mrn_index *index, uint32_t start) {
     return rank;
 }
 
-static size_t fill_base(const mrn_segments *in, size_t base, const dead_list *dead, shift *shifts) {
+static size_t fill_base(const mrn_segments *in, size_t base, const dead_list *dead, shift *shifts,
+                        shift *spare) {
     size_t count = 0;
     for (size_t i = 0; i < dead[base].count; i++)
         shifts[count++] = (shift){dead[base].ranks[i] + 1, -1};
     for (size_t t = 0; t < in->count; t++) {
         const mrn_index *other = in->indexes[t];
-        for (uint32_t from = 0, to; t != base && from < other->entries; from = to) {
+        for (uint32_t from = 0, to, above = 0; t != base && from < other->entries; from = to) {
             to = next_tie(other, from);
+            above = count_above(in->indexes[base], entry_score(other, from), 1, above);
             uint32_t living = to - from - (count_dead(&dead[t], to) - count_dead(&dead[t], from));
             if (living > 0)
-                shifts[count++] =
-                    (shift){count_above(in->indexes[base], entry_score(other, from), 1), (int32_t)living};
+                shifts[count++] = (shift){above, (int32_t)living};
         }
     }
-    sort_shifts(shifts, count);
+    merge_shifts(shifts, spare, count);
     size_t kept = 0;
     int32_t sum = 0;
     for (size_t i = 0; i < count; i++) {
@@ -159,13 +209,14 @@ static size_t fill_base(const mrn_segments *in, size_t base, const dead_list *de
 static size_t fill_other(const mrn_segments *in, size_t s, const dead_list *dead, shift *shifts) {
     const mrn_index *index = in->indexes[s];
     size_t count = 0;
+    uint32_t reached[MRN_SEGMENTS_MAX] = {0};
     for (uint32_t from = 0; from < index->entries; from = next_tie(index, from)) {
         double score = entry_score(index, from);
         int64_t by = -(int64_t)count_dead(&dead[s], from);
         for (size_t t = 0; t < in->count; t++) {
             if (t == s)
                 continue;
-            uint32_t above = count_above(in->indexes[t], score, 0);
+            uint32_t above = reached[t] = count_above(in->indexes[t], score, 0, reached[t]);
             by += (int64_t)above - count_dead(&dead[t], above);
         }
         shifts[count++] = (shift){from, (int32_t)by};
@@ -218,10 +269,11 @@ int mrn_reader_open(const mrn_segments *in, void *block, size_t block_bytes, mrn
         return MRN_E_TOO_LARGE;
     for (size_t s = 0; s < in->count; s++) {
         shift *shifts = (shift *)(void *)at;
-        at += shift_room(in, s, base) * sizeof *shifts;
+        shift *spare = shifts + shift_room(in, s, base); /* of the base only */
+        at += shift_room(in, s, base) * sizeof *shifts * (s == base ? 2 : 1);
         if (in->count > 1 || dead[s].count > 0)
             r->segments[s].shift_count =
-                s == base ? fill_base(in, s, dead, shifts) : fill_other(in, s, dead, shifts);
+                s == base ? fill_base(in, s, dead, shifts, spare) : fill_other(in, s, dead, shifts);
         r->segments[s].shifts = shifts;
     }
     *reader = r;

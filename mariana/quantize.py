@@ -44,7 +44,8 @@ def quantize(file: ModelFile, to: Narrow, *, source_sha256: str, data: Sequence[
         data: what the loss is measured on, besides the golden rows.
 
     Raises:
-        InvalidInputError: the model is quantised already, or has a layer that int8 cannot hold.
+        InvalidInputError: the model is quantised already, has a layer that int8 cannot hold, or gives no finite output
+            for any row of some data.
     """
     info = file.metadata
     if info.precision != "float32":
@@ -111,11 +112,14 @@ def to_int8(weight: Float32) -> tuple[NDArray[np.int8], Float32]:
 
 def _loss(before: Model, after: Model, rows: Rows) -> Loss:
     given, found = before.predict(rows.x), after.predict(rows.x)
-    difference = np.abs(found.astype(np.float64) - given)
+    finite = (np.isfinite(given) & np.isfinite(found)).all(axis=1)  # not so where a value is missing
+    if not finite.any():
+        raise InvalidInputError(f"{rows.name}: no row that the model gives a finite output for")
+    difference = np.abs(found[finite].astype(np.float64) - given[finite])
     score = rows.score or (lambda _: {})
     return Loss(
         data=rows.name,
-        rows=len(rows.x),
+        rows=int(finite.sum()),
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
         before=dict(score(given)),

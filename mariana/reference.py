@@ -133,6 +133,30 @@ def dense_bfloat16(
     return dense([bfloat16(value) for value in row], weight, bias, activation)
 
 
+def terms(value: float) -> tuple[float, float, float]:
+    """Return three bfloat16 whose sum is a float32 of middle size: each is next to what the ones before it leave."""
+    high = bfloat16(value)
+    middle = bfloat16(value - high)
+    return high, middle, bfloat16(value - high - middle)
+
+
+def dense_split(
+    row: Sequence[float], weight: Sequence[Sequence[float]], bias: Sequence[float] | None, activation: str
+) -> list[float]:
+    """Return what :func:`dense` does when each number is three bfloat16, of whose nine products the smallest are left out.
+
+    The kernels scale rows and units by powers of two first, so that all numbers are of middle size; this twin does not.
+    """
+    pairs = ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0))
+    split = [terms(value) for value in row]
+    sums = []
+    for unit in range(len(weight[0])):
+        parts = [terms(weight[k][unit]) for k in range(len(row))]
+        products = [a[i] * b[j] for a, b in zip(split, parts, strict=True) for i, j in pairs]
+        sums.append(math.fsum(products + ([bias[unit]] if bias else [])))
+    return activate(activation, sums)
+
+
 def steps(row: Sequence[float]) -> tuple[list[int], float, int]:
     """Return a row as whole steps from 0 to 255: ``value`` is about ``(step - zero) * scale``.
 

@@ -26,7 +26,7 @@ from mariana.settings import Settings
 
 from .bodies import JSON, OCTETS
 from .errors import Problem
-from .limits import Gate
+from .limits import BUSY, Gate
 from .observe import AccessLog
 from .state import State
 
@@ -199,7 +199,8 @@ class Front:
         """Of ``protocol``."""
         self.now = 0.0
         """The event loop's time, a quarter of a second late at most."""
-        self._prefix = secrets.token_hex(4)
+        self._prefix = secrets.token_hex(4).encode()
+        self._joined: tuple[object, bytes] = (None, b"")
         self._numbers = itertools.count(1)
 
     def publish(self, table: Mapping[str, Hot]) -> None:
@@ -211,7 +212,13 @@ class Front:
         """Return the id of a request: the one that it brought, if it is one, or a new one."""
         if given and _REQUEST_ID.fullmatch(given):
             return given
-        return b"%b-%x" % (self._prefix.encode(), next(self._numbers))
+        return b"%b-%x" % (self._prefix, next(self._numbers))
+
+    def joined(self, pairs: list[tuple[bytes, bytes]]) -> bytes:
+        """Return headers that change once a second, as they go over the wire."""
+        if pairs is not self._joined[0]:
+            self._joined = (pairs, join(pairs))
+        return self._joined[1]
 
     def longest(self, head: Head) -> int:
         """Return how long a body may be."""
@@ -287,6 +294,7 @@ class Front:
             for connection in [c for c in self.connections if c.deadline < self.now]:
                 connection.expire()
             self.log.flush()
+            self.metrics.fold()
             await sleep(0.25)
 
 
@@ -354,10 +362,17 @@ class _Visit:
 
 def refused(problem: Problem) -> Reply:
     """Return the answer that tells a problem."""
+    return _BUSY if problem is BUSY else _refused(problem)
+
+
+def _refused(problem: Problem) -> Reply:
     response = problem.response()
     skipped = (b"content-length",)
     pairs = [pair for pair in response.raw_headers if pair[0] not in skipped]
     return Reply(bytes(response.body), Headers(*pairs, NOSNIFF), (), response.status_code)
+
+
+_BUSY = _refused(BUSY)  # made beforehand: a busy server has no time for it
 
 
 def _endpoint(scope: Scope) -> str:

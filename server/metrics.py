@@ -16,6 +16,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 SECONDS = (
     1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5
 )  # fmt: skip
@@ -44,6 +47,12 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def observe_all(self, values: NDArray[np.float64]) -> None:
+        """Count some values."""
+        found = np.bincount(np.searchsorted(self.bounds, values), minlength=len(self.counts))
+        self.counts = [count + more for count, more in zip(self.counts, found.tolist(), strict=True)]
+        self.total += float(values.sum())
+
     @property
     def count(self) -> int:
         """How many values there were."""
@@ -53,9 +62,10 @@ class Histogram:
 class ModelStats:
     """What one version of a model has done."""
 
-    __slots__ = ("errors", "infer", "last", "parse", "rows", "write")
+    __slots__ = ("_seen", "errors", "infer", "last", "parse", "rows", "write")
 
     def __init__(self) -> None:
+        self._seen: list[tuple[int, float, float, float, float]] = []
         self.parse = Histogram(SECONDS)
         self.infer = Histogram(SECONDS)
         self.write = Histogram(SECONDS)
@@ -64,12 +74,20 @@ class ModelStats:
         self.last = 0.0
 
     def observe(self, rows: int, start: float, parsed: float, inferred: float, written: float) -> None:
-        """Count a request that was answered; the times are of ``time.perf_counter``."""
-        self.rows.observe(rows)
-        self.parse.observe(parsed - start)
-        self.infer.observe(inferred - parsed)
-        self.write.observe(written - inferred)
-        self.last = written
+        """Note a request that was answered; the times are of ``time.perf_counter``."""
+        self._seen.append((rows, start, parsed, inferred, written))
+
+    def fold(self) -> None:
+        """Count what was noted: many at once cost a tenth of one by one."""
+        if not self._seen:
+            return
+        seen, self._seen = np.array(self._seen), []
+        self.rows.observe_all(seen[:, 0])
+        for histogram, times in zip(
+            (self.parse, self.infer, self.write), np.diff(seen[:, 1:]).T, strict=True
+        ):
+            histogram.observe_all(times)
+        self.last = float(seen[-1, 4])
 
     def error(self, kind: str) -> None:
         """Count a request that was not."""
@@ -124,8 +142,14 @@ class Metrics:
         """Count a request that was turned away unread."""
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
+    def fold(self) -> None:
+        """Count what was noted since the last time; a few times a second, and before the numbers are read."""
+        for stats in self.models.values():
+            stats.fold()
+
     def dump(self) -> list[list[Any]]:
         """Return the families of samples: [name, type, help, [[labels, value], ...]]; values add up over workers."""
+        self.fold()
         families = _Families()
         families.add("mariana_workers", "gauge", "Processes that serve.", {}, 1)
         for (endpoint, status), count in self.responses.items():

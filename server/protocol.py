@@ -53,6 +53,7 @@ class Protocol(HttpToolsProtocol):
         self._chunks: list[bytes] = []
         self._client = ""
         self._taken = 0
+        self._chunk = 0
         self._in_head = False
         self._refuse = False
         self.deadline = math.inf
@@ -79,6 +80,7 @@ class Protocol(HttpToolsProtocol):
         """Take bytes."""
         if self.transport.is_closing():
             return
+        self._chunk = len(data)
         super().data_received(data)
         if self._in_head:  # no head yet: it must end, and soon
             self._taken += len(data)
@@ -104,7 +106,8 @@ class Protocol(HttpToolsProtocol):
         headers = self.headers
         path, _, query = self.url.partition(b"?")
         hot = self._front.raw.get(path)
-        if hot is not None and len(headers) <= _HEADERS_MAX and self._answered():
+        fits = len(headers) <= _HEADERS_MAX and (self._taken + self._chunk <= HEAD_MAX or not self._is_long())
+        if hot is not None and fits and self._answered():
             head = read_head(headers)
             if (
                 head is not None
@@ -120,6 +123,9 @@ class Protocol(HttpToolsProtocol):
                 return
         self._full_way()
 
+    def _is_long(self) -> bool:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_MAX
+
     def _answered(self) -> bool:
         """Whether nothing that took uvicorn's way is under way."""
         cycle: RequestResponseCycle | None = self.cycle  # None until the first one comes
@@ -127,10 +133,11 @@ class Protocol(HttpToolsProtocol):
 
     def _full_way(self, *, declined: bool = False) -> None:
         headers = self.headers
-        if (
-            len(headers) > _HEADERS_MAX
-            or len(self.url) + sum(len(n) + len(v) + 4 for n, v in headers) > HEAD_MAX
-        ):
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            self._refuse = True
+            self._end(_MALFORMED)
+            return
+        if len(headers) > _HEADERS_MAX or self._is_long():
             self._refuse = True
             self._end(_LONG)
             return
@@ -200,7 +207,7 @@ class Protocol(HttpToolsProtocol):
             b"%b%b%b%b%b%b%b\r\n%b"
             % (
                 line,
-                join(self.server_state.default_headers),
+                self._front.joined(self.server_state.default_headers),
                 reply.headers.raw,
                 join(reply.extra) if reply.extra else b"",
                 own,

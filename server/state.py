@@ -75,6 +75,13 @@ class ServedModel:
             return self.versions[canary]
         return self.get()
 
+    def picker(self) -> Callable[[], Version]:
+        """Return what :meth:`pick` is for this model: found out once, not for each request."""
+        if self.canary is not None:
+            return self.pick
+        version = self.get()
+        return lambda: version
+
     def labelled(self, label: str) -> Version:
         """Return the version with a label; NotFoundError when there is none, or it does not serve."""
         return self.get(self.policy.labels.get(label, 0))

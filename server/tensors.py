@@ -18,7 +18,7 @@ from mariana.model import Model
 
 from .bodies import RowReader, load_json, problem_at
 from .errors import Problem, invalid, pointer
-from .versions import INPUT, OUTPUT, Infer, Version
+from .versions import ID_MAX, INPUT, OUTPUT, Infer, Version
 
 HEADER_LENGTH = "inference-header-content-length"
 """The header that says how many bytes of a body are JSON; binary tensors come after them."""
@@ -97,7 +97,7 @@ class InferRequest(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    id: StrictStr | None = Field(default=None, max_length=256, description="comes back with the answer")
+    id: StrictStr | None = Field(default=None, max_length=ID_MAX, description="comes back with the answer")
     parameters: InferParameters | None = None
     inputs: list[InputTensor] = Field(min_length=1, max_length=1 << 16)
     outputs: list[RequestedOutput] | None = Field(default=None, max_length=16)

@@ -31,6 +31,9 @@ Float32 = NDArray[np.float32]
 INPUT, OUTPUT = "input", "output"
 """Names of the one input and the one output tensor of every model."""
 
+ID_MAX = 256
+"""Characters of a request's id."""
+
 OVERFLOW = "the numbers are so large that the network overflows on them"
 
 _float32 = np.dtype("<f4")
@@ -215,7 +218,9 @@ class Version:
     def _read_infer(self, body: bytes, header_length: int | None) -> _Asked | None:
         if header_length is None:
             tensor = json_tensor(body, self._columns, self._max_values)
-            return None if tensor is None else _Asked(tensor.x, tensor.id, binary=False)
+            if tensor is None or (tensor.id is not None and len(tensor.id) > ID_MAX):
+                return None
+            return _Asked(tensor.x, tensor.id, binary=False)
         if header_length == 0:
             x = self._rows(body)
             return None if x is None else _Asked(x, None, binary=True)

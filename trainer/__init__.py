@@ -72,6 +72,7 @@ from .schedules import (
     WarmUp,
 )
 from .sequential import Sequential, set_random_seed
+from .tensorboard import TensorBoard
 
 __all__ = [
     "AUC",
@@ -147,6 +148,7 @@ __all__ = [
     "Sequential",
     "SparseCategoricalCrossentropy",
     "StepDecay",
+    "TensorBoard",
     "TopKAccuracy",
     "TruncatedNormal",
     "WarmUp",

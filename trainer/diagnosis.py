@@ -330,6 +330,8 @@ def find_learning_rate(
     checks.number("high", high, low, above=True)
     checks.whole_number("steps", steps, 20)
     sweep = _Sweep(np.geomspace(low, high, steps))
+    if not net.built:
+        net.predict(np.asarray(x)[:1])
     with net.put_back(), suppress(_Enough, TrainingError):
         net.fit(x, y, batch_size=batch_size, epochs=1, steps_per_epoch=steps, callbacks=[sweep], verbose=0)
     losses = np.array(sweep.losses)

@@ -156,6 +156,7 @@ _KNOTS = 48
 """Pieces of a piecewise linear encoding, at most; benchmarks/tables.py tried 16 to 128."""
 
 _ROWS_A_PIECE = 40
+_LEAST_PIECES = 4
 _MOST_PIECES = 4096
 """Pieces of all columns together, at most: what the first layer must learn stays in proportion."""
 
@@ -170,7 +171,8 @@ def infer_features(
 
     ``auto``: of a number, the network sees its distance from the median in units of the interquartile range, softly
     limited to -3..3 (as RealMLP does, Holzmueller et al., arXiv 2407.04491), and its place among up to 48 knots (a
-    piecewise linear encoding, Gorishniy et al., arXiv 2203.05556); ``standard``: mean 0 and variance 1. Texts become one
+    piecewise linear encoding, Gorishniy et al., arXiv 2203.05556); ``standard``, and tables of less than 160 rows or more
+    than 1,024 numbers a row: mean 0 and variance 1. Texts become one
     column a category, dates their parts. A column that misses a value somewhere gets a substitute, the median or the
     most frequent value of a boolean, and tells of it: a number by an indicator, a text by a category of its own.
     Quantiles, means and the like are those of the rows that are learned from.
@@ -189,17 +191,16 @@ def infer_features(
     left_out = []
     counts = np.ones(len(learn)) if weights is None else weights
     numeric = sum(column.kind not in ("categorical", "boolean") for column in columns)
-    pieces = min(_KNOTS, int(counts.sum()) // _ROWS_A_PIECE, _MOST_PIECES // max(numeric, 1))
+    found_pieces = min(_KNOTS, int(counts.sum()) // _ROWS_A_PIECE, _MOST_PIECES // max(numeric, 1))
+    pieces = found_pieces if numbers == "auto" and found_pieces >= _LEAST_PIECES else None
     for column in columns:
         if column.kind == "categorical":
             found = _categories(column, learn[counts > 0])
         elif column.kind == "date":
-            found = _date_parts(column, learn, counts, pieces if numbers == "auto" else 0)
+            found = _date_parts(column, learn, counts, pieces)
         else:
             values = column.numbers(column.kind)
-            found = _number(
-                column.name, column.kind, values, learn, counts, None if numbers == "standard" else pieces
-            )
+            found = _number(column.name, column.kind, values, learn, counts, pieces)
         if isinstance(found, str):
             left_out.append((column.name, found))
         else:
@@ -224,7 +225,7 @@ def _categories(column: Column, learn: NDArray[np.int64]) -> list[Feature] | str
 
 
 def _date_parts(
-    column: Column, learn: NDArray[np.int64], counts: NDArray[np.float64], pieces: int
+    column: Column, learn: NDArray[np.int64], counts: NDArray[np.float64], pieces: int | None
 ) -> list[Feature] | str:
     """Return the features of a column of dates: year, month, day, weekday and, if there are times, the hour."""
     features: list[Feature] = []
@@ -265,9 +266,8 @@ def _number(
             return [
                 BooleanFeature(name=name, fill=middle >= 0.5 if missing else None, shift=shift, scale=scale)
             ]
-        return [
-            NumericFeature(name=name, fill=middle if missing else None, shift=shift, scale=scale, date=date)
-        ]
+        fill = middle if missing else None
+        return [NumericFeature(name=name, fill=fill, shift=shift, scale=scale, indicator=missing, date=date)]
     knots = _knots(distinct, weights, pieces)
     return [
         NumericFeature(
@@ -316,7 +316,7 @@ def _knots(distinct: NDArray[np.float64], weights: NDArray[np.float64], pieces: 
     They are quantiles where a value counts by the root of how often it is there: between plain quantiles, which give
     one frequent value (the 0 of a gain that few have) nearly all knots, and evenly many different values for each.
     """
-    if pieces < 4 or len(distinct) < 3:
+    if len(distinct) < 3:
         return ()
     if len(distinct) > pieces + 1:
         below = np.cumsum(np.sqrt(weights))

@@ -27,6 +27,10 @@
 #define MARIANA_NAN NAN
 #endif
 
+#if defined(__ARM_FEATURE_SIMD32) && defined(__GNUC__)
+#include <arm_acle.h>
+#endif
+
 enum { MARIANA_STRIP = 16 };
 
 static inline uint32_t mariana_bits(float f) {
@@ -77,6 +81,60 @@ static MARIANA_MAYBE void mariana_dense(const float *weight, const float *bias, 
         for (size_t k = 0; k < inputs; k++)
             sum += x[k] * *weight++;
         y[u] = sum < floor ? floor : sum;
+    }
+}
+
+/* Four products of unsigned and signed bytes, added to `sum`: two instructions where the CPU multiplies
+ * pairs. */
+static MARIANA_MAYBE int32_t mariana_dot4(const uint8_t *x, const int8_t *weight, int32_t sum) {
+#if defined(__ARM_FEATURE_SIMD32) && defined(__GNUC__)
+    uint32_t a, b;
+    __builtin_memcpy(&a, x, sizeof a);
+    __builtin_memcpy(&b, weight, sizeof b);
+    const uint32_t turned_a = a >> 8 | a << 24, turned_b = b >> 8 | b << 24;
+    sum = __smlad((int32_t)__uxtb16(a), __sxtb16(b), sum);
+    return __smlad((int32_t)__uxtb16(turned_a), __sxtb16(turned_b), sum);
+#else
+    for (size_t i = 0; i < 4; i++)
+        sum += (int32_t)x[i] * weight[i];
+    return sum;
+#endif
+}
+
+/* The same with int8 weights: y[u] = max(floor, ((q - zero) . weight[u]) * step * scale[u] + bias[u]), where
+ * x = (q - zero) * step, q in 0..255: stage_s8 of dot_stage.h. total[u] is the sum of the unit's weights;
+ * `cells` has room for the inputs. A row that is not finite gives NaN. */
+static MARIANA_MAYBE void mariana_dense_s8(const int8_t *weight, const float *scale, const int32_t *total,
+                                           const float *bias, const float *x, size_t inputs, size_t units,
+                                           float floor, uint8_t *cells, float *y) {
+    const float magic = 12582912.0F; /* its low bits take the nearest integer, ties to even */
+    float low = 0, high = 0, step;
+    int finite = 1;
+    for (size_t k = 0; k < inputs; k++) {
+        low = x[k] < low ? x[k] : low;
+        high = x[k] > high ? x[k] : high;
+        finite &= (mariana_bits(x[k]) & 0x7f800000U) != 0x7f800000U;
+    }
+    step = high / 255.0F - low / 255.0F;
+    step = step > 1e-37F ? step : 1e-37F;
+    const float inverse = 1.0F / step;
+    int32_t zero = (int32_t)(mariana_bits(magic - low * inverse) - 0x4b400000U);
+    zero = zero > 255 ? 255 : zero;
+    for (size_t k = 0; k < inputs; k++) {
+        const int32_t q = (int32_t)(mariana_bits(x[k] * inverse + magic) - 0x4b400000U + (uint32_t)zero);
+        cells[k] = (uint8_t)(q < 0 ? 0 : q > 255 ? 255 : q);
+    }
+    for (size_t u = 0; u < units; u++) {
+        int32_t sum = 0;
+        size_t k = 0;
+        for (; k + 4 <= inputs; k += 4)
+            sum = mariana_dot4(cells + k, weight + k, sum);
+        for (; k < inputs; k++)
+            sum += (int32_t)cells[k] * weight[k];
+        weight += inputs;
+        sum = (int32_t)((uint32_t)sum - (uint32_t)zero * (uint32_t)total[u]);
+        const float made = (float)sum * (step * scale[u]) + (bias ? bias[u] : 0.0F);
+        y[u] = !finite ? MARIANA_NAN : made < floor ? floor : made;
     }
 }
 

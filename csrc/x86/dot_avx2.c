@@ -46,7 +46,7 @@ static inline TARGET __m256 dot_bf16_avx2(__m256 sum, halves_avx2 a, halves_avx2
 
 #define NAME(x) x##_bf16_avx2
 #define TILE_ROWS 4
-#define TILES(T) T(1, 1) T(1, 2) T(2, 1) T(3, 1) T(4, 1)
+#define TILES(T) T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(2, 1) T(3, 1) T(4, 1)
 #define WEIGHTS halves_avx2
 #define GET_WEIGHTS(p) floats_avx2(load_avx2(p))
 #define VALUE halves_avx2

@@ -34,7 +34,6 @@ static inline TARGET mrn_dot_row NAME(stage_bf16)(const float *x, size_t inputs,
     const __m512i one = _mm512_set1_epi32(1), sign = _mm512_set1_epi32((int32_t)0x80000000U);
     for (size_t k = 0, end = groups * 2; k < end; k += LANES) {
         const __mmask16 inside = NAME(lanes)(k, inputs);
-        const __mmask16 stored = NAME(lanes)(k, end);
         const __m512i bits = _mm512_maskz_loadu_epi32(inside, x + k), size = _mm512_andnot_si512(sign, bits);
         const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
         __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
@@ -42,7 +41,11 @@ static inline TARGET mrn_dot_row NAME(stage_bf16)(const float *x, size_t inputs,
                                        bits, _mm512_set1_epi32(0x400000));
         rounded = _mm512_mask_and_epi32(rounded, _mm512_cmplt_epi32_mask(size, _mm512_set1_epi32(0x00800000)),
                                         bits, sign);
-        _mm512_mask_cvtepi32_storeu_epi16(cells + k * 2, stored, _mm512_srli_epi32(rounded, 16));
+        const __m256i cut = _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+        if (k + LANES <= end) /* masked stores are slow on some CPUs */
+            _mm256_storeu_si256((__m256i *)(void *)(cells + k * 2), cut);
+        else
+            _mm256_mask_storeu_epi16(cells + k * 2, NAME(lanes)(k, end), cut);
     }
     return (mrn_dot_row){1, 0};
 }
@@ -70,11 +73,13 @@ static inline TARGET mrn_dot_row NAME(stage_s8)(const float *x, size_t inputs, s
     const int32_t shift = _mm_cvtss_si32(_mm_set_ss(-lowest * inverse)), zero = shift > 255 ? 255 : shift;
     for (size_t k = 0; k < end; k += LANES) {
         const __mmask16 inside = NAME(lanes)(k, inputs);
-        const __mmask16 stored = NAME(lanes)(k, end);
         const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(inside, x + k), _mm512_set1_ps(inverse));
         const __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(zero));
-        _mm512_mask_cvtusepi32_storeu_epi8(cells + k, stored,
-                                           _mm512_maskz_max_epi32(inside, q, _mm512_setzero_si512()));
+        const __m128i cut = _mm512_cvtusepi32_epi8(_mm512_maskz_max_epi32(inside, q, _mm512_setzero_si512()));
+        if (k + LANES <= end)
+            _mm_storeu_si128((__m128i *)(void *)(cells + k), cut);
+        else
+            _mm_mask_storeu_epi8(cells + k, NAME(lanes)(k, end), cut);
     }
     return (mrn_dot_row){scale, zero};
 }

@@ -19,6 +19,11 @@ _empty = np.empty
 _FLOATS = ffi.typeof("float[]")
 _FLOAT32 = np.dtype(np.float32)
 
+_FEW_ROWS, _FEW_NUMBERS = 16, 4096
+"""Batches up to which rows are copied to arrays that C knows already."""
+
+_Step = tuple[Float32, Float32, Callable[[], object]]
+
 MAX_LAYERS = int(lib.MRN_MAX_LAYERS)
 MAX_WIDTH = int(lib.MRN_MAX_WIDTH)
 
@@ -99,6 +104,7 @@ class Network:
     __slots__ = (
         "_block",
         "_call",
+        "_few",
         "_pool",
         "_scratch_bytes",
         "_spare",
@@ -137,7 +143,8 @@ class Network:
             size = ffi.new("size_t *")
             check(lib.mrn_model_workspace_bytes(model[0], pool.handle, size), "plan the workspace")
             self._scratch_bytes = int(size[0])
-        self._spare: list[Any] = []
+        self._few = min(_FEW_ROWS, _FEW_NUMBERS // max(columns, self.outputs, 1))
+        self._spare: list[tuple[Any, dict[int, _Step]]] = []  # scratch, and what runs a few rows with it
 
     def predict(self, x: Float32) -> Float32:
         """Run rows through the network.
@@ -151,16 +158,32 @@ class Network:
         Raises:
             ValueError: ``x`` is not C-contiguous.
         """
-        given = _from_buffer(_FLOATS, x)
         rows = len(x)
-        y = _empty((rows, self.outputs), _FLOAT32)
+        if rows > self._few:
+            given = _from_buffer(_FLOATS, x)
+            y = _empty((rows, self.outputs), _FLOAT32)
         try:
-            scratch = self._spare.pop()
+            spare = self._spare.pop()
         except IndexError:
-            scratch = self._place(self._scratch_bytes)
-        self._call(given, rows, _from_buffer(_FLOATS, y), scratch)
-        self._spare.append(scratch)
+            spare = (self._place(self._scratch_bytes), {})
+        if rows > self._few:
+            self._call(given, rows, _from_buffer(_FLOATS, y), spare[0])
+        else:
+            bound, made, step = spare[1].get(rows) or self._reserve(rows, *spare)
+            bound[...] = x
+            step()
+            y = made.copy()
+        self._spare.append(spare)
         return y
+
+    def _reserve(self, rows: int, scratch: Any, steps: dict[int, _Step]) -> _Step:
+        """Return arrays for so many rows, and a call that runs them; made once, kept in ``steps``.
+
+        Pointing C to an array takes longer than a small network; copying a few rows does not.
+        """
+        x, y = np.empty((rows, self.columns), np.float32), np.empty((rows, self.outputs), np.float32)
+        steps[rows] = x, y, self._bound(x, y, scratch)
+        return steps[rows]
 
     def bind(self, x: Float32, y: Float32) -> Callable[[], None]:
         """Return a call that runs the rows in ``x`` and writes the outputs to ``y``.
@@ -171,15 +194,19 @@ class Network:
             x: (batch, columns) float32, C-contiguous; the caller has checked this.
             y: (batch, outputs) float32, C-contiguous, writable, apart from ``x``.
         """
-        step: partial[Any] = partial(  # what it returns is the status, always 0: no pointer is NULL
+        step = self._bound(x, y, self._place(self._scratch_bytes))
+        step.__dict__["network"] = self  # keeps the packed weights alive; the arguments keep the rest
+        return step
+
+    def _bound(self, x: Float32, y: Float32, scratch: Any) -> partial[Any]:
+        """Return the call of C; its result is the status, always 0: no pointer is NULL."""
+        return partial(
             self._call,
             _from_buffer(_FLOATS, x),
             len(x),
             _from_buffer(_FLOATS, y, require_writable=True),
-            self._place(self._scratch_bytes),
+            scratch,
         )
-        step.__dict__["network"] = self  # keeps the packed weights alive; the arguments keep the rest
-        return step
 
     def _place(self, size: int) -> Any:
         """Return memory for C; a pool's helpers may still use it when nobody else does."""

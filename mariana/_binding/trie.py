@@ -174,11 +174,13 @@ class Reader:
 
     __slots__ = ("_block", "_reader", "_segments", "entries", "nbytes", "tags")
 
-    def __init__(self, segments: Sequence[Segment], dead: Sequence[Collection[int]] = ()) -> None:
+    def __init__(
+        self, segments: Sequence[Segment], dead: Sequence[Collection[int] | NDArray[np.uint32]] = ()
+    ) -> None:
         if len(segments) > SEGMENTS_MAX:
             raise InvalidInputError(f"{len(segments)} segments are more than {SEGMENTS_MAX}")
         self._segments = tuple(segments)
-        places = [np.unique(np.fromiter(d, np.uint32, len(d))) for d in dead] or [_NONE_DEAD] * len(segments)
+        places = [_ranks(some) for some in dead] or [_NONE_DEAD] * len(segments)
         if len(places) != len(segments):
             raise InvalidInputError("say for each segment which of its entries are dead")
         self.entries = sum(segment.entries for segment in segments) - sum(map(len, places))
@@ -356,6 +358,13 @@ def _options(limit: int, edits: int, contexts: Collection[str], prefer: Collecti
 
 def _names(names: Collection[str]) -> bytes:
     return b"".join(name.encode("utf-8", "surrogatepass").replace(b"\n", b"") + b"\n" for name in names)
+
+
+def _ranks(places: Collection[int] | NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return places ascending, each once."""
+    if not isinstance(places, np.ndarray):
+        places = np.fromiter(places, np.uint32, len(places))
+    return places if (places[1:] > places[:-1]).all() else np.unique(places)
 
 
 def build(entries: Iterable[Entry], *, any_word: bool = True, camel_case: bool = False) -> bytes:

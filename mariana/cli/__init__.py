@@ -25,6 +25,7 @@ _COMMANDS = {
     "quantize": "quantize",
     "serve": "serve",
     "train": "train",
+    "tune": "tune",
 }
 """The module under ``mariana.cli`` that holds each command."""
 

@@ -59,8 +59,14 @@ def _digits(store: Store) -> str:
 
 
 def _iris(store: Store) -> str:
-    from mariana.cli.train import network, prepare, publish, scores, teach  # noqa: PLC0415 - as above
     from mariana.tables import read_table  # noqa: PLC0415 - as above
+    from mariana.trainer.from_table import (  # noqa: PLC0415 - as above
+        network,
+        prepare,
+        publish,
+        scores,
+        teach,
+    )
     from mariana.trainer.recipe import Recipe  # noqa: PLC0415 - as above
 
     recipe = Recipe(layers=(64, 32))

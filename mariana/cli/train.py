@@ -4,40 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import click
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
 from mariana.cli.options import json_option, settings, store_option
 from mariana.cli.text import printable
-from mariana.errors import InvalidInputError
-from mariana.format import Feature, TargetScaling, read_model
+from mariana.format import read_model
 from mariana.model_card import CARD_FILE, example_record
 from mariana.store import Store, check_name
-from mariana.tables import Table, read_table
-from mariana.trainer import Sequential
+from mariana.tables import read_table
 from mariana.trainer.activations import ACTIVATIONS
-from mariana.trainer.calibration import apply_temperature, find_temperature, logits
-from mariana.trainer.callbacks import Callback
-from mariana.trainer.data import stratified_split
+from mariana.trainer.checkpoints import BackupAndRestore
+from mariana.trainer.from_table import Prepared, network, prepare, publish, scores, teach
 from mariana.trainer.optimizers import OPTIMIZERS
-from mariana.trainer.preprocessing import (
-    Numbers,
-    Target,
-    encode,
-    infer_features,
-    infer_target,
-    target_scaling,
-)
-from mariana.trainer.recipe import SMALL, Outputs, Recipe, build, learn
-from mariana.trainer.scores import classification_scores, regression_scores
+from mariana.trainer.recipe import SMALL, Recipe
 
-Rows = NDArray[np.int64]
+BACKUP_SECONDS = 5.0
+"""At least so many lie between two checkpoints of a training; a shorter one writes none."""
 
 
 class _Layers(click.ParamType[tuple[int, ...]]):
@@ -149,50 +135,6 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A table made ready to learn from.
-
-    Attributes:
-        table: without the rows that miss the target.
-        column: the target's.
-        target: what is to be predicted.
-        features: how the columns become what the network sees.
-        left_out: columns and rows not learned from, with the reason.
-        raw: (rows, features), NaN where missing.
-        scaling: of the target of a regression.
-        splits: rows by ``train``, ``validation``, ``test``.
-        weights: (rows,) how much each row counts in training; None: the same.
-    """
-
-    table: Table
-    column: str
-    target: Target
-    features: list[Feature]
-    left_out: list[tuple[str, str]]
-    raw: NDArray[np.float64]
-    scaling: TargetScaling | None
-    splits: dict[str, Rows]
-    weights: NDArray[np.float64] | None = None
-
-    @property
-    def outputs(self) -> tuple[Outputs, int]:
-        """What the network predicts, and with how many units."""
-        if self.scaling is not None:
-            return "numbers", 1
-        classes = len(self.target.labels)
-        return ("binary", 1) if classes == 2 else ("classes", classes)
-
-    def inputs(self, split: str, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-        """Return what the network sees of a split."""
-        return encode(self.features, self.raw[self.splits[split]], dtype)
-
-    def targets(self, split: str) -> NDArray[Any]:
-        """Return what the network learns of a split: class indices, or standardised numbers."""
-        y = self.target.y[self.splits[split]]
-        return y if self.scaling is None else (y - self.scaling.shift[0]) / self.scaling.scale[0]
-
-
 @click.command()
 @click.argument("data")
 @click.option("--target", required=True, help="Column to predict.")
@@ -216,6 +158,7 @@ class Prepared:
     show_default=True,
     help="Share of the rows kept aside for the final score.",
 )
+@click.option("--resume", is_flag=True, help="Go on with this training where it was interrupted.")
 @json_option
 def train(
     data: str,
@@ -223,6 +166,7 @@ def train(
     name: str | None,
     store: Path | None,
     task: Literal["auto", "classification", "regression"],
+    resume: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -236,19 +180,25 @@ def train(
       mariana train iris --target species
       mariana train houses.csv --target price --layers 256,128 --epochs 200
       mariana train digits --target y --name digits-plain
+      mariana train houses.csv --target price --resume
     """
     chosen = {name: options.pop(name) for name in ("validation", "test", "numbers", "class_weight")}
     recipe = Recipe(**options)
     table = read_table(data)
-    name = check_name(_model_name(table.name) if name is None else name)
+    name = check_name(model_name(table.name) if name is None else name)
     prepared = prepare(table, target, task, recipe, **chosen)
     say = (lambda _: None) if as_json else click.echo
-    say(_described(prepared))
+    say(described(prepared))
     net = network(prepared, recipe)
     net.summary(print_fn=say)
-    temperature = teach(net, prepared, recipe, verbose=0 if as_json else "auto")
-    metrics = {split: scores(net, prepared, split) for split, rows in prepared.splits.items() if len(rows)}
     published = Store(settings(store=store).store)
+    backup = BackupAndRestore(published.path / "training" / name, 1, at_most_every=BACKUP_SECONDS)
+    if not resume:
+        backup.path.unlink(missing_ok=True)
+    elif not backup.path.exists():
+        say(f"nothing to resume in {backup.path}: the training begins anew")
+    temperature = teach(net, prepared, recipe, verbose=0 if as_json else "auto", callbacks=[backup])
+    metrics = {split: scores(net, prepared, split) for split, rows in prepared.splits.items() if len(rows)}
     path = publish(net, prepared, metrics, published, name, temperature)
     version = int(path.parent.name)
     if as_json:
@@ -265,7 +215,7 @@ def train(
         }
         click.echo(json.dumps(document))
         return
-    click.echo(_score_table(metrics))
+    click.echo(score_table(metrics))
     click.echo(f"published {name} version {version}: {path}")
     click.echo(f"its model card: {path.parent / CARD_FILE}")
     option = "" if store is None else f" --store {store}"
@@ -277,166 +227,13 @@ def train(
     )
 
 
-def prepare(
-    table: Table,
-    column: str,
-    task: Literal["auto", "classification", "regression"],
-    recipe: Recipe,
-    *,
-    validation: float = 0.1,
-    test: float = 0.1,
-    numbers: Numbers = "auto",
-    class_weight: str = "none",
-) -> Prepared:
-    """Split a table, and choose how its columns become what the network sees; rows without a target are left out.
-
-    Raises:
-        InvalidInputError: there is nothing to learn, or nothing to learn from.
-    """
-    given = table.column(column)
-    known = np.array([text is not None for text in given.texts()])
-    left_out = []
-    if not known.all():
-        left_out.append((column, f"{int((~known).sum())} rows without it"))
-        table = table.take(np.flatnonzero(known))
-        given = table.column(column)
-    if not table.rows:
-        raise InvalidInputError(f"column {column!r} of {table.name} has no value")
-    target = infer_target(given, task)
-    classes = target.y if target.task == "classification" else None
-    rng = np.random.default_rng(recipe.seed)
-    rest, tested = stratified_split(classes, table.rows, test, rng)
-    share = min(validation / (1 - test), 0.9)
-    first, second = stratified_split(None if classes is None else classes[rest], len(rest), share, rng)
-    splits = {"train": rest[first], "validation": rest[second], "test": tested}
-    others = [c for c in table.columns.values() if c.name != column]
-    image = (
-        len(table.input_shape) > 1
-    )  # its columns are alike: what helps numbers of many kinds does not help them
-    features, unusable = infer_features(others, splits["train"], "standard" if image else numbers)
-    if not features:
-        raise InvalidInputError(f"{table.name} has no column to learn from besides {column!r}")
-    scaling = target_scaling(target.y[splits["train"]]) if target.task == "regression" else None
-    weights = None
-    if class_weight == "balanced" and classes is not None:
-        weights = balanced(classes, splits["train"], len(target.labels))
-    raw = table.matrix(features)
-    return Prepared(table, column, target, features, left_out + unusable, raw, scaling, splits, weights)
-
-
-def balanced(classes: NDArray[np.int64], learn: Rows, count: int) -> NDArray[np.float64]:
-    """Return weights (rows,) that make all classes count the same in the rows to learn from."""
-    found = np.bincount(classes[learn], minlength=count)
-    return np.asarray((len(learn) / count / np.maximum(found, 1))[classes])
-
-
-def network(prepared: Prepared, recipe: Recipe) -> Sequential:
-    """Return a network for the table, built and compiled."""
-    outputs, units = prepared.outputs
-    return build(recipe, prepared.features, outputs, units, len(prepared.splits["train"]))
-
-
-def teach(
-    net: Sequential,
-    prepared: Prepared,
-    recipe: Recipe,
-    verbose: Literal["auto", 0, 1, 2] = 0,
-    callbacks: Iterable[Callback] = (),
-) -> float | None:
-    """Fit the network to the training split, and calibrate it on the validation split; return the temperature."""
-    validation: tuple[Any, ...] | None = None
-    learning = prepared.splits["train"]
-    weights = prepared.weights
-    if len(held := prepared.splits["validation"]):
-        validation = (prepared.inputs("validation", net.dtype), prepared.targets("validation"))
-        if weights is not None:
-            validation = (*validation, weights[held])
-    learn(
-        net,
-        recipe,
-        prepared.inputs("train", net.dtype),
-        prepared.targets("train"),
-        weights=None if weights is None else weights[learning],
-        validation=validation,
-        callbacks=callbacks,
-        verbose=verbose,
-    )
-    if validation is None or prepared.scaling is not None or weights is not None:
-        return None
-    found = find_temperature(logits(net.predict(validation[0])), prepared.targets("validation"))
-    apply_temperature(net, found)
-    return found
-
-
-def scores(net: Sequential, prepared: Prepared, split: str) -> dict[str, float]:
-    """Return how well the network does on a split; values in the target's own unit."""
-    outputs = net.predict(prepared.inputs(split, net.dtype))
-    y = prepared.target.y[prepared.splits[split]]
-    if prepared.scaling is None:
-        return classification_scores(outputs, y)
-    return regression_scores(outputs[:, 0] * prepared.scaling.scale[0] + prepared.scaling.shift[0], y)
-
-
-def baseline(prepared: Prepared) -> dict[str, float]:
-    """Return the scores on the test split of always giving the same answer: the shares of the classes, or the mean."""
-    y = prepared.target.y[prepared.splits["test"]]
-    seen = prepared.target.y[prepared.splits["train"]]
-    if not len(y):
-        return {}
-    if prepared.scaling is None:
-        shares = np.bincount(seen, minlength=len(prepared.target.labels)) / len(seen)
-        return classification_scores(np.tile(shares, (len(y), 1)), y)
-    return regression_scores(np.full(len(y), np.mean(seen)), y)
-
-
-def publish(
-    net: Sequential,
-    prepared: Prepared,
-    metrics: dict[str, dict[str, float]],
-    store: Store,
-    name: str,
-    temperature: float | None = None,
-) -> Path:
-    """Export the network with everything that turns raw rows into predictions."""
-    table = prepared.table
-    flat = {"input_shape": table.input_shape} if len(prepared.features) == np.prod(table.input_shape) else {}
-    return net.export(
-        store,
-        name,
-        features=prepared.features,
-        labels=prepared.target.labels,
-        targets=[prepared.column],
-        target_scaling=prepared.scaling,
-        examples=prepared.raw[prepared.splits["train"]],
-        record={
-            "data": table.name,
-            "data_sha256": table.sha256,
-            "metrics": metrics,
-            "baseline": baseline(prepared),
-            "split_rows": {split: len(rows) for split, rows in prepared.splits.items() if len(rows)},
-            "class_rows": _class_rows(prepared),
-            "left_out": dict(prepared.left_out),
-            "temperature": temperature,
-        },
-        **flat,
-    )
-
-
-def _class_rows(prepared: Prepared) -> dict[str, int]:
-    """Return how many rows of each class were learned from; of many classes, of none."""
-    labels = prepared.target.labels
-    if not labels or len(labels) > 100:
-        return {}
-    counts = np.bincount(prepared.target.y[prepared.splits["train"]], minlength=len(labels))
-    return {str(label): int(count) for label, count in zip(labels, counts, strict=True)}
-
-
-def _model_name(stem: str) -> str:
+def model_name(stem: str) -> str:
     """Return the name of a file as the name of a model."""
     return re.sub(r"[^a-z0-9_.-]+", "-", stem.lower()).strip("-_.")[:64] or "model"
 
 
-def _described(prepared: Prepared) -> str:
+def described(prepared: Prepared) -> str:
+    """Return what is known of a table before it is learned."""
     target = prepared.target
     goal = f"{len(target.labels)} classes" if target.labels else "numbers"
     counts = {split: len(rows) for split, rows in prepared.splits.items()}
@@ -449,7 +246,8 @@ def _described(prepared: Prepared) -> str:
     return "\n".join([*map(printable, lines), ""])
 
 
-def _score_table(metrics: dict[str, dict[str, float]]) -> str:
+def score_table(metrics: dict[str, dict[str, float]]) -> str:
+    """Return the scores of each split as a table."""
     names = list(next(iter(metrics.values())))
     lines = ["", f"{'':12}" + "".join(f"{name:>12}" for name in names)]
     for split, found in metrics.items():

@@ -73,9 +73,9 @@ def header(file: ModelFile, name: str) -> str:
             f"{name[:64]!r} cannot begin names in C: use a-z, 0-9 and '_', beginning with a letter, "
             "and not with 'mariana'"
         )
-    if file.metadata.precision != "float32":
+    if file.metadata.precision not in {"float32", "int8"}:
         raise InvalidInputError(
-            f"{file.metadata.precision} cannot be exported to C; export the float32 version"
+            f"{file.metadata.precision} cannot be exported to C; export the float32 version, or int8"
         )
     return "\n".join(
         [
@@ -104,6 +104,7 @@ class _Network:
         self.tensors = file.tensors
         self.name = name
         self.tables = _tables(self.info)
+        self.int8 = self.info.precision == "int8"
         self.halves = [0, 0]
 
     def text(self) -> str:
@@ -116,6 +117,8 @@ class _Network:
             *self._constants(),
         ]
         buffers = [f"{n}_memory_{side}[{size}]" for side, size in zip("ab", self.halves, strict=True) if size]
+        if self.int8:
+            lines.append(f"static uint8_t {n}_cells[{max(layer.inputs for layer in self.info.layers)}];")
         if buffers:
             lines += [f"static float {', '.join(buffers)};", ""]
         lines += [
@@ -157,7 +160,16 @@ class _Network:
         for i, layer in enumerate(self.info.layers):
             weight = self.tensors[f"{layer.name}.weight"]
             yield f"/* {_comment(layer.name)}: {layer.inputs} x {layer.units}, {layer.activation}; unit by unit */"
-            yield _array("static const float", f"{self.name}_weight_{i}", weight.size, _numbers(weight.T))
+            kind = "int8_t" if self.int8 else "float"
+            yield _array(f"static const {kind}", f"{self.name}_weight_{i}", weight.size, _numbers(weight.T))
+            if self.int8:
+                scale, total = self.tensors[f"{layer.name}.weight_scale"], weight.sum(axis=0, dtype=np.int32)
+                yield _array(
+                    "static const float", f"{self.name}_weight_scale_{i}", scale.size, _numbers(scale)
+                )
+                yield _array(
+                    "static const int32_t", f"{self.name}_weight_sum_{i}", total.size, _numbers(total)
+                )
             if layer.use_bias:
                 bias = self.tensors[f"{layer.name}.bias"]
                 yield _array("static const float", f"{self.name}_bias_{i}", bias.size, _numbers(bias))
@@ -180,7 +192,12 @@ class _Network:
             y = "out" if last and width == layer.units else self._buffer(side, width)
             floor = known.floor.replace("INFINITY", "MARIANA_INFINITY")
             bias = f"{n}_bias_{i}" if layer.use_bias else "NULL"
-            yield f"mariana_dense({n}_weight_{i}, {bias}, {x}, {layer.inputs}, {layer.units}, {floor}, {y});"
+            sizes = f"{layer.inputs}, {layer.units}, {floor}"
+            if self.int8:
+                scales = f"{n}_weight_scale_{i}, {n}_weight_sum_{i}"
+                yield f"mariana_dense_s8({n}_weight_{i}, {scales}, {bias}, {x}, {sizes}, {n}_cells, {y});"
+            else:
+                yield f"mariana_dense({n}_weight_{i}, {bias}, {x}, {sizes}, {y});"
             if width != layer.units:
                 yield f"for (size_t i = {layer.units}; i < {width}; i++)"
                 yield f"    {y}[i] = -MARIANA_INFINITY;"
@@ -296,6 +313,8 @@ def _number(value: np.generic) -> str:
     """Return a constant that every compiler reads as this very float32 or integer."""
     if isinstance(value, np.unsignedinteger):
         return f"{int(value)}U"
+    if isinstance(value, np.signedinteger):
+        return str(int(value))
     if np.isnan(float(value)):
         return "MARIANA_NAN"
     text = str(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import math
 import os
 import secrets
@@ -238,6 +239,13 @@ class Journal:
         if row is None:
             return False, None
         return True, None if row[3] else _item(*row[:3])
+
+    def contexts(self, after: int) -> set[str]:
+        """Return the contexts of what was changed after a sequence number."""
+        rows = self.connection.execute(
+            "SELECT DISTINCT contexts FROM items WHERE sequence > ? AND contexts NOT NULL", (after,)
+        )
+        return {name for (names,) in rows for name in json.loads(names)}
 
     def learned(self, after: int) -> Iterator[tuple[bytes, float]]:
         """Yield texts and weights (``learning``) that were learnt after a sequence number."""

@@ -13,6 +13,9 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mariana._binding.trie import Entry, Reader, Segment, build
 from mariana.live.journal import Item
 
@@ -24,15 +27,29 @@ RATIO = 8
 
 
 class Layer:
-    """Some changes, as a segment: ``segment`` of ``items``, and how many of these still ``live`` here."""
+    """A segment, with marks on the entries that were replaced or deleted since.
 
-    __slots__ = ("dead", "items", "live", "segment")
+    Attributes:
+        segment: some entries.
+        items: the same by text, but for the lowest layer, which knows its segment only.
+        dead: places in the segment, ascending.
+    """
 
-    def __init__(self, items: dict[bytes, Item], base: Segment) -> None:
+    __slots__ = ("dead", "items", "segment")
+
+    def __init__(self, segment: Segment, items: Mapping[bytes, Item]) -> None:
+        self.segment = segment
         self.items = items
-        self.live = len(items)
-        self.segment = Segment(_build(_entries(items), base), "live changes")
-        self.dead: set[int] = set()
+        self.dead: NDArray[np.uint32] = np.zeros(0, np.uint32)
+
+    @property
+    def live(self) -> int:
+        """Entries that are not dead."""
+        return self.segment.entries - len(self.dead)
+
+    def bury(self, places: list[int]) -> None:
+        """Mark entries as dead."""
+        self.dead = np.union1d(self.dead, np.array(places, np.uint32))
 
 
 class Layers:
@@ -48,19 +65,10 @@ class Layers:
 
     def __init__(self, base: Segment) -> None:
         self.base = base
-        self._dead: set[int] = set()
+        self._lowest = Layer(base, {})
         self._layers: list[Layer] = []
-        self._home: dict[bytes, Layer] = {}
+        self._home: dict[bytes, Layer] = {}  # the layer above the lowest that an entry lives in
         self.reader = self._make_reader()
-
-    def __len__(self) -> int:
-        """Return the number of entries."""
-        return self.base.entries - len(self._dead) + len(self._home)
-
-    @property
-    def changed(self) -> int:
-        """Entries above the segment, and marks on it."""
-        return len(self._home) + len(self._dead)
 
     def find_in_base(self, text: bytes) -> Item | None:
         """Return what an entry of the segment is, dead or not; None when it has none of this text."""
@@ -85,8 +93,7 @@ class Layers:
         while self._layers and self._layers[-1].live < max(SMALL, RATIO * size):
             merged.append(self._layers.pop())
             size += merged[-1].live
-        for text in changes:
-            self._bury(text)
+        self._bury(changes)
         home = self._home
         items = {
             text: item
@@ -96,26 +103,25 @@ class Layers:
         }
         items.update((text, item) for text, item in changes.items() if item is not None)
         if items:
-            layer = Layer(items, self.base)
+            layer = Layer(Segment(_build(_entries(items), self.base), "live changes"), items)
             self._layers.append(layer)
             home.update(dict.fromkeys(items, layer))
         self.reader = self._make_reader()
 
-    def _bury(self, text: bytes) -> None:
-        """Mark what an entry was until now as dead."""
-        home = self._home.pop(text, None)
-        segment, dead = (self.base, self._dead) if home is None else (home.segment, home.dead)
-        place = segment.find(text)
-        if place is not None:
-            dead.add(place)
-        if home is not None:
-            home.live -= 1
+    def _bury(self, texts: Iterable[bytes]) -> None:
+        """Mark what entries were until now as dead."""
+        buried: dict[Layer, list[int]] = {}
+        for text in texts:
+            layer = self._home.pop(text, self._lowest)
+            place = layer.segment.find(text)
+            if place is not None:
+                buried.setdefault(layer, []).append(place)
+        for layer, places in buried.items():
+            layer.bury(places)
 
     def _make_reader(self) -> Reader:
-        return Reader(
-            [self.base, *(layer.segment for layer in self._layers)],
-            [self._dead, *(layer.dead for layer in self._layers)],
-        )
+        layers = [self._lowest, *self._layers]
+        return Reader([layer.segment for layer in layers], [layer.dead for layer in layers])
 
 
 def _build(entries: Iterable[Entry], like: Segment) -> bytes:

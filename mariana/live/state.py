@@ -17,7 +17,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from mariana._binding.trie import Reader, Segment
+from mariana._binding.trie import TAGS_MAX, Reader, Segment
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError, StoreError
 from mariana.live import folder, learning
 from mariana.live.journal import JOURNAL_FILE, Head, Item, Journal
@@ -25,7 +25,7 @@ from mariana.live.layers import Layers
 from mariana.store import fsync_directory, make_folder, store_errors, write_whole
 
 COMPACT_LEAST = 10_000
-COMPACT_SHARE = 8
+COMPACT_SHARE = 32
 """An index is compacted when it has COMPACT_LEAST changes, and one for each COMPACT_SHARE entries of its segment."""
 
 HALF_LIFE = 30.0
@@ -302,8 +302,14 @@ class LiveIndex:
             StoreError: the disk is full (``errno.ENOSPC``), it may not be written, or others write for too long.
         """
 
-        def work(journal: Journal, _now: _Holding, sequence: int, _clock: float) -> int:
+        def work(journal: Journal, now: _Holding, sequence: int, _clock: float) -> int:
             journal.put(sequence, entries)
+            if now.head is not None and any(item.contexts for _, item in entries):
+                names = journal.contexts(now.head.sequence).union(now.layers.reader.tags)
+                if len(names) > TAGS_MAX:
+                    raise InvalidInputError(
+                        f"that makes more than {TAGS_MAX} different contexts in the index"
+                    )
             return len(entries)
 
         return self._write(work)

@@ -131,6 +131,7 @@ def _statistics(versions: list[Version]) -> ModelStatistics:
     found = []
     for version in sorted(versions, key=lambda version: (version.name, version.number)):
         stats = version.stats
+        stats.fold()
         count = stats.rows.count
         total = stats.parse.total + stats.infer.total + stats.write.total
         found.append(

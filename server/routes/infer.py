@@ -58,7 +58,7 @@ def publish(state: State) -> dict[str, Hot]:
     for served in state.models.values():
         base = f"/v2/models/{served.name}"
         if served.version is not None:
-            table[f"{base}/infer"] = Hot("POST", _ENDPOINT, _quick(served.pick))
+            table[f"{base}/infer"] = Hot("POST", _ENDPOINT, _quick(served.picker()))
         for number, version in served.versions.items():
             table[f"{base}/versions/{number}/infer"] = Hot("POST", _ENDPOINT, _quick(_always(version)))
     return table

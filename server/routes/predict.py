@@ -81,7 +81,7 @@ def _paths(served: ServedModel) -> Iterator[tuple[str, Pick, str]]:
     """Give the paths of a model: each with what picks the version, and its operation id."""
     base, name = f"/v1/models/{served.name}", served.name
     if served.version is not None:
-        yield f"{base}/predict", served.pick, f"predict_{name}"
+        yield f"{base}/predict", served.picker(), f"predict_{name}"
     for number, version in sorted(served.versions.items(), reverse=True):
         yield f"{base}/versions/{number}/predict", _always(version), f"predict_{name}_{number}"
     for label, number in served.policy.labels.items():

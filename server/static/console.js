@@ -338,7 +338,7 @@ const broken = (name, reason) => make("tr", {}, make("td", { textContent: name }
 function modelRow(model) {
   if (!model.task) return broken(model.name, model.model_version_status?.[0]?.status.error_message ?? "could not be loaded");
   const shape = [model.features.length, ...(model.layers ?? [])].join(" → ");
-  return row(model.name, model.version, model.task, shape, measured(model.metrics), `${model.isa}, ${bytes(model.nbytes)}`);
+  return row(model.name, model.version, model.task, shape, measured(model.metrics), `${model.precision}, ${model.isa}, ${bytes(model.nbytes)}`);
 }
 
 function indexRow({ name, entries, nbytes, error }) {

@@ -33,6 +33,7 @@ from mariana.format import (
     to_bytes,
 )
 from mariana.model import Model
+from mariana.quantize import quantize
 
 ACTIVATIONS = get_args(ActivationName)
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror")
@@ -150,6 +151,10 @@ def rows_for(file: ModelFile, count: int = 200, seed: int = 1) -> NDArray[np.flo
     return x
 
 
+def int8(file: ModelFile) -> ModelFile:
+    return quantize(file, "int8", source_sha256="0" * 64)
+
+
 def same_bits(a: NDArray[np.float32], b: NDArray[np.float32]) -> None:
     wrong = (a.view(np.uint32) != b.view(np.uint32)) & ~(np.isnan(a) & np.isnan(b))
     assert not wrong.any(), (
@@ -236,9 +241,13 @@ def everything() -> ModelFile:
     return network(features, [8] * len(hidden) + [5], [*hidden, "softmax"])
 
 
+PRECISIONS = {"float32": everything, "int8": lambda: int8(everything())}
+
+
 @pytest.mark.parametrize("compiler", COMPILERS)
-def test_every_activation_and_encoding(tmp_path: Path, compiler: str) -> None:
-    file = everything()
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_activation_and_encoding(tmp_path: Path, compiler: str, precision: str) -> None:
+    file = PRECISIONS[precision]()
     x = rows_for(file)
     same_bits(host_run(tmp_path, file, x, compiler), Model(file, isa="generic").predict(x))
 
@@ -250,9 +259,10 @@ def m4(folder: Path, file: ModelFile, program: str, *arguments: str) -> Path:
     return compiled(folder, file, program, command)
 
 
-def test_code_and_stack_on_a_cortex_m4(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_code_and_stack_on_a_cortex_m4(tmp_path: Path, precision: str) -> None:
     """Code of the largest core there can be: 4 KB; stack: 256 bytes along the deepest calls; no symbol from outside."""
-    file = everything()
+    file = PRECISIONS[precision]()
     program = '#include "net.h"\nvoid run(const float *row, float *out);\n'
     program += "void run(const float *row, float *out) { net_predict(row, out); }\n"
     made = m4(tmp_path, file, program, "-pedantic", "-fstack-usage", "-c")
@@ -271,8 +281,9 @@ def test_code_and_stack_on_a_cortex_m4(tmp_path: Path) -> None:
     assert not re.findall(r"U (\w+)", names)
 
 
-def test_same_bits_on_an_emulated_cortex_m4(tmp_path: Path) -> None:
-    file = everything()
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_same_bits_on_an_emulated_cortex_m4(tmp_path: Path, precision: str) -> None:
+    file = PRECISIONS[precision]()
     x = rows_for(file, count=40)
     listed = ", ".join("{" + ", ".join(f"{int(b)}U" for b in row) + "}" for row in x.view(np.uint32))
     (tmp_path / "board.ld").write_text(LINKER)

@@ -107,3 +107,22 @@ def test_int8_weights_of_zeros() -> None:
     integers, scale = to_int8(np.zeros((3, 2), np.float32))
     assert not integers.any()
     assert (scale > 0).all()
+
+
+@given(st.floats(2.0**-60, 2.0**60, width=32), st.sampled_from([-1, 1]))
+def test_three_terms_are_the_number(size: float, sign: int) -> None:
+    assert math.fsum(reference.terms(sign * size)) == sign * size
+
+
+def test_split_is_no_less_exact_than_a_float32_product() -> None:
+    rng = np.random.default_rng(1)
+    x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in ((16, 300), (300, 16)))
+    exact = x.astype(np.float64) @ weight
+    size = np.abs(x).astype(np.float64) @ np.abs(weight)
+    wanted = np.array([reference.dense_split(row, weight.tolist(), None, "linear") for row in x.tolist()])
+    sgemm = np.abs(x @ weight - exact) / size
+    assert (np.abs(wanted - exact) / size).max() <= sgemm.max()  # the products that are left out
+    for isa in ISAS:
+        if precision_usable("float32-split", isa):
+            found = Network([Layer(weight, None, "linear")], 300, isa, precision="float32-split").predict(x)
+            assert (np.abs(found - exact) / size).max() <= sgemm.max()

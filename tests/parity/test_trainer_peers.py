@@ -8,7 +8,6 @@ from sklearn import metrics as judge
 from sklearn.datasets import make_friedman1
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from mariana.cli.train import Recipe, learn, network, prepare, scores
 from mariana.errors import InvalidInputError
 from mariana.tables import read_csv
 from mariana.trainer import (
@@ -21,7 +20,9 @@ from mariana.trainer import (
     Sequential,
     SparseCategoricalCrossentropy,
 )
+from mariana.trainer.from_table import network, prepare, scores, teach
 from mariana.trainer.optimizers import Optimizer
+from mariana.trainer.recipe import Recipe
 
 
 def _naive_sgd(rate: float, momentum: float, nesterov: bool):
@@ -168,12 +169,12 @@ def test_losses_called_on_predictions_refuse_nonsense() -> None:
 
 def test_the_defaults_of_train_are_as_good_as_scikit_learns() -> None:
     x, y = make_friedman1(1500, 10, noise=1.0, random_state=0)
-    recipe = Recipe(test=0.25)
+    recipe = Recipe(layers=(128, 64))
     cells = np.column_stack([x, y]).tolist()
     lines = [",".join(f"c{i}" for i in range(10)) + ",y", *(",".join(map(repr, row)) for row in cells)]
-    prepared = prepare(read_csv("friedman.csv", "\n".join(lines).encode()), "y", "auto", recipe)
+    prepared = prepare(read_csv("friedman.csv", "\n".join(lines).encode()), "y", "auto", recipe, test=0.25)
     net = network(prepared, recipe)
-    learn(net, prepared, recipe, verbose=0)
+    teach(net, prepared, recipe)
     test = prepared.splits["test"]
     rest = np.concatenate([prepared.splits["train"], prepared.splits["validation"]])
     peer = HistGradientBoostingRegressor(random_state=0).fit(x[rest], y[rest])

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 import mariana
-from mariana.cli.train import Recipe, learn, network, prepare, publish
 from mariana.datasets import IRIS_LABELS, load_digits, load_iris
 from mariana.format import NumericFeature, TargetScaling
 from mariana.store import Store
 from mariana.tables import read_csv
 from mariana.trainer import Activation, Adam, Dense, Flatten, GaussianNoise, Input, Sequential, digits
 from mariana.trainer.activations import ACTIVATIONS, ELU, LeakyReLU
+from mariana.trainer.from_table import network, prepare, publish, teach
+from mariana.trainer.recipe import Recipe
 
 HIDDEN = [*(name for name in ACTIVATIONS if name != "softmax"), LeakyReLU(0.05), ELU(0.5)]
 
@@ -42,10 +43,10 @@ NA,blue,false,Saigon,250
 @pytest.mark.parametrize(("target", "task"), [("price", "regression"), ("town", "auto"), ("colour", "auto")])
 def test_a_table_with_everything_in_it(tmp_path: Path, target: str, task: str) -> None:
     table = read_csv("houses.csv", TABLE)
-    recipe = Recipe(epochs=40, validation=0, test=0)
-    prepared = prepare(table, target, task, recipe)
+    recipe = Recipe(layers=(32,), epochs=40)
+    prepared = prepare(table, target, task, recipe, validation=0, test=0)
     net = network(prepared, recipe)
-    learn(net, prepared, recipe, verbose=0)
+    teach(net, prepared, recipe)
     model = mariana.load_model(publish(net, prepared, {}, Store(tmp_path), "houses"))
     assert model.info.targets == (target,)
     outputs = net.predict(prepared.inputs("train"))
@@ -78,14 +79,14 @@ def test_numbers_far_from_zero_and_of_any_size(tmp_path: Path, middle: float, sp
         for u, v in zip(a, b, strict=True)
     ]
     table = read_csv("t.csv", ("a,b,y\n" + "\n".join(rows) + "\n").encode())
-    recipe = Recipe(epochs=3)
+    recipe = Recipe(layers=(32,), epochs=3)
     for target, task in (("y", "regression"), ("b", "regression")):
         if not spread and target == "y":
             continue
         prepared = prepare(table, target, task, recipe)
         assert np.abs(prepared.inputs("train")).max() < 10
         net = network(prepared, recipe)
-        learn(net, prepared, recipe, verbose=0)
+        teach(net, prepared, recipe)
         model = mariana.load_model(publish(net, prepared, {}, Store(tmp_path), "t"))
         assert prepared.scaling is not None
         scale, shift = prepared.scaling.scale[0], prepared.scaling.shift[0]

@@ -285,10 +285,8 @@ def test_columns_of_every_kind() -> None:
     )
     features, left_out = infer_features(table.columns.values(), np.array([0, 1, 2]))
     by_name = {f.name: f for f in features}
-    assert (by_name["n"].fill, by_name["n"].shift, by_name["n"].soft) == (1.0, 1.0, True)
-    assert by_name["n"].scale == pytest.approx(
-        1 / (3 - 1) / 3
-    )  # interquartile range, and the soft limit of 3
+    assert (by_name["n"].fill, by_name["n"].soft) == (1.0, False)  # few rows: standardised
+    assert by_name["n"].shift == pytest.approx(5 / 3)
     assert (by_name["n"].indicator, by_name["constant"].indicator) == (True, False)
     assert (by_name["constant"].shift, by_name["constant"].scale) == (5, 0)
     assert by_name["b"].kind == "boolean"
@@ -296,6 +294,10 @@ def test_columns_of_every_kind() -> None:
     assert (by_name["c"].categories, by_name["c"].fill) == (("", "x", "y"), "")
     standard, _ = infer_features(table.columns.values(), np.array([0, 2]), "standard")
     assert (standard[0].shift, standard[0].scale, standard[0].soft) == (2, 1, False)
+    many = table_of(np.arange(400.0).reshape(-1, 1))
+    (robust,), _ = infer_features(many.columns.values(), np.arange(400))
+    assert (robust.shift, robust.soft, len(robust.knots)) == (199, True, 11)
+    assert robust.scale == pytest.approx(1 / (299 - 99) / 3)  # interquartile range, and the soft limit of 3
     assert by_name["name"].fill is None
     assert left_out == [("void", "no value in the rows to learn from")]
     numbers = "n\n" + "\n".join(f"{i}.5" for i in range(50)) + "\n1.2.3\n"
@@ -430,3 +432,44 @@ def test_demo_makes_what_is_missing_and_skips_the_rest(
     assert again == [f"{name}: there already" for name in ("model digits", "model iris", "index cities")]
     info = read_model(tmp_path / "models/digits/1/model.safetensors").metadata
     assert (info.input_shape, info.labels, info.training.rows) == ((8, 8), tuple(range(10)), 1438)
+
+
+def test_an_interrupted_training_is_resumed_and_ends_with_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mariana.trainer import BackupAndRestore, Callback
+
+    monkeypatch.setattr("mariana.cli.train.BACKUP_SECONDS", 0.0)
+    arguments = ["train", "iris", "--target", "species", "--epochs", "6", "--dropout", "0.1"]
+    run = CliRunner().invoke
+    whole = run(cli, [*arguments, "--store", str(tmp_path / "whole")])
+    assert whole.exit_code == 0, whole.output
+
+    class Interrupt(Callback):
+        steps = 0
+
+        def on_train_batch_end(self, *_) -> None:
+            Interrupt.steps += 1
+            if Interrupt.steps == 9:
+                raise KeyboardInterrupt
+
+    usual = BackupAndRestore.on_train_batch_end
+
+    def interrupted(self: BackupAndRestore, batch: int, logs) -> None:
+        usual(self, batch, logs)
+        Interrupt.on_train_batch_end(Interrupt())
+
+    store = ["--store", str(tmp_path / "resumed")]
+    with monkeypatch.context() as patch:
+        patch.setattr(BackupAndRestore, "on_train_batch_end", interrupted)
+        assert run(cli, [*arguments, *store]).exit_code != 0
+    backup = tmp_path / "resumed/training/iris/training.safetensors"
+    assert backup.exists()
+    other = run(cli, [*arguments, *store, "--seed", "3", "--resume"])
+    assert other.exit_code == 1
+    assert "belongs to another training" in str(other.exception)
+    assert run(cli, [*arguments, *store, "--resume"]).exit_code == 0
+    assert not backup.exists()
+    files = [tmp_path / name / "models/iris/1/model.safetensors" for name in ("whole", "resumed")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert "nothing to resume" in run(cli, [*arguments, *store, "--resume"]).output

@@ -341,6 +341,30 @@ TestModelOfAnIndex = ModelOfAnIndex.TestCase
 TestModelOfAnIndex.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
 
 
+def test_contexts_are_live_too_and_stay_few(index: Index, path: Path) -> None:
+    names = [f"c{i}" for i in range(64)]
+    with mariana.open_index(path) as other:
+        assert other.insert([{"text": "Salta", "score": 1, "contexts": names[:40]}]).count == 1
+        with pytest.raises(InvalidInputError, match="more than 64 different contexts"):
+            index.insert(
+                [{"text": "Sana", "contexts": [f"d{i}" for i in range(40)]}]
+            )  # it has not looked yet
+        assert index.insert([{"text": "Sana", "score": 2, "contexts": names[40:]}]).count == 1
+        other.refresh()
+        for seen in (index, other):
+            assert [c.text for c in seen.complete("sa", context="c3")] == ["Salta"]
+            assert [c.text for c in seen.complete("sa", context=["c3", "c50"])] == ["Sana", "Salta"]
+        for _ in range(2):
+            other.select("Salta")
+        index.compact()
+        other.refresh()
+        for seen in (index, other):
+            assert [c.text for c in seen.complete("sa", context=["c3", "c50"])] == ["Salta", "Sana"]
+    mariana.build_index(path, [("Sana", 1)], any_word=False)
+    index.insert([("San José", 1)])
+    assert texts(index, "jos") == [], "changes are found in the way of the list"
+
+
 # ---- Learning -------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from click.testing import CliRunner
+from starlette.testclient import TestClient
 
 from mariana._binding import choose_isa
 from mariana._binding.dense import precision_usable
@@ -17,6 +18,8 @@ from mariana.errors import FileFormatError, InvalidInputError
 from mariana.format import Loss, Quantization, read_model, to_bytes
 from mariana.model import Model, load_model
 from mariana.quantize import Narrow, Rows, quantize
+from mariana.server import create_app
+from mariana.settings import Settings
 from mariana.store import Store
 
 BOTH = pytest.mark.parametrize("to", ["bfloat16", "int8"])
@@ -88,6 +91,17 @@ def test_the_loss_is_in_the_file(model_file: Any, to: Narrow) -> None:
     assert flowers.before["mean"] == float(Model(file).predict(x).mean())
     assert narrow.metadata.golden.inputs == file.metadata.golden.inputs
     assert narrow.metadata.golden.outputs != file.metadata.golden.outputs
+
+
+def test_rows_without_an_answer_are_left_out(model_file: Any) -> None:
+    file = read_model(model_file())
+    x = np.array([[1.0, 0.0, 1.0], [1.0, 0.0, np.nan]], np.float32)  # nothing stands in for "ripe"
+    narrow = quantize(file, "int8", source_sha256=SHA, data=[Rows("holes", x)])
+    assert narrow.metadata.quantization is not None
+    assert narrow.metadata.quantization.losses[-1].rows == 1
+    for rows in (x[1:], x[:0]):
+        with pytest.raises(InvalidInputError, match="holes: no row that the model gives a finite output for"):
+            quantize(file, "int8", source_sha256=SHA, data=[Rows("holes", rows)])
 
 
 @BOTH
@@ -263,6 +277,23 @@ def test_a_path_needs_a_name(store: Store) -> None:
         run(store, "quantize", path, "--to", "int8")
     run(store, "quantize", path, "--to", "int8", "--name", "small")
     assert store.model_versions("small") == [1]
+
+
+@BOTH
+def test_a_quantised_model_is_served(store: Store, to: Narrow) -> None:
+    run(store, "quantize", "fruit", "--to", to)
+    row = {"length": 2.5, "colour": "red", "ripe": True}
+    wanted = load_model(store.model_path("fruit")).predict_records([row])[0]
+    with TestClient(create_app(Settings(store=store.path, precision="float32-split"))) as client:
+        told = client.get("/v1/models/fruit").json()
+        assert (told["version"], told["precision"]) == (2, to)
+        assert client.get("/v2/models/fruit").json()["parameters"]["precision"] == to
+        before = client.get("/v2/models/fruit/versions/1").json()["parameters"]["precision"]
+        assert before == load_model(store.model_path("fruit", 1), precision="float32-split").precision
+        answer = client.post("/v1/models/fruit/predict", json={"instances": [row]}).json()
+    (found,) = answer["predictions"]
+    assert found["label"] == wanted.label  # type: ignore[union-attr] # a classification
+    assert found["probabilities"] == pytest.approx(wanted.probabilities)  # type: ignore[union-attr]
 
 
 def test_the_record_is_checked() -> None:

@@ -16,7 +16,7 @@ from mariana._binding.rows import json_floats
 from mariana.server import create_app
 from mariana.server.front import compressed
 from mariana.server.limits import CLIENTS, TokenBuckets
-from mariana.server.metrics import Histogram, Metrics, render
+from mariana.server.metrics import SECONDS, Histogram, Metrics, render
 from mariana.settings import Settings
 
 BODY = {"instances": [[1, 2, 3, 4], [5, 6, 7, 8]]}
@@ -226,3 +226,13 @@ def test_numbers_are_written_as_short_as_they_read_back(values: list[float]) -> 
         assert len(digits) <= len(
             re.sub(r"e.*|[-.]", "", np.format_float_scientific(number, unique=True)).strip("0")
         )
+
+
+@given(st.lists(st.floats(0, 3)))
+def test_many_at_once_count_as_one_by_one(values: list[float]) -> None:
+    one, many = Histogram(SECONDS), Histogram(SECONDS)
+    for value in values:
+        one.observe(value)
+    many.observe_all(np.array(values))
+    assert many.counts == one.counts
+    assert many.total == pytest.approx(one.total)

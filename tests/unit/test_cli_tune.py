@@ -1,0 +1,77 @@
+"""``mariana tune``: a search in several processes over one journal, killed and taken up again, ends in a model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mariana.cli import cli
+from mariana.errors import InvalidInputError
+from mariana.format import read_model
+from mariana.tables import read_table
+from mariana.trainer.from_table import prepare
+from mariana.trainer.recipe import Recipe
+from mariana.trainer.tuning import ended, importances, tune
+
+optuna = pytest.importorskip("optuna", reason="Optuna is not installed")
+pytestmark = pytest.mark.filterwarnings("ignore")  # Optuna's experimental features
+
+
+def arguments(store: Path, *more: object) -> list[str]:
+    options = ["--store", store, "--epochs", 3, "--restarts", 2, *more]
+    return ["tune", "iris", "--target", "species", *map(str, options)]
+
+
+def trials_of(store: Path) -> list[object]:
+    recipe = Recipe(epochs=3)
+    prepared = prepare(read_table("iris"), "species", "auto", recipe)
+    return list(ended(store / "tuning/iris.journal", prepared, recipe))
+
+
+def test_killed_it_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mariana", *arguments(tmp_path, "--trials", 500, "--jobs", 2)]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert " of 500 trials" in process.stderr.readline()  # the first trial has ended
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    before = len(trials_of(tmp_path))
+    assert 0 < before < 500
+    more = before + 2
+    result = CliRunner().invoke(cli, arguments(tmp_path, "--trials", more, "--json"), catch_exceptions=False)
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    assert more <= len(document["trials"]) <= more + 1
+    assert {t["number"] for t in document["trials"]} >= {0}
+    assert read_model(document["path"]).metadata.training.epochs == 3
+    assert "--layers" in document["options"]
+
+
+def test_the_first_trial_is_the_default_and_the_best_is_published(tmp_path: Path) -> None:
+    recipe = Recipe(layers=(32,), epochs=2, seed=0)
+    prepared = prepare(read_table("iris"), "species", "auto", recipe)
+    journal = tmp_path / "j"
+    seen: list[int] = []
+    best, net, temperature = tune(
+        prepared, journal, trials=3, restarts=2, recipe=recipe, progress=lambda t: seen.append(len(t))
+    )
+    found = ended(journal, prepared, recipe)
+    (first,) = [trial for trial in found if trial.number == 0]
+    assert (first.recipe.layers, first.recipe.activation, first.recipe.epochs) == ((32,), "tanh", 2)
+    assert best.layers == min((t for t in found if t.state == "complete"), key=lambda t: t.loss).recipe.layers
+    assert best.seed in (0, 1)
+    assert net.training["epochs"] == 2
+    assert temperature is not None
+    assert seen[-1] == 3
+    assert importances(journal, prepared) == {}
+    other = prepare(read_table("iris"), "sepal_width", "auto", recipe)
+    with pytest.raises(InvalidInputError, match="journal of another table"):
+        tune(other, journal, trials=1)

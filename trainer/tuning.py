@@ -1,0 +1,351 @@
+"""Searching for a better recipe, with Optuna (the extra ``tune``): several processes over one journal file.
+
+A trial learns the training split by a recipe that the sampler proposes, and reports the validation loss of each epoch, so that
+a hopeless one is cut short. All that happened is in the journal, an append-only file: a search that was killed goes on where it
+was, and processes on one machine, or on several over a shared folder, work on it together.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mariana.errors import InvalidInputError, TrainingError
+
+from .callbacks import Callback, Logs
+from .from_table import Prepared, network, teach
+from .recipe import Recipe
+from .sequential import Sequential
+
+STUDY = "mariana"
+ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "selu")
+OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop")
+
+_WORST = 1e30
+"""The loss of a trial that diverged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One trial that ended.
+
+    Attributes:
+        number: from 0.
+        loss: the least validation loss; of a pruned one the last that was reported.
+        state: ``complete`` or ``pruned``.
+        recipe: what was tried.
+        seconds: that it took.
+    """
+
+    number: int
+    loss: float
+    state: str
+    recipe: Recipe
+    seconds: float
+
+
+def suggest(trial: Any, recipe: Recipe, *, classes: bool) -> Recipe:
+    """Return the recipe that a trial of Optuna proposes; what is not searched stays as in ``recipe``."""
+    layers = trial.suggest_int("layers", 1, 4)
+    units = trial.suggest_categorical("units", [32, 64, 128, 256, 512])
+    return replace(
+        recipe,
+        layers=(units,) * layers,
+        activation=trial.suggest_categorical("activation", ACTIVATIONS),
+        optimizer=trial.suggest_categorical("optimizer", OPTIMIZERS),
+        learning_rate=trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
+        batch_size=trial.suggest_categorical("batch_size", [32, 64, 128, 256, 512]),
+        dropout=trial.suggest_float("dropout", 0.0, 0.5),
+        l2=trial.suggest_float("l2", 1e-8, 1e-2, log=True),
+        weight_decay=trial.suggest_float("weight_decay", 1e-5, 0.1, log=True),
+        label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.2) if classes else 0.0,
+    )
+
+
+class _Reporting(Callback):
+    """Tells the trial of each epoch, and stops where the pruner says so."""
+
+    def __init__(self, trial: Any) -> None:
+        self.trial = trial
+        self.pruned = False
+        self.best = _WORST
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Report the validation loss; a worker whose search was killed ends here."""
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            os._exit(1)
+        self.best = min(self.best, logs["val_loss"])
+        self.trial.report(logs["val_loss"], epoch)
+        if self.trial.should_prune():
+            self.pruned = self.model.stop_training = True
+
+
+def run_trials(
+    journal: str | Path, prepared: Prepared, recipe: Recipe, trials: int, *, seed: int = 0
+) -> None:
+    """Work on a search until it has so many ended trials; any number of processes may do so at a time.
+
+    Args:
+        journal: the journal file; made if it is not there.
+        prepared: the table, with a validation split.
+        recipe: what is tried first, and what is not searched.
+        trials: complete and pruned ones that the search shall have, those of earlier runs and other processes included.
+        seed: of the sampler; give each process its own.
+    """
+    optuna = _optuna()
+    study = _study(journal, prepared, seed)
+
+    def objective(trial: Any) -> float:
+        trial.set_user_attr("process", f"{socket.gethostname()}:{os.getpid()}")
+        proposed = suggest(trial, recipe, classes=prepared.scaling is None)
+        reporting = _Reporting(trial)
+        try:
+            teach(network(prepared, proposed), prepared, proposed, callbacks=[reporting])
+        except TrainingError:
+            return _WORST
+        if reporting.pruned:
+            raise optuna.TrialPruned
+        return reporting.best
+
+    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    if len(study.get_trials(deepcopy=False, states=states)) < trials:
+        study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=states)])
+
+
+def tune(
+    prepared: Prepared,
+    journal: str | Path,
+    *,
+    trials: int = 50,
+    jobs: int = 1,
+    restarts: int = 3,
+    recipe: Recipe | None = None,
+    progress: Callable[[list[Trial]], object] | None = None,
+) -> tuple[Recipe, Sequential, float | None]:
+    """Search for a recipe, learn the best one from several random starts, and return the best network.
+
+    The first trial is ``recipe`` as it is, so that the search ends no worse than without it. A loss depends on the seed
+    too; the restarts guard against taking a bad minimum of the best recipe.
+
+    Args:
+        prepared: the table, with a validation split; nothing is chosen by the test split.
+        journal: the journal file; a search that was stopped goes on.
+        trials: complete and pruned ones.
+        jobs: processes; each learns on one thread.
+        restarts: times that the best recipe is learned, each with a seed of its own.
+        recipe: what is tried first, and what is not searched; None: the defaults.
+        progress: called with the trials so far, about twice a second while it runs.
+
+    Returns:
+        The best recipe, its network of least validation loss, and the temperature it is calibrated with.
+
+    Raises:
+        InvalidInputError: Optuna is not there; the journal is of another table; there is no validation split.
+        TrainingError: all trials diverged.
+    """
+    if not len(prepared.splits["validation"]):
+        raise InvalidInputError("tuning needs a validation split")
+    recipe = recipe or Recipe()
+    study = _study(journal, prepared, recipe.seed or 0)
+    _clear_dead(study)
+    if not study.get_trials(deepcopy=False):
+        rows = len(prepared.splits["train"])
+        study.enqueue_trial(_parameters(recipe.settled(rows), classes=prepared.scaling is None))
+    seed = recipe.seed or 0
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(
+            target=run_trials, args=(journal, prepared, recipe, trials), kwargs={"seed": seed + i}
+        )
+        for i in range(jobs if len(ended(journal, prepared, recipe)) < trials else 0)
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        while any(worker.is_alive() for worker in workers):
+            for worker in workers:
+                worker.join(0.5 / len(workers))
+            if progress is not None:
+                progress(ended(journal, prepared, recipe))
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.join()
+    found = ended(journal, prepared, recipe)
+    complete = [trial for trial in found if trial.state == "complete" and trial.loss < _WORST]
+    if not complete:
+        raise TrainingError(
+            f"none of {len(found)} trials came to an end: all diverged or their processes failed"
+        )
+    best = min(complete, key=lambda trial: trial.loss).recipe
+    return _restarted(prepared, best, max(restarts, 1))
+
+
+def _restarted(prepared: Prepared, recipe: Recipe, restarts: int) -> tuple[Recipe, Sequential, float | None]:
+    """Learn a recipe with several seeds and keep the network of least validation loss."""
+    kept: tuple[float, Recipe, Sequential, float | None] | None = None
+    for start in range(restarts):
+        seeded = replace(recipe, seed=(recipe.seed or 0) + start)
+        net = network(prepared, seeded)
+        losses = _Losses()
+        temperature = teach(net, prepared, seeded, callbacks=[losses])
+        if kept is None or losses.best < kept[0]:
+            kept = (losses.best, seeded, net, temperature)
+    assert kept is not None  # noqa: S101 - there is at least one start
+    return kept[1:]
+
+
+class _Losses(Callback):
+    """Keeps the least validation loss."""
+
+    best = _WORST
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Compare."""
+        del epoch
+        self.best = min(self.best, logs["val_loss"])
+
+
+def ended(journal: str | Path, prepared: Prepared, recipe: Recipe) -> list[Trial]:
+    """Return the trials of a journal that ended, best first."""
+    optuna = _optuna()
+    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    found = [
+        Trial(
+            trial.number,
+            float(trial.value) if trial.value is not None else _WORST,
+            trial.state.name.lower(),
+            suggest(optuna.trial.FixedTrial(trial.params), recipe, classes=prepared.scaling is None),
+            trial.duration.total_seconds(),
+        )
+        for trial in _study(journal, prepared, 0).get_trials(deepcopy=False, states=states)
+        if trial.params
+    ]
+    return sorted(found, key=lambda trial: (trial.state != "complete", trial.loss, trial.number))
+
+
+def importances(journal: str | Path, prepared: Prepared) -> dict[str, float]:
+    """Return how much each choice mattered for the loss, from 0 to 1, the most important first (PED-ANOVA).
+
+    Empty while there are fewer than ten complete trials.
+    """
+    optuna = _optuna()
+    study = _study(journal, prepared, 0)
+    if len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))) < 10:
+        return {}
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    total = sum(found.values()) or 1.0
+    return {name: float(value / total) for name, value in found.items()}
+
+
+def plot(path: Path, trials: list[Trial], mattered: dict[str, float]) -> None:
+    """Draw how the search went and what mattered (matplotlib, the extra ``plots``) into a picture."""
+    figure_of = importlib.import_module("matplotlib.figure").Figure
+    figure = figure_of(figsize=(11, 4), layout="constrained")
+    course, bars, rates = figure.subplots(1, 3)
+    complete = sorted(
+        (t for t in trials if t.state == "complete" and t.loss < _WORST), key=lambda t: t.number
+    )
+    losses = [trial.loss for trial in complete]
+    best = [min(losses[: i + 1]) for i in range(len(losses))]
+    numbers = [trial.number for trial in complete]
+    course.plot(numbers, losses, "o", markersize=3, label="trial")
+    course.plot(numbers, best, label="best so far")
+    course.set(xlabel="trial", ylabel="validation loss", title="the search")
+    course.legend()
+    names = list(mattered)[::-1]
+    bars.barh(names, [mattered[name] for name in names])
+    bars.set(title="what mattered")
+    rates.scatter([trial.recipe.learning_rate or 0 for trial in complete], losses, s=9)
+    rates.set(xscale="log", xlabel="learning rate", ylabel="validation loss", title="learning rate")
+    figure.savefig(path, dpi=120)
+
+
+def _parameters(recipe: Recipe, *, classes: bool) -> dict[str, Any]:
+    """Return a recipe as the parameters of a trial, as near as the search space has it."""
+    units = min((32, 64, 128, 256, 512), key=lambda u: abs(u - (recipe.layers[0] if recipe.layers else 64)))
+    size = recipe.batch_size or 256
+    parameters: dict[str, Any] = {
+        "layers": min(max(len(recipe.layers), 1), 4),
+        "units": units,
+        "activation": recipe.activation if recipe.activation in ACTIVATIONS else "tanh",
+        "optimizer": recipe.optimizer if recipe.optimizer in OPTIMIZERS else "adam",
+        "learning_rate": recipe.learning_rate or (0.0007 if classes else 0.002),
+        "batch_size": min((32, 64, 128, 256, 512), key=lambda n: abs(n - size)),
+        "dropout": min(recipe.dropout or 0.0, 0.5),
+        "l2": max(recipe.l2, 1e-8),
+        "weight_decay": max(recipe.weight_decay, 1e-5),
+    }
+    return parameters | ({"label_smoothing": recipe.label_smoothing} if classes else {})
+
+
+def _study(journal: str | Path, prepared: Prepared, seed: int) -> Any:
+    """Open the journal, and check that it is of this table."""
+    optuna = _optuna()
+    Path(journal).parent.mkdir(parents=True, exist_ok=True)
+    backend = optuna.storages.journal.JournalFileBackend(str(journal))
+    study = optuna.create_study(
+        study_name=STUDY,
+        storage=optuna.storages.JournalStorage(backend),
+        sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=5),
+        load_if_exists=True,
+    )
+    about = {"data": prepared.table.sha256, "target": prepared.column}
+    known = study.user_attrs
+    if not known:
+        for name, value in about.items():
+            study.set_user_attr(name, value)
+    elif {name: known.get(name) for name in about} != about:
+        raise InvalidInputError(f"{journal} is the journal of another table or target; choose another one")
+    return study
+
+
+def _clear_dead(study: Any) -> None:
+    """Mark as failed what processes of this machine left when they were killed, and try it again."""
+    optuna = _optuna()
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        host, _, process = trial.user_attrs.get("process", ":").rpartition(":")
+        if host == socket.gethostname() and not _alive(int(process)):
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            study.enqueue_trial(trial.params)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _optuna() -> Any:
+    try:
+        optuna = importlib.import_module("optuna")
+    except ImportError:
+        raise InvalidInputError(
+            "tuning needs Optuna; install it with: pip install 'mariana-serve[tune]'"
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def as_options(recipe: Recipe) -> str:
+    """Return a recipe as the options of ``mariana train``."""
+    values = {name: value for name, value in asdict(recipe).items() if value not in (None, 0.0, False)}
+    values.pop("embed")
+    values["layers"] = ",".join(map(str, recipe.layers))
+    return " ".join(
+        f"--{name.replace('_', '-')} {f'{value:.4g}' if isinstance(value, float) else value}"
+        for name, value in values.items()
+    )
