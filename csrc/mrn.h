@@ -378,10 +378,19 @@ typedef struct mrn_answer {
     uint8_t edits;
 } mrn_answer;
 
+/* The suffix of a node that was visited, and where its key is spelled. */
+typedef struct mrn_spelled {
+    const unsigned char *suffix;
+    uint32_t suffix_bytes;
+    uint32_t key_bytes;
+    uint32_t key;
+} mrn_spelled;
+
 /* What one query writes while it runs; need not be cleared. About 180 kB, of which a plain query touches a few. */
 typedef struct mrn_workspace {
     char query[256];           /* folded; MRN_QUERY_MAX */
     uint64_t pool[100];        /* MRN_LIMIT_MAX */
+    mrn_spelled spelled[100];  /* MRN_LIMIT_MAX */
     mrn_answer answers[101];   /* MRN_LIMIT_MAX, and the one that falls out */
     char keys[2][1040];        /* MRN_KEY_MAX and a margin */
     uint16_t words[33];        /* MRN_WORDS_MAX and the first */

@@ -315,7 +315,13 @@ static uint8_t *spell(const search *s, const trie *t, size_t path, uint8_t *buff
 const uint8_t *answer_text(const search *s, const mrn_answer *answer, uint8_t *buffer, size_t *bytes) {
     const reader_segment *g = &s->reader->segments[answer->segment];
     const uint8_t *text = read_blob(g->index, MRN_SECTION_TEXTS, answer->entry, bytes);
-    return *bytes > 0 ? text : spell(s, &g->keys, answer->path, buffer, bytes);
+    if (*bytes > 0)
+        return text;
+    if (!s->spelled)
+        return spell(s, &g->keys, answer->path, buffer, bytes);
+    const mrn_spelled *key = &s->space->spelled[answer->path];
+    *bytes = key->key_bytes;
+    return (const uint8_t *)s->space->todo + key->key;
 }
 
 /* Whether answer a comes before b. */
@@ -479,7 +485,7 @@ static void search_exact(search *s, size_t number) {
         if (g->dead != NULL || s->filtered || s->preferring || s->marks) {
             offer_stream(s, number, KIND_KEY, &at);
         } else {
-            size_t found = trie_best(&g->keys, &at, s->limit, s->space->pool),
+            size_t found = trie_best(&g->keys, &at, s->limit, s->space->pool, s->space->spelled),
                    first = log_pool(s, &at, found);
             for (size_t i = 0; i < found; i++)
                 search_offer(s, number, KIND_KEY, pool_node(s->space->pool[i]), first + i, s->query_bytes, 0);
@@ -487,6 +493,38 @@ static void search_exact(search *s, size_t number) {
     }
     if (g->words.nodes > 0 && s->query_bytes > 0 && trie_walk(&g->words, key, s->query_bytes, &at))
         offer_stream(s, number, KIND_WORD, &at);
+}
+
+/* Spell the keys of what trie_best gave, each from that of its parent, in the room of space->todo; 0 when
+ * they do not fit. */
+static int spell_pool(search *s) {
+    uint8_t *room = (uint8_t *)s->space->todo;
+    mrn_spelled *keys = s->space->spelled;
+    size_t used = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        uint64_t item = s->space->pool[i];
+        size_t position = pool_position(item), start = s->query_bytes, skipped = position;
+        const uint8_t *from = (const uint8_t *)s->space->query;
+        if (i > 0) {
+            const mrn_spelled *parent = &keys[pool_parent(item)];
+            from = room + parent->key;
+            start = parent->key_bytes - parent->suffix_bytes + position;
+            skipped = 0;
+        }
+        if (sizeof s->space->todo - used < MRN_KEY_MAX)
+            return 0;
+        uint8_t *key = room + used, *to = key;
+        memcpy(to, from, start);
+        to += start;
+        if (i > 0 && (uint8_t)item != 0)
+            *to++ = (uint8_t)item;
+        memcpy(to, keys[i].suffix + skipped, keys[i].suffix_bytes - skipped);
+        to += keys[i].suffix_bytes - skipped;
+        keys[i].key = (uint32_t)used;
+        keys[i].key_bytes = (uint32_t)(to - key);
+        used += keys[i].key_bytes;
+    }
+    return 1;
 }
 
 /* The usual case: one segment without words, nothing dead, nothing asked for: the nodes are the answers. */
@@ -498,8 +536,9 @@ static int search_plain(search *s) {
     place at;
     if (!trie_walk(&g->keys, (const uint8_t *)s->space->query, s->query_bytes, &at))
         return 1;
-    s->count = trie_best(&g->keys, &at, s->limit, s->space->pool);
-    size_t first = log_pool(s, &at, s->count);
+    s->count = trie_best(&g->keys, &at, s->limit, s->space->pool, s->space->spelled);
+    s->spelled = g->index->items[MRN_SECTION_TEXTS] == 0 && spell_pool(s);
+    size_t first = s->spelled ? 0 : log_pool(s, &at, s->count);
     for (size_t i = 0; i < s->count; i++) {
         uint32_t rank = pool_node(s->space->pool[i]);
         s->space->answers[i] = (mrn_answer){
@@ -646,7 +685,7 @@ static int search_run(search *s, const mrn_reader *reader, const char *query, si
     s->space = space;
     s->limit = options->limit;
     s->count = s->logged = s->visits = 0;
-    s->partial = s->marks = s->edits = 0;
+    s->partial = s->marks = s->edits = s->spelled = 0;
     s->typed = (const uint8_t *)query;
     s->typed_bytes = query_bytes;
     int status = mrn_fold(query, query_bytes, space->query, MRN_QUERY_MAX, &s->query_bytes);
@@ -654,6 +693,9 @@ static int search_run(search *s, const mrn_reader *reader, const char *query, si
         return status;
     if (query_bytes > 0)
         s->marks = fold_has_marks(s->typed, s->typed_bytes);
+    s->query_points = 0;
+    for (size_t i = 0; i < s->query_bytes; i++)
+        s->query_points = (uint16_t)(s->query_points + (((uint8_t)space->query[i] & 0xc0) != 0x80));
     s->filtered = options->contexts_bytes > 0;
     s->preferring = options->prefer_bytes > 0;
     if (s->filtered | s->preferring)
@@ -752,8 +794,13 @@ static void highlight(const search *s, const mrn_answer *answer, const uint8_t *
     }
     if (answer->edits > 0)
         matched = points_bytes(key + from, key_bytes - from, matched);
-    if (matched > 0)
+    if (matched > 0 && s->spelled) { /* a text that is its key: a character a character */
+        c->highlight[0] = 0;
+        c->highlight[1] = s->query_points;
+        c->highlights = 1;
+    } else if (matched > 0) {
         add_highlight(c, text, bytes, from, from + matched);
+    }
 }
 
 /* Everything about an answer but where its text goes. */

@@ -75,20 +75,26 @@ static inline int keep_best(uint64_t *pool, size_t *count, size_t limit, uint64_
     return 1;
 }
 
-size_t trie_best(const trie *t, const place *from, size_t limit, uint64_t *pool) {
+size_t trie_best(const trie *t, const place *from, size_t limit, uint64_t *pool, mrn_spelled *suffixes) {
     trie_node n = from->node;
     size_t position = from->position, count = 1;
     pool[0] = pool_item(from->rank, 0, position, 0);
     for (size_t done = 0;;) {
+        suffixes[done].suffix = n.suffix;
+        suffixes[done].suffix_bytes = (uint32_t)n.suffix_bytes;
+        if (done + 1 == limit) /* what follows it cannot win */
+            return count;
         for (size_t i = 0; i < n.branches; i++) {
             branch b = read_branch(&n, i);
             if (b.position < position)
                 continue;
             if (!keep_best(pool, &count, limit, pool_item(b.rank, done, b.position, n.bytes[i])))
                 break; /* branches are best first: none that follows can win */
-            __builtin_prefetch(t->base + load32(t->base + 4 * (size_t)(b.rank / MRN_NODE_GROUP)));
+            const uint8_t *group = t->base + load32(t->base + 4 * (size_t)(b.rank / MRN_NODE_GROUP));
+            __builtin_prefetch(group);
+            __builtin_prefetch(group + 64);
         }
-        if (++done == count || done == limit)
+        if (++done == count)
             return count;
         read_node(t, pool_node(pool[done]), &n);
         position = 0;

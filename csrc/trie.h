@@ -52,6 +52,8 @@ typedef struct search {
     int marks;                /* it has accents */
     int filtered, preferring; /* by contexts */
     int partial;
+    uint16_t query_points; /* characters of the folded query */
+    int spelled;           /* the keys of the answers are spelled, in their order */
     uint64_t filter[MRN_SEGMENTS_MAX], prefer[MRN_SEGMENTS_MAX];
 } search;
 
@@ -111,12 +113,20 @@ typedef struct place {
 /* Walk down a key; 0 when no key begins so. */
 int trie_walk(const trie *t, const uint8_t *key, size_t key_bytes, place *at);
 
-/* The best `limit` nodes below a place, best first: items to be read with the functions below. Returns how
- * many. */
-size_t trie_best(const trie *t, const place *from, size_t limit, uint64_t *pool);
+/* The best `limit` nodes below a place, best first: items to be read with the functions below, and their
+ * suffixes. Returns how many. */
+size_t trie_best(const trie *t, const place *from, size_t limit, uint64_t *pool, mrn_spelled *suffixes);
 
 ALWAYS_INLINE uint32_t pool_node(uint64_t item) {
     return (uint32_t)(item >> 26);
+}
+
+ALWAYS_INLINE size_t pool_parent(uint64_t item) {
+    return item >> 19 & 0x7f;
+}
+
+ALWAYS_INLINE size_t pool_position(uint64_t item) {
+    return item >> 8 & 0x7ff;
 }
 
 /* The nodes below a place one by one, best first. */

@@ -435,7 +435,7 @@ static int check_scores(const opening *o) {
         if (load32(block + 8) != tie || load32(block + 12) != classes || (i == 0 && !(bits & 1)) ||
             (here < 64 && bits >> here != 0))
             return refuse(o, "its ties are not consistent", block);
-        classes += (uint32_t)__builtin_popcountll(bits);
+        classes += count_bits(bits);
         if (bits != 0)
             tie = (uint32_t)(64 * i) + bit_length(bits) - 1;
     }

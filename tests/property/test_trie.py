@@ -193,7 +193,7 @@ def segment_of(items: list[reference.Item], *, any_word: bool, camel_case: bool 
     return trie.Segment(trie.build(entries, any_word=any_word, camel_case=camel_case), "test")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     items=item_lists(), limit=st.integers(1, 100), any_word=st.booleans(), camel=st.booleans(), data=st.data()
 )
@@ -336,7 +336,7 @@ def test_broken_utf8_is_refused_everywhere(raw: bytes) -> None:
 # ---- Several segments as one ------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(items=item_lists(), limit=st.integers(1, 100), any_word=st.booleans(), data=st.data())
 def test_a_reader_answers_as_one_segment(  # noqa: C901 - one story
     items: list[reference.Item], limit: int, any_word: bool, data: st.DataObject
