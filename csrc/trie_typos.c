@@ -109,7 +109,7 @@ static inline path append_byte(const pattern *q, path p, uint8_t byte) {
         p.point = byte & (0x3fU >> p.left);
     } else if (p.left > 0) {
         p.left = (p.left - 1U) & 3;
-        p.point = (p.point << 6 | (byte & 0x3f)) & 0x1fffff;
+        p.point = ((unsigned)p.point << 6 | (byte & 0x3fU)) & 0x1fffffU;
     }
     return p.left == 0 ? append_point(q, p, p.point) : p;
 }
