@@ -6,6 +6,7 @@ The file is removed from its folder at once, so that nothing is left behind, how
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,4 +46,15 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray:  # 
     if folder is None or size < max(SPILL_BYTES, 1):
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile(dir=folder) as file:
+        reserve(file.fileno(), size)
         return np.memmap(file, dtype, "w+", shape=shape)
+
+
+def reserve(file: int, size: int) -> None:
+    """Take the disk's room for an open file now: a mapped file that finds the disk full later would end the process.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if hasattr(os, "posix_fallocate") and size:
+        os.posix_fallocate(file, 0, size)

@@ -20,17 +20,18 @@ import secrets
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib.format import open_memmap
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError
 from mariana.format import read_date
-from mariana.scratch import CHUNK_ROWS
+from mariana.scratch import CHUNK_ROWS, reserve
 from mariana.store import fsync_directory, make_folder, store_errors, write_whole
 from mariana.tables import (
     BOOLEANS,
@@ -87,7 +88,8 @@ def cached_table(source: str | Path, folder: Path) -> Table:
             temporary.mkdir()
             try:
                 _write(kinds[suffix.lower()](path), temporary)
-                temporary.rename(home)
+                with suppress(OSError) if home.exists() else nullcontext():  # made meanwhile
+                    temporary.rename(home)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
             fsync_directory(folder)
@@ -273,10 +275,10 @@ def _write(source: _Source, folder: Path) -> None:
     kinds, rows = source.survey()
     numbers = [kind in _NUMBERS for kind in kinds]
     arrays = [
-        open_memmap(folder / f"{n}.npy", "w+", np.float64 if number else np.int32, (rows,))
+        _new_array(folder / f"{n}.npy", np.float64 if number else np.int32, rows)
         for n, number in enumerate(numbers)
     ]
-    lines = open_memmap(folder / "lines.npy", "w+", np.int64, (rows,))
+    lines = _new_array(folder / "lines.npy", np.int64, rows)
     codes: list[dict[str, int]] = [{} for _ in kinds]
     end = 0
     for columns, places in source.chunks():
@@ -307,6 +309,13 @@ def _write(source: _Source, folder: Path) -> None:
         ],
     }
     write_whole(folder / _MANIFEST, json.dumps(document).encode())
+
+
+def _new_array(path: Path, dtype: DTypeLike, rows: int) -> np.memmap[Any, Any]:
+    array = open_memmap(path, "w+", dtype, (rows,))
+    with path.open("r+b") as file:
+        reserve(file.fileno(), path.stat().st_size)
+    return array
 
 
 def _number(cell: Any) -> float:
