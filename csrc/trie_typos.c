@@ -163,8 +163,8 @@ static void visit(search *s, size_t number, int kind, const pattern *q, mrn_todo
         if (s->filtered && !(read_mask(segment->index, masks, b.rank) & s->filter[number]))
             continue;
         uint32_t entry = node_entry(segment, kind, b.rank);
-        uint64_t rank = union_rank(segment, entry) + 1, weight = rank << (PENALTY_BITS * edits + penalty),
-                 least = rank << (PENALTY_BITS * lowest + penalty);
+        uint64_t rank = union_rank(segment, entry) + 1, weight = rank << (edit_bits(edits) + penalty),
+                 least = rank << (edit_bits(lowest) + penalty);
         if (least > limit)
             return; /* branches are best first: none that follows can win */
         if (weight > limit)
@@ -202,8 +202,8 @@ void search_typed(search *s, size_t number, int kind) {
     mrn_todo *todo = s->space->todo;
     todo_push(
         todo, &waiting,
-        (mrn_todo){weigh(segment, node_entry(segment, kind, 0), PENALTY_BITS * least_edits(&q, p) + penalty),
-                   0, 0, save_path(p)});
+        (mrn_todo){weigh(segment, node_entry(segment, kind, 0), edit_bits(least_edits(&q, p)) + penalty), 0,
+                   0, save_path(p)});
     while (waiting > 0 && todo[0].weight <= bar(s)) {
         if (s->visits == MRN_VISITS_MAX || s->logged == LOG_MAX) {
             s->partial = 1;
