@@ -213,6 +213,11 @@ typedef struct mrn_json_request {
 int mrn_json_tensor(const void *json, size_t bytes, size_t columns, float *x, size_t capacity,
                     mrn_json_request *request);
 
+/* Read rows of float32, little-endian: one row or more of `columns` finite numbers each, and nothing else.
+ * x takes up to `capacity` floats; *rows becomes the number of rows. `raw` need not be aligned; x does not overlap it.
+ * MRN_E_ARGUMENT: a pointer is NULL or columns is 0. MRN_E_DECLINED: anything else; x is undefined then. */
+int mrn_raw_rows(const void *raw, size_t bytes, size_t columns, float *x, size_t capacity, size_t *rows);
+
 /* ---- Answers in JSON ---------------------------------------------------------------------------------- */
 
 enum { MRN_JSON_FLOAT = 16 };  /* most bytes of a number with the comma after it */
@@ -222,6 +227,9 @@ enum { MRN_JSON_FLOAT = 16 };  /* most bytes of a number with the comma after it
  * MRN_E_ARGUMENT: a pointer is NULL. MRN_E_MEMORY: capacity is below count * MRN_JSON_FLOAT.
  * MRN_E_RANGE: a number is not finite. */
 int mrn_json_floats(const float *values, size_t count, char *out, size_t capacity, size_t *bytes);
+
+/* Whether all of some numbers are finite; 1 or 0. */
+int mrn_all_finite(const float *values, size_t count);
 
 /* How the outputs of a network are told. */
 typedef struct mrn_json_form {
@@ -418,7 +426,7 @@ int mrn_index_entry(const mrn_index *index, const uint64_t *parents, uint32_t ra
 int mrn_index_tag(const mrn_index *index, size_t tag, uint64_t *name, size_t *name_bytes);
 
 /* The best entries that are alive, best first, each once. The rules are in docs/matching.md; in short: an entry's rank
- * is how many living entries of all segments have a higher score; its weight is (rank + 1) * 64^edits, times more for a
+ * is how many living entries of all segments have a higher score; its weight is (rank + 1), * 512 for one edit, * 64 for a further one, times more for a
  * match that begins at a further word, is in another order, has other accents than were typed, or is not preferred.
  * Answers come by weight, ascending; then by score, descending, code points of the text and its bytes, ascending. So
  * several segments answer as one that holds their living entries.
