@@ -29,8 +29,11 @@ from mariana.reference import rank
 
 LIMIT = 10
 LAST = "\U0010ffff"
+LUCENE = Path("/usr/share/java")
+LUCENE_JARS = ("core", "suggest", "analyzers-common")
 
 Complete = Callable[[str], list[str]]
+"""May have ``seconds``, those of its last call, when it measures that itself."""
 
 
 @dataclass
@@ -39,6 +42,7 @@ class Engine:
 
     Attributes:
         complete: the texts for what was typed, best first; at most ``LIMIT``.
+        cut_short: whether an answer with so many errors forgiven hit a bound on the work.
         forgiving: the same with so many typing errors forgiven, or with as many as it sees fit ("auto").
         nbytes: its files, scores included; for what has no file, its memory.
         build: seconds from Python objects to files.
@@ -52,7 +56,8 @@ class Engine:
     build: float
     forgiving: dict[Fuzzy, Complete] = field(default_factory=dict)
     raw: Callable[[str], object] | None = None
-    load: Callable[[], object] | None = None
+    cut_short: Callable[[str, int], bool] = lambda _typed, _edits: False
+    load: Callable[[], object] | float | None = None
     close: Callable[[], object] = lambda: None
 
 
@@ -61,6 +66,7 @@ def mariana_index(data: DataSet, folder: Path) -> Engine:
     path = mariana.build_index(folder, data.entries.items(), any_word=False)
     seconds = time.perf_counter() - start
     index = mariana.open_index(path)
+    reader = index._opened().reader  # noqa: SLF001 - tells what the public call leaves out
 
     def complete(fuzzy: Fuzzy) -> Complete:
         return lambda typed: [completion.text for completion in index.complete(typed, LIMIT, fuzzy)]
@@ -71,9 +77,10 @@ def mariana_index(data: DataSet, folder: Path) -> Engine:
         index.nbytes,
         seconds,
         {fuzzy: complete(fuzzy) for fuzzy in modes},
-        lambda typed: index.complete_json(typed, LIMIT, 0),
-        lambda: mariana.open_index(path),
-        index.close,
+        raw=lambda typed: index.complete_json(typed, LIMIT, 0),
+        cut_short=lambda typed, edits: reader.complete(typed.encode(), LIMIT, edits)[1],
+        load=lambda: mariana.open_index(path),
+        close=index.close,
     )
 
 
@@ -190,7 +197,7 @@ def sorted_list(data: DataSet, folder: Path) -> Engine:
 
     def complete(typed: str) -> list[str]:
         low = bisect.bisect_left(texts, typed)
-        return _best(islice(pairs, low, bisect.bisect_left(texts, typed + LAST, low)))
+        return _best(pairs[low : bisect.bisect_left(texts, typed + LAST, low)])
 
     size = sum(
         sys.getsizeof(text) + sys.getsizeof(pair) + 24 + 16 for text, pair in zip(texts, pairs, strict=True)
@@ -258,6 +265,65 @@ def tantivy(data: DataSet, folder: Path) -> Engine:
     return Engine(complete, _size(folder), seconds, {mode: forgiving(mode) for mode in modes}, load=load)
 
 
+class _Lucene:
+    """A suggester in a Java process of its own (benchmarks/peers/LuceneSuggest.java), which measures its time itself."""
+
+    def __init__(self, kind: str, data: DataSet, folder: Path) -> None:
+        jars = [jar for part in LUCENE_JARS for jar in LUCENE.glob(f"lucene-{part}-[89].*.jar")]
+        if len(jars) < len(LUCENE_JARS) or not shutil.which("java"):
+            raise FileNotFoundError("java and Debian's package liblucene8-java")
+        entries, stored = folder / "entries.tsv", folder / "stored" / kind
+        stored.parent.mkdir(exist_ok=True)
+        with entries.open("w", encoding="utf-8") as file:
+            file.writelines(f"{text}\t{_whole(score)}\n" for text, score in data.entries.items())
+        source = Path(__file__).parents[1] / "peers" / "LuceneSuggest.java"
+        command = ["java", "-cp", ":".join(map(str, jars)), source, kind, entries, stored]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, encoding="utf-8")
+        self.build, self.load = map(float, self._line().split())
+        self.nbytes = stored.stat().st_size
+        self.seconds = 0.0
+        for typed in data.keystrokes()[:2_000]:  # until the compiler has seen it
+            self(typed)
+
+    def __call__(self, typed: str) -> list[str]:
+        assert self._process.stdin
+        self._process.stdin.write(f"{typed}\n")
+        self._process.stdin.flush()
+        nanoseconds, *texts = self._line().rstrip("\n").split("\t")
+        self.seconds = int(nanoseconds) / 1e9
+        return texts
+
+    def _line(self) -> str:
+        assert self._process.stdout
+        if line := self._process.stdout.readline():
+            return line
+        raise RuntimeError("LuceneSuggest.java has ended")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def lucene(data: DataSet, folder: Path) -> Engine:
+    """WFSTCompletionLookup, and FuzzySuggester for errors, of which none is forgiven in the first letter."""
+    exact = _Lucene("exact", data, folder)
+    fuzzy: dict[Fuzzy, Complete] = {}
+    peers = [exact]
+    modes: tuple[Fuzzy, ...] = (1, 2)
+    for edits in modes:
+        peers.append(_Lucene(str(edits), data, folder))
+        fuzzy[edits] = peers[-1]
+    return Engine(
+        exact,
+        exact.nbytes,
+        exact.build,
+        fuzzy,
+        load=exact.load / 1e3,
+        close=lambda: [peer.close() for peer in peers],
+    )
+
+
 def redis(data: DataSet, folder: Path) -> Engine:
     """Texts in a sorted set, scores in a hash, both asked over a Unix socket; the best ten picked here."""
     import redis as peer
@@ -322,6 +388,7 @@ ENGINES: dict[str, Callable[[DataSet, Path], Engine]] = {
     "SQLite FTS5": sqlite_fts5,
     "tantivy": tantivy,
     "completype": completype,
+    "Lucene": lucene,
     "Redis": redis,
 }
 
