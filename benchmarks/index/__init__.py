@@ -87,11 +87,12 @@ def _measure(data: DataSet) -> tuple[list[Row], str]:
         _row(f"{data.name}: open (ours checks every byte)", "ms", loads),
         *(_row(f"{data.name}: forgiving {what}, median", "us", of) for what, of in forgiving.items()),
     ]
+    rows = [row for row in rows if row.peers]
     rows[0].extra = {f"inside C, {length} letters, ns": figure for length, figure in in_c.items()}
     mean_bytes = statistics.fmean(len(text.encode()) for text in data.ranked)
     title = f"Completion of {data.name}: {count:,} texts of {mean_bytes:.1f} bytes, {len(typed):,} keystrokes"
     lines = [
-        table(title, [row for row in rows if row.peers]),
+        table(title, rows),
         *_latency_table(latency, agreed),
         f"Inside C: {', '.join(f'{figure:.0f} ns at {length}' for length, figure in in_c.items())} letters.",
         "",
@@ -114,7 +115,7 @@ def _engines(data: DataSet, folder: Path, stack: ExitStack) -> tuple[dict[str, E
         try:
             engines[name] = make(data, own)
             stack.callback(engines[name].close)
-        except (ImportError, FileNotFoundError) as error:
+        except (ImportError, OSError) as error:
             absent.append(f"{name} is not on this machine ({error}).")
         gc.collect()
     return engines, absent

@@ -1,7 +1,7 @@
 """Contestants: ours, and whatever completes prefixes, can be had from PyPI or Debian, and is on this machine.
 
 Each is a function ``(data, folder) -> Engine``. What finds the top 10 by score only by looking at all that begins so
-gets the shortest such loop here. An ImportError or FileNotFoundError means: not on this machine.
+gets the shortest such loop here. An ImportError or OSError means: not on this machine.
 """
 
 from __future__ import annotations
@@ -298,7 +298,7 @@ class _Lucene:
         assert self._process.stdout
         if line := self._process.stdout.readline():
             return line
-        raise RuntimeError("LuceneSuggest.java has ended")
+        raise ChildProcessError("LuceneSuggest.java has ended; it needs a JDK")
 
     def close(self) -> None:
         self._process.kill()

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.index.data import DataSet
+from mariana.reference import fold
 
 LIMIT = 10
 FAR = 100
@@ -30,6 +31,7 @@ class Oracle:
 
     def complete(self, typed: str) -> list[str]:
         """Return the best texts that begin with what was typed."""
+        typed = fold(typed)
         low, high = (
             bisect.bisect_left(self._sorted, typed),
             bisect.bisect_left(self._sorted, typed + "\U0010ffff"),
@@ -38,7 +40,7 @@ class Oracle:
 
     def forgive(self, typed: str, edits: int) -> list[str]:
         """Return the best texts with so many typing errors at most; each makes the rank 64 times worse."""
-        needed = self._edits(typed, edits)
+        needed = self._edits(fold(typed), edits)
         places = np.flatnonzero(needed <= edits)
         weights = self._better[places] << (6 * needed[places])
         best = places[np.lexsort((places, weights))[:LIMIT]]
