@@ -39,7 +39,7 @@ run: $(VENV)/run ## train the demo, index the cities, serve both on http://127.0
 	@exec $(BIN)/mariana serve --store $(STORE) --port $(PORT)
 
 test: $(VENV)/test ## every test that this machine can run
-	$(BIN)/pytest -n auto $(PYTEST)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto $(PYTEST)
 
 check: $(VENV)/check c-check ## format, lint, types, layers, containers, C under gcc and clang
 	$(BIN)/ruff format --check .

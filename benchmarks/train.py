@@ -8,6 +8,7 @@ the parent asks them for an epoch in turn. Also the seconds from the call of ``f
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 import time
@@ -72,6 +73,8 @@ def scikit_learn() -> Epoch:
 
 
 CONTESTANTS = {"mariana": ours, "PyTorch": pytorch, "scikit-learn": scikit_learn}
+if importlib.util.find_spec("torch") is None:  # an extra of its own: see pyproject.toml
+    del CONTESTANTS["PyTorch"]
 
 
 def _contestant(name: str, connection: Connection) -> None:
@@ -137,6 +140,8 @@ def run() -> str:
     rows: list[Row] = []
     for what, samples in zip(("wall", "CPU"), epochs(), strict=True):
         for peer, bar in BARS.items():
+            if peer not in samples:
+                continue
             pair = {name: samples[name] for name in ("mariana", peer)}
             rows.append(
                 row(f"an epoch, {what} time, against {peer}", pair, "mariana", unit="s", scale=1.0, bar=bar)

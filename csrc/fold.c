@@ -177,7 +177,7 @@ ptrdiff_t fold_words(const uint8_t *text, size_t bytes, int camel, uint8_t *key,
             return -1;
         after_separator |= camel && begins_camel(text, bytes, at);
         for (size_t from = 0; from < piece_bytes;) {
-            uint32_t point;
+            uint32_t point = 0;
             size_t step = utf8_decode(piece + from, piece_bytes - from, &point);
             int separator = fold_parts_words(point);
             if (after_separator && !separator && further < MRN_WORDS_MAX) {

@@ -418,7 +418,7 @@ int mrn_index_entry(const mrn_index *index, const uint64_t *parents, uint32_t ra
 int mrn_index_tag(const mrn_index *index, size_t tag, uint64_t *name, size_t *name_bytes);
 
 /* The best entries that are alive, best first, each once. The rules are in docs/matching.md; in short: an entry's rank
- * is how many living entries of all segments have a higher score; its weight is (rank + 1) * 64^edits, times more for a
+ * is how many living entries of all segments have a higher score; its weight is (rank + 1), * 512 for one edit, * 64 for a further one, times more for a
  * match that begins at a further word, is in another order, has other accents than were typed, or is not preferred.
  * Answers come by weight, ascending; then by score, descending, code points of the text and its bytes, ascending. So
  * several segments answer as one that holds their living entries.

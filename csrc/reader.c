@@ -389,9 +389,7 @@ void search_offer(search *s, size_t number, int kind, uint32_t node, size_t path
     uint64_t mask = s->filtered | s->preferring ? read_mask(g->index, MRN_SECTION_MASKS, entry) : 0;
     if (s->filtered && !(mask & s->filter[number]))
         return;
-    unsigned bits = PENALTY_BITS * edits + (kind == KIND_WORD    ? WORD_BITS
-                                            : kind == KIND_ORDER ? ORDER_BITS
-                                                                 : 0U);
+    unsigned bits = edit_bits(edits) + (kind == KIND_WORD ? WORD_BITS : kind == KIND_ORDER ? ORDER_BITS : 0U);
     if (s->preferring && !(mask & s->prefer[number]))
         bits += PENALTY_BITS;
     mrn_answer answer = {.entry = entry,

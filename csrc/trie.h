@@ -7,7 +7,8 @@
 #include "trie_layout.h"
 
 enum {
-    PENALTY_BITS = 6, /* an edit costs a factor of 64 in rank; so do other accents, and not being preferred */
+    ERROR_BITS = 9,   /* the first edit costs a factor of 512 in rank */
+    PENALTY_BITS = 6, /* each further one 64; so do other accents, and not being preferred */
     WORD_BITS = 3,    /* a match from a further word on: 8 */
     ORDER_BITS = 6,   /* the words in another order, or apart: 64 */
     EDITS_MAX = 2,
@@ -75,6 +76,11 @@ ALWAYS_INLINE uint64_t union_rank(const reader_segment *s, uint32_t entry) {
 
 ALWAYS_INLINE uint64_t weigh(const reader_segment *s, uint32_t entry, unsigned bits) {
     return (union_rank(s, entry) + 1) << bits;
+}
+
+/* What edits cost. */
+ALWAYS_INLINE unsigned edit_bits(unsigned edits) {
+    return edits == 0 ? 0 : ERROR_BITS + PENALTY_BITS * (edits - 1);
 }
 
 /* The entry of a node. */

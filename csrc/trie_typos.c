@@ -109,7 +109,7 @@ static inline path append_byte(const pattern *q, path p, uint8_t byte) {
         p.point = byte & (0x3fU >> p.left);
     } else if (p.left > 0) {
         p.left = (p.left - 1U) & 3;
-        p.point = (p.point << 6 | (byte & 0x3f)) & 0x1fffff;
+        p.point = ((unsigned)p.point << 6 | (byte & 0x3fU)) & 0x1fffffU;
     }
     return p.left == 0 ? append_point(q, p, p.point) : p;
 }
@@ -163,8 +163,8 @@ static void visit(search *s, size_t number, int kind, const pattern *q, mrn_todo
         if (s->filtered && !(read_mask(segment->index, masks, b.rank) & s->filter[number]))
             continue;
         uint32_t entry = node_entry(segment, kind, b.rank);
-        uint64_t rank = union_rank(segment, entry) + 1, weight = rank << (PENALTY_BITS * edits + penalty),
-                 least = rank << (PENALTY_BITS * lowest + penalty);
+        uint64_t rank = union_rank(segment, entry) + 1, weight = rank << (edit_bits(edits) + penalty),
+                 least = rank << (edit_bits(lowest) + penalty);
         if (least > limit)
             return; /* branches are best first: none that follows can win */
         if (weight > limit)
@@ -202,8 +202,8 @@ void search_typed(search *s, size_t number, int kind) {
     mrn_todo *todo = s->space->todo;
     todo_push(
         todo, &waiting,
-        (mrn_todo){weigh(segment, node_entry(segment, kind, 0), PENALTY_BITS * least_edits(&q, p) + penalty),
-                   0, 0, save_path(p)});
+        (mrn_todo){weigh(segment, node_entry(segment, kind, 0), edit_bits(least_edits(&q, p)) + penalty), 0,
+                   0, save_path(p)});
     while (waiting > 0 && todo[0].weight <= bar(s)) {
         if (s->visits == MRN_VISITS_MAX || s->logged == LOG_MAX) {
             s->partial = 1;

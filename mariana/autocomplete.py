@@ -41,8 +41,8 @@ QUERY_MAX = trie.QUERY_MAX
 TEXT_MAX = trie.TEXT_MAX
 """The longest text of an entry, in bytes of UTF-8."""
 
-ERROR_FACTOR = 64
-"""A typing error makes a rank so many times worse."""
+ERROR_FACTORS = (1, 512, 512 * 64)
+"""No, one and two typing errors make a rank so many times worse."""
 
 DEFAULT_SCORE = 1.0
 """The score of an entry that has none."""
@@ -79,7 +79,7 @@ class Explanation:
         base: the score that the entry was given.
         learned: what selections added to it.
         selections: how many these are by now; each one has faded since it was made.
-        factor: what the typing errors cost: so many times worse is its rank, 64 for each.
+        factor: what the typing errors cost: so many times worse is its rank; 512 for one, 64 times that for two.
         live: whether the entry was changed since the segment was built.
     """
 
@@ -321,8 +321,8 @@ class Index:
 
         Entries match that begin with it, or that have a word that begins with it, or all its words in any order.
         Case, accents and compatibility forms do not count. Best means: by score, descending; then by the code points
-        of the text, ascending; then by its UTF-8 bytes. What matches less well is put back in rank: a typing error
-        costs a factor of 64. docs/matching.md has all the rules.
+        of the text, ascending; then by its UTF-8 bytes. What matches less well is put back in rank: the first
+        typing error costs a factor of 512. docs/matching.md has all the rules.
 
         Args:
             prefix: what was typed; empty gives the best of all. At most 256 bytes before and after folding.
@@ -393,7 +393,7 @@ class Index:
             text = completion.text.encode()
             parts = source.explain(text) if isinstance(source, LiveIndex) else None
             base, learned, selections, live = parts or (completion.score, 0.0, 0.0, False)
-            factor = ERROR_FACTOR**completion.edits
+            factor = ERROR_FACTORS[completion.edits]
             explained.append(Explanation(completion, base, learned, selections, factor, live))
         return explained
 

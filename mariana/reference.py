@@ -330,7 +330,7 @@ def _matches(
         needed, length = prefix_edits(typed, part)
         if needed > edits:
             continue
-        bits = 6 * needed + (3 if start else 0)
+        bits = (3 + 6 * needed if needed else 0) + (3 if start else 0)
         if marked and (needed or _marks(query, 0, len(typed)) != _marks(text, start, length)):
             bits += 6
         yield bits, needed, (min(number, 1), number), _range(text, start, length)

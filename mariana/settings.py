@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     idle_timeout: float = Field(
         default=5.0, gt=0, le=3600, description="seconds that a connection may stay open between two requests"
     )
+    answer_timeout: float = Field(
+        default=10.0, gt=0, le=3600, description="seconds in which a client must take something of its answer"
+    )
     drain_seconds: float = Field(
         default=0.5,
         ge=0,

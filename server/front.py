@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import re
 import secrets
 import zlib
@@ -31,6 +32,8 @@ from .observe import AccessLog
 from .state import State
 
 Pairs = Iterable[tuple[bytes, bytes]]
+
+_log = logging.getLogger("mariana.server")
 
 
 class Headers:
@@ -239,7 +242,11 @@ class Front:
         """
         start = perf_counter()
         refusal = self.gate.refusal(client)
-        reply = refused(refusal) if refusal is not None else hot.call(head, query, body)
+        try:
+            reply = refused(refusal) if refusal is not None else hot.call(head, query, body)
+        except Exception:  # noqa: BLE001 - not left to the parser of a server, which would blame the client
+            _log.exception("%s: the quick way failed; the full way is tried", hot.endpoint)
+            return None
         if reply is None:
             return None
         identity = self.identity(head.identity)
@@ -290,11 +297,14 @@ class Front:
         loop = asyncio.get_running_loop()
         while True:
             self.now = loop.time()
-            self.metrics.connections = len(self.connections)
-            for connection in [c for c in self.connections if c.deadline < self.now]:
-                connection.expire()
-            self.log.flush()
-            self.metrics.fold()
+            try:
+                self.metrics.connections = len(self.connections)
+                for connection in [c for c in self.connections if min(c.deadline, c.stalled) < self.now]:
+                    connection.expire()
+                self.metrics.fold()
+                self.log.flush()
+            except Exception:  # noqa: BLE001 - a full disk under the log must not end all deadlines
+                _log.exception("cannot look after the connections")
             await sleep(0.25)
 
 
@@ -330,7 +340,9 @@ class _Visit:
         if not self._inside and message["type"] == "http.request" and not message.get("more_body", False):
             refusal = self.enter()
             if refusal is not None:
-                raise refusal
+                raise refusal.with_traceback(
+                    None
+                )  # BUSY is raised again and again, and would keep all of them
         return message
 
     async def send(self, message: Message) -> None:

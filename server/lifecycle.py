@@ -81,7 +81,7 @@ class Lifecycle:
             await sleep(self._settings.reload_interval)
             try:
                 await self.refresh()
-            except (MarianaError, OSError):
+            except Exception:  # noqa: BLE001 - nothing may end the looking
                 _log.exception("cannot look at the store")
 
     async def refresh(self) -> None:
@@ -268,6 +268,9 @@ class Lifecycle:
             reason = " ".join(str(error).split())
             _log.error("cannot %s: %s", doing, reason)
             return None, reason.replace(f"{self._settings.store}/", "")
+        except Exception as error:  # noqa: BLE001 - one thing of the store must not take the others with it
+            _log.exception("cannot %s", doing)
+            return None, f"{type(error).__name__}; the server's log has the particulars"
 
 
 def _children(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import time
+from contextlib import suppress
 from typing import Any, TextIO
 
 from mariana.settings import Settings
@@ -79,8 +80,11 @@ class AccessLog:
         if self._lines:
             lines, self._lines = self._lines, []
             to = sys.stderr if self._to is None else self._to
-            to.write("\n".join(lines) + "\n")
-            to.flush()
+            with suppress(
+                OSError, ValueError
+            ):  # a full disk, a closed pipe: the lines are lost, nothing else is
+                to.write("\n".join(lines) + "\n")
+                to.flush()
 
 
 def _now() -> str:

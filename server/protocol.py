@@ -4,8 +4,9 @@ A frequent request is answered straight from the parser's callbacks, without a t
 costs in uvicorn and FastAPI is paid only by those that need it. Everything else, and whatever the short way declines,
 takes uvicorn's way, unchanged.
 
-A connection has a deadline: for the head of a request, for its body, and between two requests. All of them are looked
-at together, four times a second (:meth:`Front.sweep`), so a deadline costs a request one assignment.
+A connection has a deadline: for the head of a request, for its body, between two requests, and for a client that takes
+nothing of its answer. All of them are looked at together, four times a second (:meth:`Front.sweep`), so a deadline costs
+a request one assignment.
 """
 
 from __future__ import annotations
@@ -55,9 +56,13 @@ class Protocol(HttpToolsProtocol):
         self._taken = 0
         self._chunk = 0
         self._in_head = False
+        self._in_fields = False
         self._refuse = False
+        self._unsent = math.inf
         self.deadline = math.inf
         """When it has been waited for long enough, by the event loop's clock."""
+        self.stalled = math.inf
+        """The same for the client to take something of what it asked for."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin."""
@@ -82,11 +87,11 @@ class Protocol(HttpToolsProtocol):
             return
         self._chunk = len(data)
         super().data_received(data)
-        if self._in_head:  # no head yet: it must end, and soon
+        if self._in_fields:  # of a head, or behind a chunked body: they must end, and soon
             self._taken += len(data)
             if self._taken > HEAD_MAX:
-                self._in_head = False
-                self._end(_LONG)
+                self._in_head = self._in_fields = False
+                self._give_up(_LONG)
 
     def on_message_begin(self) -> None:
         """Begin a request; what uvicorn makes for one is made when it is needed."""
@@ -94,14 +99,21 @@ class Protocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._hot = None
-        self._refuse = False
+        self._refuse = self.transport.is_closing()  # the client has been told, and will ask again elsewhere
         self._taken = 0
-        self._in_head = True
+        self._in_head = self._in_fields = True
         self.deadline = self._front.now + self._settings.head_timeout + 0.25
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; what comes behind a body is none (RFC 9110 section 6.5.1), and means nothing here."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Choose a way."""
-        self._in_head = False
+        self._in_head = self._in_fields = False
+        if self._refuse:
+            return
         self.deadline = self._front.now + self._settings.body_timeout + 0.25
         headers = self.headers
         path, _, query = self.url.partition(b"?")
@@ -150,8 +162,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse = True
             self._end(BUSY)
             return
-        if not declined:
-            self._count()
+        self._count()
         url, expect = self.url, self.expect_100_continue
         super().on_message_begin()
         self.url, self.headers, self.expect_100_continue = url, headers, expect
@@ -160,8 +171,14 @@ class Protocol(HttpToolsProtocol):
             self.scope[DECLINED] = True  # type: ignore[literal-required] # a key of our own
         super().on_headers_complete()
 
+    def on_chunk_header(self) -> None:
+        """Expect a part of a body, or what comes behind the last one."""
+        self._taken = 0
+        self._in_fields = True
+
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
+        self._in_fields = False
         if self._hot is not None:
             self._chunks.append(body)
         elif not self._refuse:
@@ -169,20 +186,22 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Answer the short way, or let uvicorn."""
+        self._in_fields = False
+        if self._refuse:
+            return
         self.deadline = math.inf
         hot = self._hot
         if hot is None:
-            if not self._refuse:
-                super().on_message_complete()
+            super().on_message_complete()
             return
         self._hot = None
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         front = self._front
-        self._count()
         assert self._head is not None  # noqa: S101 - for the type checker: set with _hot
         found = front.quick(hot, self._head, self._query, body, self._client)
         if found is not None:
+            self._count()
             self._write(*found, closing=not front.state.ready)
             return
         self._full_way(declined=True)
@@ -218,9 +237,27 @@ class Protocol(HttpToolsProtocol):
         )
         self.server_state.total_requests += 1
         if closing:
-            self.transport.close()
+            self._close()
         else:
             self.deadline = self._front.now + self._settings.idle_timeout + 0.25
+
+    def _close(self) -> None:
+        """Close when everything is sent; a client that does not take it is not waited for."""
+        self.transport.close()
+        self.deadline = math.inf
+        self.stalled = self._front.now + self._settings.answer_timeout + 0.25
+
+    def pause_writing(self) -> None:
+        """Note that the client does not take its answers as quickly as it asks for them."""
+        super().pause_writing()
+        self._unsent = self.transport.get_write_buffer_size()
+        self.stalled = self._front.now + self._settings.answer_timeout + 0.25
+
+    def resume_writing(self) -> None:
+        """Note that it has taken them."""
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self.stalled = math.inf
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or begin the one that waits."""
@@ -230,16 +267,32 @@ class Protocol(HttpToolsProtocol):
 
     def expire(self) -> None:
         """End a connection whose deadline has passed; tell it when a request had begun."""
+        now = self._front.now
+        if self.stalled < now or self.transport.is_closing():
+            unsent = self.transport.get_write_buffer_size()
+            if unsent < self._unsent:  # slow, but it goes on
+                self._unsent = unsent
+                self.deadline = math.inf
+                self.stalled = now + self._settings.answer_timeout
+            else:
+                self._front.metrics.reject("stalled")
+                self.transport.abort()
+            return
         self.deadline = math.inf
         if self._in_head or self._hot is not None or not self._answered():
             self._front.metrics.reject("late")
-            self._hot = None
-            if not self._answered():
-                self.cycle.disconnected = True
-                self.cycle.message_event.set()
-            self._end(_LATE)
-        elif not self.transport.is_closing():
-            self.transport.close()
+            self._give_up(_LATE)
+        else:
+            self._close()
+
+    def _give_up(self, problem: Problem) -> None:
+        """End the request that is being read."""
+        self._hot = None
+        self._refuse = True
+        if not self._answered():
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self._end(problem)
 
     def send_400_response(self, msg: str) -> None:
         """Answer bytes that are no request, then close."""

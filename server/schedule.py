@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from time import perf_counter
 from typing import Literal, NamedTuple
 
@@ -24,6 +25,8 @@ Mode = Literal["inline", "batched", "thread"]
 INLINE_SECONDS = 30e-6
 LOOP_SECONDS = 1e-3
 BATCH = 16
+ROWS_MAX = 4096
+"""Rows from which a batch gains nothing by more: those who wait longer than the batch are the next one."""
 _ROUNDS, _PATIENCE = 20, 5e-3
 
 _thread = ThreadPoolExecutor(1, "predict")
@@ -111,20 +114,29 @@ class Schedule:
 
     def _start(self) -> None:
         """Run what waits: here when that is quick, else in the thread, and then what has come meanwhile."""
-        batch, self._waiting = self._waiting, []
-        if not batch:
-            return
-        x = batch[0][0] if len(batch) == 1 else np.concatenate([rows for rows, _ in batch])
-        if self.cost.of(len(x)) <= LOOP_SECONDS:
+        while self._waiting:
+            batch = self._take()
             try:
+                x = batch[0][0] if len(batch) == 1 else np.concatenate([rows for rows, _ in batch])
+                if self.cost.of(len(x)) > LOOP_SECONDS:
+                    running = asyncio.get_running_loop().run_in_executor(_thread, self._predict, x)
+                    running.add_done_callback(partial(self._ended, batch))
+                    self._running = True
+                    return
                 self._finish(batch, self._predict(x), None)
             except Exception as error:  # noqa: BLE001 - it belongs to those who wait
                 self._finish(batch, None, error)
-            return
-        self._running = True
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(_thread, self._predict, x)
-        running.add_done_callback(lambda task: self._ended(batch, task))
+
+    def _take(self) -> list[tuple[Float32, asyncio.Future[Float32]]]:
+        """Return the next batch: at least one request, and as many more as fit ``ROWS_MAX``."""
+        rows = count = 0
+        for x, _ in self._waiting:
+            rows += len(x)
+            if count and rows > ROWS_MAX:
+                break
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
 
     def _ended(
         self, batch: list[tuple[Float32, asyncio.Future[Float32]]], task: asyncio.Future[Float32]

@@ -40,7 +40,7 @@ class TensorParameters(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    binary_data_size: Annotated[float, Field(ge=0, le=1 << 40)] | None = Field(
+    binary_data_size: Annotated[float, Field(ge=0, le=1 << 40, multiple_of=1)] | None = Field(
         default=None, description="bytes of the tensor's values, which come after the JSON", examples=[16]
     )
 

@@ -73,6 +73,7 @@ from .schedules import (
 )
 from .sequential import Sequential, set_random_seed
 from .tensorboard import TensorBoard
+from .threads import use_threads
 
 __all__ = [
     "AUC",
@@ -156,4 +157,5 @@ __all__ = [
     "find_learning_rate",
     "gradcheck",
     "set_random_seed",
+    "use_threads",
 ]

@@ -58,6 +58,20 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Array]]:
     return document, tensors
 
 
+def check_same(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Compare what a training is made of with what a checkpoint was made of, both as plain JSON.
+
+    Raises:
+        InvalidInputError: they differ; the message says in what.
+    """
+    for name, value in mine.items():
+        if theirs.get(name) != value:
+            raise InvalidInputError(
+                f"the checkpoint belongs to another training: its {name} is {theirs.get(name)!r:.100}, "
+                f"here it is {value!r:.100}; train with the same arguments, or remove the checkpoint"
+            )
+
+
 class BackupAndRestore(Callback):
     """Keeps a checkpoint of the training, and begins with the one that it finds: the result is the same, bit by bit.
 
@@ -69,6 +83,7 @@ class BackupAndRestore(Callback):
         save_freq: ``epoch``, or a number of steps.
         at_most_every: seconds that must have passed since the last one was written.
         delete_checkpoint: whether it is removed at the end.
+        options: what else must be the same for a training to go on, by name, as JSON: what the network does not show.
     """
 
     def __init__(
@@ -78,6 +93,7 @@ class BackupAndRestore(Callback):
         *,
         at_most_every: float = 0.0,
         delete_checkpoint: bool = True,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(backup_dir) / "training.safetensors"
         if save_freq != "epoch" and not isinstance(save_freq, int):
@@ -85,6 +101,7 @@ class BackupAndRestore(Callback):
         self.save_freq = save_freq if save_freq == "epoch" else checks.whole_number("save_freq", save_freq)
         self.at_most_every = checks.number("at_most_every", at_most_every, 0)
         self.delete_checkpoint = delete_checkpoint
+        self.options = json.loads(json.dumps(options or {}))
         self._since = 0
 
     def on_train_begin(self) -> None:
@@ -92,6 +109,7 @@ class BackupAndRestore(Callback):
         self._written = time.monotonic()
         if self.path.exists():
             document, arrays = load(self.path)
+            check_same(self.options, document.get("options", {}))
             self.model.training_loop.restore(document, arrays)
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
@@ -115,5 +133,6 @@ class BackupAndRestore(Callback):
     def _save(self) -> None:
         if time.monotonic() - self._written < self.at_most_every:
             return
-        save(self.path, *self.model.training_loop.state())
+        document, arrays = self.model.training_loop.state()
+        save(self.path, {**document, "options": self.options}, arrays)
         self._written, self._since = time.monotonic(), 0

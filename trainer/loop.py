@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mariana.errors import InvalidInputError, TrainingError
+from mariana.errors import TrainingError
 
 from . import data, diagnosis
 from .augmentation import Augmentation, Batch
 from .buffers import Array, Buffers
 from .callbacks import Callback
+from .checkpoints import check_same
 from .layers import Layer
 from .losses import Loss, one_hot
 from .metrics import Metric
@@ -299,13 +300,7 @@ class Training:
         Raises:
             InvalidInputError: it belongs to another network, other data or other arguments; the message says which.
         """
-        mine, theirs = self.fingerprint(), document["fingerprint"]
-        for name, value in mine.items():
-            if theirs.get(name) != value:
-                raise InvalidInputError(
-                    f"the checkpoint belongs to another training: its {name} is {theirs.get(name)!r:.100}, "
-                    f"here it is {value!r:.100}; train with the same arguments, or remove the checkpoint"
-                )
+        check_same(self.fingerprint(), document["fingerprint"])
         net = self.net
         self.epoch, self.step = document["epoch"], document["step"]
         net.stop_training, net.logs = document["stop_training"], document["logs"]

@@ -26,7 +26,7 @@ __all__ = ["run", "words"]
 CSRC = Path(__file__).parents[2] / "csrc"
 CLASSES = {"1": (1, 1), "2": (2, 2), "3": (3, 3), "4-5": (4, 5), "6-7": (6, 7), "8+": (8, TYPED_MAX)}
 SAMPLE = 300  # keystrokes of each length class
-ROUNDS = 5
+ROUNDS = 3
 TURN = 0.03
 """Seconds that a contestant gets in each round and length class."""
 CASES = 1000
@@ -250,7 +250,7 @@ def _quality(
         (
             f"{len(cases):,} texts, 4 to 10 letters typed, right, and with one and two random errors that leave the first "
             "letter. Keys saved: of all letters of the texts, typed one by one until the text is among the ten, with one more "
-            f"key to pick it. An engine that takes more than {BUDGET:g} s for a column gets as many texts as it manages."
+            f"key to pick it. An engine that takes more than {BUDGET:g} s for a column gets as many texts as it manages; under {FEW} no share is told."
         ),
         "",
         "| errors forgiven | "

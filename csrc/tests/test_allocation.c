@@ -103,24 +103,40 @@ static void check_index(void) {
     const mrn_entries entries = {.count = 3, .texts = texts, .text_ends = ends, .scores = scores};
     signed char verdicts[3];
     char *file;
-    size_t bytes, count;
+    size_t bytes, count, block_bytes;
     mrn_index index;
+    mrn_reader *reader;
     mrn_fault fault;
     mrn_completion completions[5];
+    static char found[8192];
     int partial;
+    const mrn_index *const indexes[] = {&index};
+    const mrn_segments segments = {.count = 1, .indexes = indexes};
+    const mrn_options exact = {.limit = 5}, typed = {.limit = 5, .edits = 2};
     CHECK(mrn_index_build(&entries, verdicts, &file, &bytes) == MRN_OK, "build");
     CHECK(calls > 0, "the counter does not count");
     void *scratch = malloc(mrn_index_scratch_bytes(bytes));
     const size_t before = calls;
     CHECK(mrn_index_open(file, bytes, scratch, mrn_index_scratch_bytes(bytes), &index, &fault) == MRN_OK,
           "open");
-    CHECK(mrn_index_complete(&index, "ha", 2, 5, &workspace, completions, &count) == MRN_OK && count == 3,
+    CHECK(calls == before, "open: %zu allocations", calls - before);
+    CHECK(mrn_reader_plan(&segments, &block_bytes) == MRN_OK, "plan");
+    void *block = aligned_alloc(MRN_BLOCK_ALIGN,
+                                (block_bytes + MRN_BLOCK_ALIGN - 1) / MRN_BLOCK_ALIGN * MRN_BLOCK_ALIGN);
+    const size_t opened = calls;
+    CHECK(mrn_reader_open(&segments, block, block_bytes, &reader) == MRN_OK, "open a reader");
+    CHECK(mrn_reader_complete(reader, "ha", 2, &exact, &workspace, completions, &count, found, sizeof found,
+                              &partial) == MRN_OK &&
+              count == 3,
           "complete");
-    CHECK(mrn_index_complete_typed(&index, "hamurg", 6, 5, 2, &workspace, completions, &count, &partial) ==
-                  MRN_OK &&
+    CHECK(mrn_reader_complete(reader, "hamurg", 6, &typed, &workspace, completions, &count, found,
+                              sizeof found, &partial) == MRN_OK &&
               count > 0,
           "complete with an error");
-    CHECK(calls == before, "%zu allocations", calls - before);
+    CHECK(mrn_reader_complete_json(reader, "ha", 2, &exact, &workspace, found, sizeof found, &bytes) ==
+              MRN_OK,
+          "complete as JSON");
+    CHECK(calls == opened, "%zu allocations", calls - opened);
 }
 
 int main(void) {

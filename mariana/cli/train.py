@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from mariana.trainer.checkpoints import BackupAndRestore
 from mariana.trainer.from_table import Prepared, network, prepare, publish, scores, teach
 from mariana.trainer.optimizers import OPTIMIZERS
 from mariana.trainer.recipe import SMALL, Recipe
+from mariana.trainer.threads import use_threads
 
 BACKUP_SECONDS = 5.0
 """At least so many lie between two checkpoints of a training; a shorter one writes none."""
@@ -158,6 +160,11 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Share of the rows kept aside for the final score.",
 )
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 64),
+    help="Threads of the matrix products.  [default: 1; from a million weights on, one per core]",
+)
 @click.option("--resume", is_flag=True, help="Go on with this training where it was interrupted.")
 @json_option
 def train(
@@ -166,6 +173,7 @@ def train(
     name: str | None,
     store: Path | None,
     task: Literal["auto", "classification", "regression"],
+    threads: int | None,
     resume: bool,
     as_json: bool,
     **options: Any,
@@ -192,14 +200,27 @@ def train(
     net = network(prepared, recipe)
     net.summary(print_fn=say)
     published = Store(settings(store=store).store)
-    backup = BackupAndRestore(published.path / "training" / name, 1, at_most_every=BACKUP_SECONDS)
-    if not resume:
-        backup.path.unlink(missing_ok=True)
-    elif not backup.path.exists():
+    backup = BackupAndRestore(
+        published.path / "training" / name,
+        1,
+        at_most_every=BACKUP_SECONDS,
+        delete_checkpoint=False,  # what was learned is kept until it is published
+        options={"data": table.sha256, "target": target, "task": task, "threads": threads}
+        | asdict(recipe)
+        | chosen,
+    )
+    if resume and not backup.path.exists():
         say(f"nothing to resume in {backup.path}: the training begins anew")
-    temperature = teach(net, prepared, recipe, verbose=0 if as_json else "auto", callbacks=[backup])
-    metrics = {split: scores(net, prepared, split) for split, rows in prepared.splits.items() if len(rows)}
-    path = publish(net, prepared, metrics, published, name, temperature)
+    elif backup.path.exists() and not resume:
+        say("an interrupted training of this name is dropped; --resume would have gone on with it")
+        backup.path.unlink()
+    with use_threads(threads):
+        temperature = teach(net, prepared, recipe, verbose=0 if as_json else "auto", callbacks=[backup])
+        metrics = {
+            split: scores(net, prepared, split) for split, rows in prepared.splits.items() if len(rows)
+        }
+        path = publish(net, prepared, metrics, published, name, temperature)
+    backup.path.unlink(missing_ok=True)
     version = int(path.parent.name)
     if as_json:
         rows = {split: len(rows) for split, rows in prepared.splits.items()}

@@ -9,6 +9,7 @@ evaluated, and recognised by its values.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -49,7 +50,9 @@ GOLDEN_ROWS = 8
 _MAX_REGION = 32
 """Operators that are looked at together; an activation takes ten at most."""
 
-_MAX_ARRAY = 1 << 28
+_MAX_NUMBERS = 1 << 27
+"""Of all constants together that the graph makes of its constants; a few bytes of a file can ask for any number."""
+
 _GRID = np.concatenate(
     [np.linspace(-20, 20, 401), *(sign * np.logspace(-6, 6, 49) for sign in (1, -1)), [-1.0]]
 )[:, None]
@@ -206,6 +209,7 @@ class _Graph:
         self.opsets = {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
         self.opset = self.opsets.get("ai.onnx", MIN_OPSET)
         self.count = itertools.count()
+        self.room = _MAX_NUMBERS
         self.values: dict[str, _Value] = {}
         self.labels: tuple[Label, ...] = ()
         self.names: tuple[str, ...] = ()
@@ -276,6 +280,12 @@ class _Graph:
             )
         if not inputs:
             raise InvalidInputError("the graph has no input")
+
+    def _make_room(self, numbers: int) -> None:
+        """Refuse a constant that would take more than what is left of the memory for them."""
+        if numbers > self.room:
+            raise _RefusedError("its constants make too large an array")
+        self.room -= numbers
 
     def _new(self, where: str, width: int, **facts: Any) -> _Node:
         return _Node(where, next(self.count), width, **facts)
@@ -375,7 +385,7 @@ class _Graph:
             raise _RefusedError(f"it has {units} units")
         if bias is None:
             bias = np.zeros(units)
-        if bias.size not in {1, units} or bias.shape[-1:] not in {(), (1,), (units,)}:
+        if bias.size != 1 and not bias.size == bias.shape[-1] == units:
             raise _RefusedError(f"a bias of shape {bias.shape} does not fit {units} units")
         wide = np.broadcast_to(bias.reshape(-1).astype(np.float64), (units,))
         linear = Linear(weight.astype(np.float64), wide)
@@ -532,7 +542,9 @@ class _Graph:
     def _op_Concat(self, call: _Call) -> _Value:  # noqa: N802
         axis = call.attributes["axis"]
         if all(isinstance(value, np.ndarray) for value in call.values):
-            return np.concatenate([call.array(i) for i in range(len(call.values))], axis)
+            arrays = [call.array(i) for i in range(len(call.values))]
+            self._make_room(sum(array.size for array in arrays))
+            return np.concatenate(arrays, axis)
         parts = [call.rows(i) for i in range(len(call.values))]
         if axis not in {1, -1} or any(len(part.shape) != 1 for part in parts):
             raise _RefusedError("it joins rows along another axis")
@@ -572,7 +584,9 @@ class _Graph:
         return np.array(shape[call.attributes.get("start", 0) : call.attributes.get("end")], np.int64)
 
     def _op_Gather(self, call: _Call) -> _Value:  # noqa: N802
-        return np.asarray(np.take(call.array(0), call.array(1), axis=call.attributes.get("axis", 0)))
+        array, places, axis = call.array(0), call.array(1), call.attributes.get("axis", 0)
+        self._make_room(array.size // max(array.shape[axis], 1) * places.size)
+        return np.asarray(np.take(array, places, axis=axis))
 
     def _op_Slice(self, call: _Call) -> _Value:  # noqa: N802
         array = call.array(0)
@@ -590,8 +604,7 @@ class _Graph:
         function = make(call)
         if all(value is None or isinstance(value, np.ndarray) for value in call.values):
             arrays = [value for value in call.values if isinstance(value, np.ndarray)]
-            if math.prod(np.broadcast_shapes(*(a.shape for a in arrays))) > _MAX_ARRAY:
-                raise _RefusedError("its constants make too large an array")
+            self._make_room(math.prod(np.broadcast_shapes(*(a.shape for a in arrays))))
             return np.asarray(function(*arrays))
         shape = next(value.shape for value in call.values if isinstance(value, _Rows))
         operands: list[_Node | Float64] = []
@@ -615,6 +628,9 @@ class _Graph:
             known = dict(zip(parents, given, strict=True))
             return function(*(known[o] if isinstance(o, _Node) else o for o in operands))
 
+        row = np.zeros((1, parents[0].width))
+        if np.broadcast_shapes(np.shape(evaluate(*[row] * len(parents))), row.shape) != row.shape:
+            raise _RefusedError(f"its result does not fit rows of shape {shape}")
         node = self._new(call.where, parents[0].width, parents=parents, function=evaluate, affine=affine)
         return _Rows(node, shape)
 
@@ -716,8 +732,19 @@ def gelu_tanh(x: Float64) -> Float64:
     return x * sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
 
 
+def _swish(call: _Call) -> Callable[..., Float64]:
+    alpha = _attribute(call, "alpha", 1.0)
+    return lambda x: x * sigmoid(alpha * x)
+
+
 def _plain(function: Callable[..., Any]) -> _Maker:
-    return lambda _: function
+    def make(call: _Call) -> Callable[..., Any]:
+        given = sum(value is not None for value in call.values)
+        if isinstance(function, np.ufunc) and given != function.nin:  # it would write to one more
+            raise _RefusedError(f"it has {given} inputs")
+        return function
+
+    return make
 
 
 _ELEMENTWISE: dict[str, _Maker] = {
@@ -737,8 +764,8 @@ _ELEMENTWISE: dict[str, _Maker] = {
     "Less": _plain(np.less),
     "LessOrEqual": _plain(np.less_equal),
     "Log": _plain(np.log),
-    "Max": _plain(lambda *x: np.maximum.reduce(np.broadcast_arrays(*x))),
-    "Min": _plain(lambda *x: np.minimum.reduce(np.broadcast_arrays(*x))),
+    "Max": _plain(lambda *x: functools.reduce(np.maximum, x)),
+    "Min": _plain(lambda *x: functools.reduce(np.minimum, x)),
     "Mul": _plain(np.multiply),
     "Neg": _plain(np.negative),
     "Not": _plain(np.logical_not),
@@ -751,8 +778,8 @@ _ELEMENTWISE: dict[str, _Maker] = {
     "Softplus": _plain(softplus),
     "Sqrt": _plain(np.sqrt),
     "Sub": _plain(np.subtract),
-    "Sum": _plain(lambda *x: np.add.reduce(np.broadcast_arrays(*x))),
-    "Swish": lambda call: lambda x: x * sigmoid(_attribute(call, "alpha", 1.0) * x),
+    "Sum": _plain(lambda *x: functools.reduce(np.add, x)),
+    "Swish": _swish,
     "Tanh": _plain(np.tanh),
     "Where": _plain(lambda condition, x, y: np.where(condition != 0, x, y)),
 }

@@ -140,7 +140,7 @@ def _external(tensor: Any, name: str, path: Path, size: int) -> bytes:
 def _read(path: Path, offset: int, size: int | None) -> bytes:
     """Read a regular file, or a part of it; a link that the file is does not lead elsewhere when a part is read."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if size is None else os.O_NOFOLLOW)
-    with os.fdopen(os.open(path, flags), "rb") as file:
+    with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise FileFormatError(f"{path}: not a regular file")

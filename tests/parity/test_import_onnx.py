@@ -434,6 +434,13 @@ REFUSED: dict[str, tuple[list[tuple[Any, ...]], str]] = {
     "a bias that does not fit": ([("Gemm", "x w five", "y")], "does not fit 3 units"),
     "a class only": ([*DENSE, ("ArgMax", "z", "y", {"axis": 1})], "ArgMax"),
     "what is not finite": ([*DENSE, ("Div", "z zero", "y")], "not finite"),
+    "a bias for each row": ([("Gemm", "x w column", "y")], "does not fit 3 units"),
+    "an activation of three": ([*DENSE, ("Sqrt", "z b b", "y")], "Sqrt.*it has 3 inputs"),
+    "a ReLU of two": ([*DENSE, ("Relu", "z b", "y")], "Relu.*does not fit its inputs"),
+    "a sum that fits no row": ([*DENSE, ("Add", "z b b", "y")], "Add.*it has 3 inputs"),
+    "an attribute that is no number": ([*DENSE, ("Swish", "z", "y", {"alpha": "x"})], "Swish.*does not fit its inputs"),
+    "constants that double": ([("Concat", "b b", "c0", {"axis": 0}), *(("Concat", f"c{i} c{i}", f"c{i + 1}", {"axis": 0}) for i in range(60)), ("Mul", "x c60", "y")], "Concat.*too large an array"),
+    "a constant taken again and again": ([("Gather", "many many", "c", {"axis": 1}), ("Mul", "x c", "y")], "Gather.*too large an array"),
     "nothing of the input": ([("Identity", "w", "y")], "no output depends on the input"),
 }  # fmt: skip
 
@@ -444,6 +451,7 @@ def test_what_cannot_be_run_is_named(tmp_path: Path, what: str) -> None:
     constants = WEIGHTS | {
         "v": weight(3, 3), "u": weight(4, 3), "six": np.float32(6), "zero": np.float32(0),
         "five": np.ones(5, np.float32), "mix": np.array([2, -1]),
+        "column": np.ones((3, 1), np.float32), "many": np.zeros((1 << 14, 1), np.int64),
     }  # fmt: skip
     with pytest.raises(InvalidInputError, match=message) as info:
         imported(tmp_path, graph(nodes, constants=constants))

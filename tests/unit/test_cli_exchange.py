@@ -83,6 +83,7 @@ def test_what_cannot_be_done(
     result = run(*arguments, "--store", tiny_store)
     assert isinstance(result.exception, error), result.exception
     assert "\n" not in str(result.exception)
+    assert not isinstance(getattr(result.exception, "filename", ""), int), "it names a file, not its number"
 
 
 def test_without_the_package_it_says_what_to_install(

@@ -3,22 +3,29 @@
 import gzip
 import io
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from sklearn import metrics as judge
+from threadpoolctl import threadpool_info
 
 from mariana.cli import cli
 from mariana.datasets import BUNDLED, load_digits
 from mariana.errors import FileFormatError, InvalidInputError, MarianaError, NotFoundError
 from mariana.format import read_model
+from mariana.model_card import CARD_FILE
 from mariana.tables import read_csv, read_table, table_of
+from mariana.trainer import checkpoints
 from mariana.trainer.data import stratified_split
 from mariana.trainer.preprocessing import infer_features, infer_target
 from mariana.trainer.scores import classification_scores, regression_scores
+from mariana.trainer.threads import blas_threads, use_threads
 
 
 def run(*arguments: object, text: str | bytes | None = None) -> Result:
@@ -434,42 +441,70 @@ def test_demo_makes_what_is_missing_and_skips_the_rest(
     assert (info.input_shape, info.labels, info.training.rows) == ((8, 8), tuple(range(10)), 1438)
 
 
-def test_an_interrupted_training_is_resumed_and_ends_with_the_same_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mariana.trainer import BackupAndRestore, Callback
-
-    monkeypatch.setattr("mariana.cli.train.BACKUP_SECONDS", 0.0)
-    arguments = ["train", "iris", "--target", "species", "--epochs", "6", "--dropout", "0.1"]
-    run = CliRunner().invoke
-    whole = run(cli, [*arguments, "--store", str(tmp_path / "whole")])
-    assert whole.exit_code == 0, whole.output
-
-    class Interrupt(Callback):
-        steps = 0
-
-        def on_train_batch_end(self, *_) -> None:
-            Interrupt.steps += 1
-            if Interrupt.steps == 9:
-                raise KeyboardInterrupt
-
-    usual = BackupAndRestore.on_train_batch_end
-
-    def interrupted(self: BackupAndRestore, batch: int, logs) -> None:
-        usual(self, batch, logs)
-        Interrupt.on_train_batch_end(Interrupt())
-
-    store = ["--store", str(tmp_path / "resumed")]
-    with monkeypatch.context() as patch:
-        patch.setattr(BackupAndRestore, "on_train_batch_end", interrupted)
-        assert run(cli, [*arguments, *store]).exit_code != 0
-    backup = tmp_path / "resumed/training/iris/training.safetensors"
-    assert backup.exists()
-    other = run(cli, [*arguments, *store, "--seed", "3", "--resume"])
-    assert other.exit_code == 1
-    assert "belongs to another training" in str(other.exception)
-    assert run(cli, [*arguments, *store, "--resume"]).exit_code == 0
+def test_a_killed_training_is_resumed_and_ends_with_the_same_files(tmp_path: Path) -> None:
+    arguments = [
+        "train",
+        "iris",
+        "--target",
+        "species",
+        "--epochs",
+        "300",
+        "--dropout",
+        "0.1",
+        "--layers",
+        "32",
+    ]
+    run(*arguments, "--store", tmp_path / "whole")
+    arguments += ["--store", str(tmp_path / "killed"), "--resume"]
+    backup = tmp_path / "killed/training/iris/training.safetensors"
+    program = (
+        "import sys, mariana.cli.train\n"
+        "sys.modules['mariana.cli.train'].BACKUP_SECONDS = 0.0\n"
+        f"mariana.cli.cli({arguments!r})\n"
+    )
+    for epoch in (2, 10):  # the second time it goes on, and is killed again
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL) as process:
+            while process.poll() is None:
+                if backup.exists() and checkpoints.load(backup)[0]["epoch"] >= epoch:
+                    process.kill()
+                    break
+                time.sleep(0.001)
+        assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed/models").exists()
+    for option, value, said in (
+        ("--seed", 3, "seed is 0, here it is 3"),
+        ("--dropout", 0.2, "dropout is 0.1, here it is 0.2"),
+        ("--test", 0.2, "test is 0.1, here it is 0.2"),
+        ("--threads", 2, "threads is None, here it is 2"),
+    ):
+        with pytest.raises(InvalidInputError, match=f"belongs to another training: its {said}"):
+            run(*arguments, option, value)
+    other = tmp_path / "iris.csv"
+    other.write_bytes(BUNDLED["iris.csv"].read_bytes().replace(b"5.1", b"5.2", 1))
+    with pytest.raises(InvalidInputError, match="belongs to another training: its data is"):
+        run("train", other, *arguments[2:])
+    run(*arguments)
     assert not backup.exists()
-    files = [tmp_path / name / "models/iris/1/model.safetensors" for name in ("whole", "resumed")]
-    assert files[0].read_bytes() == files[1].read_bytes()
-    assert "nothing to resume" in run(cli, [*arguments, *store, "--resume"]).output
+    for name in ("model.safetensors", CARD_FILE):
+        whole, resumed = (tmp_path / store / "models/iris/1" / name for store in ("whole", "killed"))
+        assert whole.read_bytes() == resumed.read_bytes()
+    assert "nothing to resume" in run(*arguments).stdout
+    backup.write_bytes(b"left")
+    assert "is dropped" in run(*arguments[:-1]).stdout
+    assert not backup.exists()
+
+
+def test_the_threads_chosen_reach_blas() -> None:
+    def pools() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    before = pools()
+    for count in (None, 1, 2):
+        with use_threads(count), blas_threads(1000):
+            assert pools() == {count or 1}
+    with use_threads(2), blas_threads(10**7):
+        assert pools() == {2}
+    with blas_threads(10**7):
+        assert pools() == before
+    with pytest.raises(InvalidInputError, match="threads"), use_threads(0):
+        pass

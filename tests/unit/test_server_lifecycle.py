@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from mariana.autocomplete import build_index
-from mariana.server import create_app
+from mariana.server import create_app, lifecycle
 from mariana.settings import Settings
 from mariana.store import Store
 
@@ -200,3 +200,18 @@ def test_who_may_write(store: Path, tmp_path: Path) -> None:
         tokens.unlink()
         assert client.post(path, headers=other).status_code == 401
         assert client.post(path, headers=ADMIN).status_code == 200
+
+
+def test_what_goes_wrong_with_one_stops_no_other(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = lifecycle.load_model
+
+    def fails(path: Path, **options: Any) -> Any:
+        if path.parent.parent.name == "price":
+            raise MemoryError
+        return real(path, **options)
+
+    monkeypatch.setattr(lifecycle, "load_model", fails)
+    with serve(store) as client:
+        assert version(client) == 2
+        status = client.get("/v1/models/price").json()["model_version_status"][0]
+        assert status["status"]["error_message"].startswith("MemoryError")

@@ -1,8 +1,12 @@
 """What the server lets in, counts and logs."""
 
+import errno
 import gzip
+import io
 import json
 import re
+import time
+import traceback
 import zlib
 from pathlib import Path
 
@@ -15,8 +19,10 @@ from starlette.testclient import TestClient
 from mariana._binding.rows import json_floats
 from mariana.server import create_app
 from mariana.server.front import compressed
-from mariana.server.limits import CLIENTS, TokenBuckets
+from mariana.server.limits import BUSY, CLIENTS, TokenBuckets
 from mariana.server.metrics import SECONDS, Histogram, Metrics, render
+from mariana.server.observe import AccessLog
+from mariana.server.versions import Version
 from mariana.settings import Settings
 
 BODY = {"instances": [[1, 2, 3, 4], [5, 6, 7, 8]]}
@@ -145,6 +151,51 @@ def test_a_busy_server_says_so(tiny_store: Path) -> None:
         app.front.metrics.inflight = 0
         assert client.get("/v2").status_code == 200
         assert app.front.metrics.rejected == {"busy": 2}
+
+
+def test_a_refusal_that_is_raised_keeps_no_request(tiny_store: Path) -> None:
+    app = create_app(Settings(store=tiny_store, max_inflight=1))
+    with TestClient(app) as client:
+        app.front.metrics.inflight = 1
+        depths = set()
+        for _ in range(3):
+            assert client.post("/v1/models/tiny:predict", json=BODY).status_code == 503
+            depths.add(sum(1 for _ in traceback.walk_tb(BUSY.__traceback__)))
+        assert len(depths) == 1
+
+
+def test_a_quick_way_that_fails_is_left_for_the_full_one(
+    tiny_store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Version, "quick_json", fail)
+    with TestClient(create_app(Settings(store=tiny_store))) as client:
+        assert client.post("/v1/models/tiny/predict", json=BODY).status_code == 200
+    assert "the quick way failed" in caplog.text
+
+
+def test_a_log_that_cannot_be_written_harms_nothing(tiny_store: Path) -> None:
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.ENOSPC, "the disk is full")
+
+    log = AccessLog(Settings(store=tiny_store, access_log=True), Full())
+    log.write("GET", "GET /v2", 200, 0.1, "x", b"1", b"")
+    log.flush()
+
+
+def test_an_error_of_the_sweep_ends_no_deadlines(tiny_store: Path) -> None:
+    app = create_app(Settings(store=tiny_store))
+    with TestClient(app):
+        app.front.connections = None  # type: ignore[assignment]
+        before = app.front.now
+        for _ in range(100):
+            time.sleep(0.05)
+            if app.front.now > before:
+                break
+        assert app.front.now > before
 
 
 def test_request_ids_and_timing(client: TestClient) -> None:

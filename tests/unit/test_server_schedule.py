@@ -102,6 +102,23 @@ def test_an_error_reaches_all_who_wait(mode: str) -> None:
     asyncio.run(main())
 
 
+def test_a_batch_does_not_grow_without_end() -> None:
+    sizes = []
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        sizes.append(len(x))
+        return x + 1
+
+    async def main() -> None:
+        schedule = Schedule(predict, COSTS["thread"])
+        rows = [np.full((size, 1), size, np.float32) for size in (3000, 3000, 1000, 50, 9000, 1)]
+        for x, y in zip(rows, await asyncio.gather(*map(schedule.run, rows)), strict=True):
+            np.testing.assert_array_equal(y, x + 1)
+
+    asyncio.run(main())
+    assert sizes == [3000, 4050, 9000, 1]
+
+
 @pytest.mark.parametrize("mode", list(COSTS))
 def test_every_protocol_answers_alike_in_every_mode(tiny_store: Path, mode: str) -> None:
     rows = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
