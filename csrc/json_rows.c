@@ -308,3 +308,24 @@ int mrn_json_tensor(const void *json, size_t bytes, size_t columns, float *x, si
     skip_space(&c);
     return c.at == c.end ? MRN_OK : MRN_E_DECLINED;
 }
+
+int mrn_raw_rows(const void *raw, size_t bytes, size_t columns, float *x, size_t capacity, size_t *rows) {
+    if (raw == NULL || x == NULL || rows == NULL || columns == 0)
+        return MRN_E_ARGUMENT;
+    const size_t count = bytes / sizeof *x;
+    if (count == 0 || count > capacity || bytes % sizeof *x != 0 || count % columns != 0)
+        return MRN_E_DECLINED;
+    memcpy(x, raw, bytes);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits = __builtin_bswap32(bits);
+        memcpy(&x[i], &bits, sizeof bits);
+    }
+#endif
+    if (!mrn_all_finite(x, count))
+        return MRN_E_DECLINED;
+    *rows = count / columns;
+    return MRN_OK;
+}

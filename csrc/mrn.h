@@ -213,6 +213,11 @@ typedef struct mrn_json_request {
 int mrn_json_tensor(const void *json, size_t bytes, size_t columns, float *x, size_t capacity,
                     mrn_json_request *request);
 
+/* Read rows of float32, little-endian: one row or more of `columns` finite numbers each, and nothing else.
+ * x takes up to `capacity` floats; *rows becomes the number of rows. `raw` need not be aligned; x does not overlap it.
+ * MRN_E_ARGUMENT: a pointer is NULL or columns is 0. MRN_E_DECLINED: anything else; x is undefined then. */
+int mrn_raw_rows(const void *raw, size_t bytes, size_t columns, float *x, size_t capacity, size_t *rows);
+
 /* ---- Answers in JSON ---------------------------------------------------------------------------------- */
 
 enum { MRN_JSON_FLOAT = 16 };  /* most bytes of a number with the comma after it */
@@ -222,6 +227,9 @@ enum { MRN_JSON_FLOAT = 16 };  /* most bytes of a number with the comma after it
  * MRN_E_ARGUMENT: a pointer is NULL. MRN_E_MEMORY: capacity is below count * MRN_JSON_FLOAT.
  * MRN_E_RANGE: a number is not finite. */
 int mrn_json_floats(const float *values, size_t count, char *out, size_t capacity, size_t *bytes);
+
+/* Whether all of some numbers are finite; 1 or 0. */
+int mrn_all_finite(const float *values, size_t count);
 
 /* How the outputs of a network are told. */
 typedef struct mrn_json_form {

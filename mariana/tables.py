@@ -10,7 +10,8 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -19,16 +20,51 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from mariana import scratch
 from mariana.datasets import BUNDLED
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError
 from mariana.format import DatePart, Feature, read_date
+from mariana.scratch import CHUNK_ROWS
 
 MISSING = frozenset(("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"))
 """How a missing value is written in a CSV file."""
 
-_BOOLEANS = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}
+BOOLEANS = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}
+"""How a boolean is written in a CSV file."""
 
 Kind = Literal["numeric", "boolean", "date", "categorical"]
+
+
+class Texts(Sequence[str | None]):
+    """Texts that repeat, each kept once.
+
+    Args:
+        codes: (rows,) places in ``known``; -1 where missing.
+        known: the different texts.
+    """
+
+    def __init__(self, codes: NDArray[np.int32], known: Sequence[str]) -> None:
+        self.codes = codes
+        self.known: list[str | None] = [*known, None]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.codes)
+
+    def __getitem__(self, row: Any) -> Any:
+        """Return the text of a row, None where missing."""
+        return self.known[self.codes[row]]
+
+    def __iter__(self) -> Iterator[str | None]:
+        """Yield the texts, some thousand rows read at once."""
+        for start in range(0, len(self.codes), CHUNK_ROWS):
+            yield from map(self.known.__getitem__, self.codes[start : start + CHUNK_ROWS].tolist())
+
+    def take(self, rows: NDArray[np.int64]) -> Texts:
+        """Return the texts of these rows alone."""
+        found = copy(self)
+        found.codes = self.codes[rows]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +73,8 @@ class Column:
 
     Attributes:
         name: from the header.
-        cells: texts as they were written, None where missing; or float64 numbers, NaN where missing.
+        cells: texts as they were written, None where missing; or float64 numbers, NaN where missing. Either may be mapped
+            from a file.
         kind: what all cells that are not missing can be read as; numeric before boolean before date (texts in ISO 8601)
             before categorical.
         unit: what a row is called in messages: line (of a CSV file) or row.
@@ -45,10 +82,10 @@ class Column:
     """
 
     name: str
-    cells: list[str | None] | NDArray[np.float64]
+    cells: Sequence[str | None] | NDArray[np.float64]
     kind: Kind
     unit: str
-    places: Sequence[int]
+    places: Sequence[int] | NDArray[np.int64]
 
     def numbers(self, kind: Kind) -> NDArray[np.float64]:
         """Return the cells as numbers (booleans as 1 and 0), NaN where missing.
@@ -63,14 +100,14 @@ class Column:
             self.refuse(int(np.argmax(wrong)), "is not finite or does not fit float32")
         return numbers
 
-    def _read(self, cells: list[str | None], kind: Kind) -> NDArray[np.float64]:
+    def _read(self, cells: Sequence[str | None], kind: Kind) -> NDArray[np.float64]:
         if kind == self.kind:  # then all cells are known to be right
-            read = float if kind == "numeric" else _BOOLEANS.__getitem__
+            read = float if kind == "numeric" else BOOLEANS.__getitem__
             return np.array([math.nan if cell is None else read(cell) for cell in cells])
         numbers = np.empty(len(cells))
         for i, cell in enumerate(cells):
             value = (
-                math.nan if cell is None else read_number(cell) if kind == "numeric" else _BOOLEANS.get(cell)
+                math.nan if cell is None else read_number(cell) if kind == "numeric" else BOOLEANS.get(cell)
             )
             if value is None:
                 wanted = "a number" if kind == "numeric" else "true or false"
@@ -95,7 +132,13 @@ class Column:
             known[text] = part.of(when)
         return np.array([known[text] for text in texts])
 
-    def texts(self) -> list[str | None]:
+    def known(self) -> NDArray[np.bool_]:
+        """Return which cells are not missing: (rows,)."""
+        if isinstance(self.cells, np.ndarray):
+            return ~np.isnan(self.cells)
+        return np.fromiter((cell is not None for cell in self.cells), bool, len(self.cells))
+
+    def texts(self) -> Sequence[str | None]:
         """Return the cells as texts, None where missing; whole numbers without a point."""
         if not isinstance(self.cells, np.ndarray):
             return self.cells
@@ -107,8 +150,12 @@ class Column:
 
     def take(self, rows: NDArray[np.int64]) -> Column:
         """Return the column with these rows alone."""
-        cells = self.cells[rows] if isinstance(self.cells, np.ndarray) else [self.cells[i] for i in rows]
-        return replace(self, cells=cells, places=[self.places[i] for i in rows])
+        cells: Sequence[str | None] | NDArray[np.float64]
+        if isinstance(self.cells, np.ndarray):
+            cells = _taken(self.cells, rows)
+        else:
+            cells = self.cells.take(rows) if isinstance(self.cells, Texts) else [self.cells[i] for i in rows]
+        return replace(self, cells=cells, places=_taken(np.asarray(self.places), rows))
 
     def refuse(self, row: int, what: str) -> NoReturn:
         """Raise InvalidInputError about the cell of a row."""
@@ -159,7 +206,7 @@ class Table:
             InvalidInputError: a column is not there, or a value is missing where there is no fill, has the wrong
                 type, or does not fit float32; the message names its line.
         """
-        matrix = np.empty((self.rows, len(features)))
+        matrix = scratch.empty((self.rows, len(features)))
         for i, feature in enumerate(features):
             column = self.column(feature.column)
             if feature.kind == "categorical":
@@ -183,6 +230,10 @@ class Table:
                 )
             matrix[:, i] = values
         return matrix
+
+
+def _taken(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    return np.take(array, rows, out=scratch.empty((len(rows),), array.dtype), mode="clip")
 
 
 def read_table(source: str | Path) -> Table:
@@ -233,15 +284,11 @@ def read_csv(name: str, data: bytes) -> Table:
     lines: list[int] = []
     try:
         header = [title.strip() for title in next(reader, [])]
-        _check_header(name, header)
+        check_header(name, header)
         for row in reader:
             if not row:
                 continue
-            if len(row) != len(header):
-                raise FileFormatError(
-                    f"{name}: line {reader.line_num} has {len(row)} values, but the header names {len(header)} "
-                    f"columns; put values that hold {separator!r} into double quotes"
-                )
+            check_width(name, reader.line_num, row, len(header), separator)
             rows.append(row)
             lines.append(reader.line_num)
     except csv.Error as error:
@@ -255,10 +302,11 @@ def read_csv(name: str, data: bytes) -> Table:
         stripped = [cell.strip() for cell in cells]
         values = [None if cell in MISSING else cell for cell in stripped]
         columns[title] = Column(title, values, _kind(values), "line", lines)
-    return Table(_stem(name), columns, len(rows), hashlib.sha256(data).hexdigest())
+    return Table(stem(name), columns, len(rows), hashlib.sha256(data).hexdigest())
 
 
-def _check_header(name: str, header: list[str]) -> None:
+def check_header(name: str, header: list[str]) -> None:
+    """Raise FileFormatError if the names of the columns are missing, too long, or not all different."""
     if not header:
         raise FileFormatError(f"{name}: the file is empty; its first line must name the columns")
     for number, title in enumerate(header, 1):
@@ -266,6 +314,15 @@ def _check_header(name: str, header: list[str]) -> None:
             raise FileFormatError(f"{name}: line 1: column {number} needs a name of 1 to 256 characters")
         if title in header[: number - 1]:
             raise FileFormatError(f"{name}: line 1 names the column {title!r} twice")
+
+
+def check_width(name: str, line: int, row: list[str], columns: int, separator: str) -> None:
+    """Raise FileFormatError if a line of a CSV file has more or fewer values than columns."""
+    if len(row) != columns:
+        raise FileFormatError(
+            f"{name}: line {line} has {len(row)} values, but the header names {columns} "
+            f"columns; put values that hold {separator!r} into double quotes"
+        )
 
 
 def _read_text(name: str, data: bytes) -> Table:
@@ -296,7 +353,7 @@ def _read_npz(name: str, data: bytes) -> Table:
     if y is not None:
         parts["y"] = y
     columns = {title: _array_column(title, part) for title, part in parts.items()}
-    return Table(_stem(name), columns, len(x), hashlib.sha256(data).hexdigest(), x.shape[1:])
+    return Table(stem(name), columns, len(x), hashlib.sha256(data).hexdigest(), x.shape[1:])
 
 
 def _read_parquet(name: str, data: bytes) -> Table:
@@ -310,7 +367,7 @@ def _read_parquet(name: str, data: bytes) -> Table:
         table = parquet.read_table(io.BytesIO(data))
     except (ValueError, OSError) as error:  # pyarrow's errors derive from these
         raise FileFormatError(f"{name}: not a Parquet file, or a damaged one: {str(error)[:200]}") from None
-    _check_header(name, table.column_names)
+    check_header(name, table.column_names)
     if not table.num_rows:
         raise FileFormatError(f"{name}: there are columns, but no row")
     columns = {}
@@ -331,7 +388,7 @@ def _read_parquet(name: str, data: bytes) -> Table:
             raise FileFormatError(
                 f"{name}: column {title!r} is of type {chunks.type}; numbers, booleans, strings and dates can be read"
             )
-    return Table(_stem(name), columns, table.num_rows, hashlib.sha256(data).hexdigest())
+    return Table(stem(name), columns, table.num_rows, hashlib.sha256(data).hexdigest())
 
 
 def table_of(x: Any, names: Sequence[str] | None = None) -> Table:
@@ -431,7 +488,7 @@ def _kind(cells: list[str | None]) -> Kind:
     known = {cell for cell in cells if cell is not None}
     if all(read_number(cell) is not None for cell in known):
         return "numeric"
-    if known <= _BOOLEANS.keys():
+    if known <= BOOLEANS.keys():
         return "boolean"
     return "date" if all(read_date(cell) is not None for cell in known) else "categorical"
 
@@ -445,5 +502,6 @@ def read_number(text: str) -> float | None:
     return value if math.isfinite(value) and "_" not in text else None
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
+    """Return a file's name without folder and suffixes."""
     return Path(name).name.split(".")[0]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
 
-from mariana._binding.rows import PredictionWriter, json_floats, json_rows, json_tensor
+from mariana._binding.rows import PredictionWriter, all_finite, json_floats, json_rows, json_tensor, raw_rows
 from mariana.errors import KernelError, MarianaError
 from mariana.model import Model
 from mariana.settings import Settings
@@ -37,8 +37,6 @@ ID_MAX = 256
 OVERFLOW = "the numbers are so large that the network overflows on them"
 
 _float32 = np.dtype("<f4")
-_isfinite = np.isfinite
-_frombuffer = np.frombuffer
 
 _BINARY_HEAD = re.compile(
     rb'\s*\{\s*(?:"id"\s*:\s*"([ !#-\[\]-~]{0,256})"\s*,\s*)?'
@@ -126,7 +124,7 @@ class Version:
             Problem: 422, an output is not finite.
         """
         y = await self.schedule.run(x)
-        if not _isfinite(y).all():
+        if not all_finite(y):
             raise Problem(422, OVERFLOW)
         return y
 
@@ -185,16 +183,8 @@ class Version:
     def quick_octets(self, body: bytes) -> bytes | None:
         """Return the answer to a body of float32 rows, or None."""
         start = perf_counter()
-        x = self._rows(body)
+        x = raw_rows(body, self._columns, self._max_values)
         return None if x is None else self._answer(x, start)
-
-    def _rows(self, body: bytes) -> Float32 | None:
-        columns = self._columns
-        size = len(body)
-        if size == 0 or size % (4 * columns) or size // 4 > self._max_values:
-            return None
-        x: Float32 = _frombuffer(body, _float32).reshape(-1, columns)
-        return x if _isfinite(x).all() else None
 
     def quick_infer(self, body: bytes, header_length: int | None) -> Infer | None:
         """Return the answer to an inference request, or None.
@@ -222,7 +212,7 @@ class Version:
                 return None
             return _Asked(tensor.x, tensor.id, binary=False)
         if header_length == 0:
-            x = self._rows(body)
+            x = raw_rows(body, self._columns, self._max_values)
             return None if x is None else _Asked(x, None, binary=True)
         head = _BINARY_HEAD.fullmatch(body, 0, header_length) if header_length <= len(body) else None
         if head is None:
@@ -230,7 +220,7 @@ class Version:
         identity, rows, columns, size, each, default = head.groups()
         blob = body[header_length:]
         fits = int(columns) == self._columns and int(size) == len(blob) == 4 * int(rows) * self._columns
-        x = self._rows(blob) if fits else None
+        x = raw_rows(blob, self._columns, self._max_values) if fits else None
         return None if x is None else _Asked(x, identity, binary=(each or default) == b"true")
 
     def write_infer(self, y: Float32, identity: bytes | None, *, binary: bool) -> Infer | None:
@@ -246,7 +236,7 @@ class Version:
             head = b'%b,"id":"%b"' % (head, identity)
         shape = b'"shape":[%d,%d]' % y.shape
         if binary:
-            if not _isfinite(y).all():
+            if not all_finite(y):
                 return None
             text = (
                 b'%b,"outputs":[{"name":"output","datatype":"FP32",%b,"parameters":{"binary_data_size":%d}}]}'

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mariana import scratch
 from mariana.errors import InvalidInputError
 from mariana.format import Feature, TargetScaling
 from mariana.store import Store
@@ -17,7 +18,8 @@ from mariana.tables import Table
 
 from .calibration import apply_temperature, find_temperature, logits
 from .callbacks import Callback
-from .data import stratified_split
+from .data import batches, stratified_split
+from .export import GOLDEN_ROWS
 from .preprocessing import Numbers, Target, encode, infer_features, infer_target, target_scaling
 from .recipe import Outputs, Recipe, build, learn
 from .scores import classification_scores, regression_scores
@@ -62,7 +64,11 @@ class Prepared:
 
     def inputs(self, split: str, dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """Return what the network sees of a split."""
-        return encode(self.features, self.raw[self.splits[split]], dtype)
+        rows = self.splits[split]
+        inputs = scratch.empty((len(rows), sum(feature.width for feature in self.features)), dtype)
+        for part in batches(len(rows), scratch.CHUNK_ROWS):
+            inputs[part] = encode(self.features, self.raw[rows[part]], dtype)
+        return inputs
 
     def targets(self, split: str) -> NDArray[Any]:
         """Return what the network learns of a split: class indices, or standardised numbers."""
@@ -87,7 +93,7 @@ def prepare(
         InvalidInputError: there is nothing to learn, or nothing to learn from.
     """
     given = table.column(column)
-    known = np.array([text is not None for text in given.texts()])
+    known = given.known()
     left_out = []
     if not known.all():
         left_out.append((column, f"{int((~known).sum())} rows without it"))
@@ -200,7 +206,7 @@ def publish(
         labels=prepared.target.labels,
         targets=[prepared.column],
         target_scaling=prepared.scaling,
-        examples=prepared.raw[prepared.splits["train"]],
+        examples=prepared.raw[prepared.splits["train"][:GOLDEN_ROWS]],
         record={
             "data": table.name,
             "data_sha256": table.sha256,

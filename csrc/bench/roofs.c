@@ -54,13 +54,17 @@ static double read_generic(const char *from, size_t bytes, size_t repeats) {
 #define AVX512BF16 __attribute__((target("avx512f,avx512bf16")))
 #define AMX __attribute__((target("amx-tile,amx-bf16,amx-int8")))
 
-/* A function that steps SUMS independent sums; `lanes` multiply-adds each. */
+/* A function that steps SUMS independent sums; `lanes` multiply-adds each. The compiler must not know that
+ * they begin as one number: it would compute one of them. */
 #define RUN(name, attribute, vec, zero, step, lanes)                                                         \
     attribute static double run_##name(size_t repeats) {                                                     \
         vec sum[SUMS], a = zero, b = zero;                                                                   \
         OPAQUE("v", a);                                                                                      \
         OPAQUE("v", b);                                                                                      \
-        UNROLL for (int i = 0; i < SUMS; i++) sum[i] = zero;                                                 \
+        UNROLL for (int i = 0; i < SUMS; i++) {                                                              \
+            sum[i] = zero;                                                                                   \
+            OPAQUE("v", sum[i]);                                                                             \
+        }                                                                                                    \
         for (size_t r = 0; r < repeats * STEPS; r++) {                                                       \
             UNROLL for (int i = 0; i < SUMS; i++) sum[i] = step(sum[i], a, b);                               \
         }                                                                                                    \

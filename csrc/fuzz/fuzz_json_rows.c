@@ -1,5 +1,5 @@
 /* libFuzzer: any bytes, any capacity; what is taken must be what strtod reads.
- * clang -g -O1 -fsanitize=fuzzer,address,undefined csrc/fuzz/fuzz_json_rows.c csrc/json_rows.c */
+ * clang -g -O1 -fsanitize=fuzzer,address,undefined csrc/fuzz/fuzz_json_rows.c csrc/json_*.c */
 #include <stdlib.h>
 #include <string.h>
 

@@ -241,8 +241,36 @@ static void test_tensors(void) {
     }
 }
 
+/* Written out: 1.0F and -2.5F, little-endian; then what is not finite. Behind the copy there is nothing to
+ * read. */
+static void test_raw_rows(void) {
+    static const unsigned char numbers[8] = {0, 0, 0x80, 0x3f, 0, 0, 0x20, 0xc0};
+    static const unsigned char wrong[][4] = {
+        {0, 0, 0x80, 0x7f}, {0, 0, 0x80, 0xff}, {1, 0, 0x80, 0x7f}, {0, 0, 0xc0, 0xff}};
+    float x[2];
+    size_t rows = 0;
+    for (size_t bytes = 0; bytes <= sizeof numbers; bytes++) {
+        for (size_t shift = 0; shift < 4; shift++) { /* unaligned as well */
+            unsigned char *copy = malloc(shift + bytes + (shift + bytes == 0));
+            CHECK(copy != NULL, "memory");
+            memcpy(copy + shift, numbers, bytes);
+            const int status = mrn_raw_rows(copy + shift, bytes, 2, x, 2, &rows);
+            CHECK(status == (bytes == 8 ? MRN_OK : MRN_E_DECLINED), "%zu bytes", bytes);
+            CHECK(bytes != 8 || (rows == 1 && x[0] == 1.0F && x[1] == -2.5F), "numbers");
+            free(copy);
+        }
+    }
+    CHECK(mrn_raw_rows(numbers, 8, 1, x, 2, &rows) == MRN_OK && rows == 2, "two rows");
+    CHECK(mrn_raw_rows(numbers, 8, 1, x, 1, &rows) == MRN_E_DECLINED, "more than fit");
+    CHECK(mrn_raw_rows(numbers, 8, 0, x, 2, &rows) == MRN_E_ARGUMENT, "no columns");
+    CHECK(mrn_raw_rows(NULL, 8, 1, x, 2, &rows) == MRN_E_ARGUMENT, "no body");
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        CHECK(mrn_raw_rows(wrong[i], 4, 1, x, 2, &rows) == MRN_E_DECLINED, "not finite %zu", i);
+}
+
 int main(void) {
     test_bodies();
+    test_raw_rows();
     test_tensors();
     test_capacity();
     test_numbers();

@@ -1,6 +1,6 @@
 """The border to C: the only package that imports the extension, and the only place that knows cffi.
 
-``dense`` runs networks, ``trie`` looks up indexes, ``rows`` reads numbers out of JSON. Above this package
+``dense`` runs networks, ``trie`` looks up indexes, ``rows`` reads numbers out of requests. Above this package
 nobody sees a pointer; below it nobody sees an array.
 """
 

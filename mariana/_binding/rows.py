@@ -1,4 +1,4 @@
-"""JSON without Python objects: numbers read straight out of requests, predictions written straight into answers."""
+"""Bodies without Python objects: numbers read straight out of requests, predictions written straight into answers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from mariana._binding import check, ffi, lib
 
 _json_rows = lib.mrn_json_rows
+_raw_rows = lib.mrn_raw_rows
+_all_finite = lib.mrn_all_finite
 _json_tensor = lib.mrn_json_tensor
 _json_floats = lib.mrn_json_floats
 _json_predictions = lib.mrn_json_predictions
@@ -49,6 +51,25 @@ def json_rows(body: bytes, columns: int, max_values: int) -> NDArray[np.float32]
     if _json_rows(body, len(body), columns, _from_buffer(_FLOATS, x), most * columns, rows) != 0:
         return None
     return x[: rows[0]]
+
+
+def raw_rows(body: bytes, columns: int, max_values: int) -> NDArray[np.float32] | None:
+    """Return the rows of a body of float32 numbers, little-endian; None for a body that is anything else.
+
+    Arguments and the rest as for :func:`json_rows`. One pass in C instead of four calls of NumPy, each of which costs
+    more than the numbers; and the rows are aligned, as those out of JSON are.
+    """
+    most = min(max_values, len(body) // 4) // columns
+    x = _empty((most, columns), _float32)
+    rows = _new(_SIZE)
+    if _raw_rows(body, len(body), columns, _from_buffer(_FLOATS, x), most * columns, rows) != 0:
+        return None
+    return x
+
+
+def all_finite(values: NDArray[np.float32]) -> bool:
+    """Whether all of some numbers are finite; of a C-contiguous array."""
+    return bool(_all_finite(_from_buffer(_FLOATS, values), values.size))
 
 
 class Tensor(NamedTuple):

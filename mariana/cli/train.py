@@ -15,7 +15,9 @@ from mariana.cli.options import json_option, settings, store_option
 from mariana.cli.text import printable
 from mariana.format import read_model
 from mariana.model_card import CARD_FILE, example_record
+from mariana.scratch import spill_to
 from mariana.store import Store, check_name
+from mariana.table_cache import cached_table
 from mariana.tables import read_table
 from mariana.trainer.activations import ACTIVATIONS
 from mariana.trainer.checkpoints import BackupAndRestore
@@ -161,6 +163,11 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Share of the rows kept aside for the final score.",
 )
 @click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="For tables larger than memory: a folder where a copy of DATA is made once, and mapped instead of read.",
+)
+@click.option(
     "--threads",
     type=click.IntRange(1, 64),
     help="Threads of the matrix products.  [default: 1; from a million weights on, one per core]",
@@ -173,6 +180,7 @@ def train(
     name: str | None,
     store: Path | None,
     task: Literal["auto", "classification", "regression"],
+    cache: Path | None,
     threads: int | None,
     resume: bool,
     as_json: bool,
@@ -192,7 +200,8 @@ def train(
     """
     chosen = {name: options.pop(name) for name in ("validation", "test", "numbers", "class_weight")}
     recipe = Recipe(**options)
-    table = read_table(data)
+    table = read_table(data) if cache is None else cached_table(data, cache)
+    click.get_current_context().with_resource(spill_to(cache))
     name = check_name(model_name(table.name) if name is None else name)
     prepared = prepare(table, target, task, recipe, **chosen)
     say = (lambda _: None) if as_json else click.echo

@@ -413,6 +413,8 @@ def journal_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite refuses into errors of ours, which name the file."""
     try:
         yield
+    except UnicodeDecodeError as error:  # of SQLite's own words: it quotes what it found in a damaged schema
+        raise _damaged(path, "its schema is not UTF-8") from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
@@ -420,16 +422,20 @@ def journal_errors(path: Path) -> Iterator[None]:
         if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or (
             kind == sqlite3.SQLITE_ERROR and isinstance(error, sqlite3.OperationalError)
         ):
-            raise FileFormatError(
-                f"{path}: damaged ({error}); restore the index from a copy, or move {JOURNAL_FILE} away to go on "
-                "with what its segment holds"
-            ) from error
+            raise _damaged(path, error) from error
         if kind == sqlite3.SQLITE_IOERR and _is_full(path.parent):
             kind = sqlite3.SQLITE_FULL  # SQLite says so of some writes only
         if kind not in _REASONS:
             raise StoreError(errno.EIO, f"cannot use {path}: {error} ({name})") from error
         number, reason = _REASONS[kind]
         raise StoreError(number, f"cannot use {path}: {reason}") from error
+
+
+def _damaged(path: Path, what: object) -> FileFormatError:
+    return FileFormatError(
+        f"{path}: damaged ({what}); restore the index from a copy, or move {JOURNAL_FILE} away to go on "
+        "with what its segment holds"
+    )
 
 
 def _is_full(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from mariana._binding.rows import json_rows
+from mariana._binding.rows import all_finite, json_rows, raw_rows
 from mariana.model import load_model
 from mariana.server.bodies import RowReader
 from mariana.server.errors import Problem
@@ -129,3 +129,27 @@ def test_both_ways_give_the_same_answer(client: TestClient, body: bytes) -> None
 def test_no_more_than_the_limit(limit: int) -> None:
     taken = json_rows(b'{"instances":[[1,2,3,4],[5,6,7,8]]}', COLUMNS, limit)
     assert (taken is not None) == (limit >= 8)
+
+
+@given(
+    st.lists(st.floats(width=32), max_size=12).map(lambda numbers: np.array(numbers, "<f4").tobytes()),
+    st.sampled_from([b"", b"a", b"abcd"]),
+    st.integers(1, 4),
+    st.integers(0, 12),
+)
+def test_raw_rows_are_taken_as_numpy_reads_them(raw: bytes, rest: bytes, columns: int, most: int) -> None:
+    body = raw + rest
+    x = raw_rows(body, columns, most)
+    whole = len(body) > 0 and len(body) % (4 * columns) == 0 and len(body) // 4 <= most
+    wanted = np.frombuffer(body, "<f4").reshape(-1, columns) if whole else None
+    if wanted is None or not np.isfinite(wanted).all():
+        assert x is None
+    else:
+        assert x is not None
+        np.testing.assert_array_equal(x, wanted)
+
+
+@given(st.lists(st.floats(width=32), max_size=40))
+def test_all_finite(numbers: list[float]) -> None:
+    values = np.array(numbers, np.float32)
+    assert all_finite(values) == np.isfinite(values).all()

@@ -405,3 +405,20 @@ def test_payloads_come_back_as_given(tmp_path: Path) -> None:
     mariana.build_index(tmp_path, ({"text": f"k{n:02}", "payload": v} for n, v in enumerate(values)))
     found = {c.text: c.payload for c in mariana.open_index(tmp_path).complete("k", limit=100)}
     assert json.dumps([found[f"k{n:02}"] for n in range(len(values))]) == json.dumps(values)
+
+
+def test_a_space_at_the_end_counts_in_queries_only(tmp_path: Path) -> None:
+    """A typed space says that the word is whole; one behind a text says nothing."""
+    entries = [("New York ", 2), ("Newark", 1), ("a\N{GRINNING FACE}b", 1)]
+    with mariana.open_index(mariana.build_index(tmp_path / "towns", entries)) as index:
+        found = {
+            query: [completion.text for completion in index.complete(query, fuzzy=0)]
+            for query in ("new ", "new york", "new york ", "york ", "b")
+        }
+    assert found == {
+        "new ": ["New York "],
+        "new york": ["New York "],
+        "new york ": ["New York "],  # as words in any order
+        "york ": [],
+        "b": [],  # an emoji parts no words
+    }

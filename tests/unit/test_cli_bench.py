@@ -1,11 +1,14 @@
 """``mariana bench``: what it prints is consistent. How fast it is, is not tested."""
 
 import json
+import re
+import shutil
+import subprocess
 
 import pytest
 from click.testing import CliRunner, Result
 
-from mariana import roofline
+from mariana import _roofs, roofline
 from mariana._binding import roofs as binding
 from mariana._binding import usable_isas
 from mariana.cli import cli
@@ -25,6 +28,22 @@ def test_roofs_of_this_machine() -> None:
     }  # fmt: skip
     assert all(0 < roof.median <= roof.best for roof in found.values())
     assert {"generic multiply and add float32"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("function", "instruction"),
+    [("run_avx512", "vfmadd"), ("run_avx512bf16", "vdpbf16ps"), ("run_avx512vnni", "vpdpbusd")],
+)
+def test_the_compiler_leaves_all_sums_of_a_roof(function: str, instruction: str) -> None:
+    """Sums that it knows to be equal it computes once: the roof would be three times too high."""
+    if shutil.which("objdump") is None:
+        pytest.skip("objdump is not here")
+    command = ["objdump", "-d", "--no-show-raw-insn", _roofs.__file__]
+    code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(rf"<{function}>:(.*?)\bret", code, re.DOTALL)
+    if found is None:
+        pytest.skip("another CPU, or stripped of its names")
+    assert found[1].count(instruction) >= 12
 
 
 def test_every_usable_set_has_a_roof_for_float32() -> None:

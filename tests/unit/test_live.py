@@ -586,7 +586,9 @@ def test_a_writer_that_takes_too_long_is_told_of(
     other.close()
 
 
-@pytest.mark.parametrize("damage", ["garbage", "empty", "cut", "page", "newer", "foreign", "no meta"])
+@pytest.mark.parametrize(
+    "damage", ["garbage", "empty", "cut", "page", "schema", "newer", "foreign", "no meta"]
+)
 def test_a_damaged_journal_is_named(index: Index, path: Path, damage: str) -> None:
     index.insert([(f"town {i}", i) for i in range(2000)])
     index.close()
@@ -609,6 +611,7 @@ def test_a_damaged_journal_is_named(index: Index, path: Path, damage: str) -> No
                 "empty": b"",
                 "cut": whole[: len(whole) // 2],
                 "page": whole[:4096] + b"\xff" * 4096 + whole[8192:],
+                "schema": whole.replace(b"CREATE TABLE ", b"CREATE \xd3ABLE "),  # SQLite quotes it
             }[damage]
         )
     with pytest.raises(FileFormatError, match=r"towns/index\.db: "):

@@ -1,0 +1,324 @@
+"""Tables larger than memory: a CSV or Parquet file becomes, once, a folder of columns that are mapped, not read.
+
+A column of numbers or booleans is a ``.npy`` file of float64, one of texts or dates a ``.npy`` file of int32 codes beside
+its different texts. The folder is named after the file's place, size and time of change: a changed file gets another one.
+It is written under another name and renamed, so that it is whole or not there. What is read is what
+:func:`mariana.tables.read_table` reads.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import importlib
+import io
+import itertools
+import json
+import math
+import secrets
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
+from datetime import date
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import DTypeLike, NDArray
+
+from mariana.errors import FileFormatError, InvalidInputError, NotFoundError
+from mariana.format import read_date
+from mariana.scratch import CHUNK_ROWS, reserve
+from mariana.store import fsync_directory, make_folder, store_errors, write_whole
+from mariana.tables import (
+    BOOLEANS,
+    MISSING,
+    Column,
+    Kind,
+    Table,
+    Texts,
+    check_header,
+    check_width,
+    read_number,
+    stem,
+)
+
+_VERSION = 1
+_MANIFEST = "table.json"
+_NUMBERS = ("numeric", "boolean")
+
+Chunk = tuple[list[list[Any]], list[int]]
+"""The cells of some rows, column by column, and the rows' lines."""
+
+
+def cached_table(source: str | Path, folder: Path) -> Table:
+    """Return a table whose columns are mapped from a cache, which is made if it is not there.
+
+    Args:
+        source: a file ``.csv``, ``.tsv`` (both also with ``.gz``) or ``.parquet``.
+        folder: of the caches, made if it is not there.
+
+    Raises:
+        NotFoundError: there is no such file.
+        FileFormatError: it is malformed; the message names the line.
+        InvalidInputError: not a kind of file that can be cached.
+        StoreError: the cache cannot be written.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise NotFoundError(f"{source}: no such file")
+    suffix = path.suffix if path.suffix != ".gz" else Path(path.stem).suffix
+    kinds: dict[str, type[_Source]] = {
+        ".csv": _Text,
+        ".tsv": _Text,
+        ".parquet": _Parquet,
+    }
+    if suffix.lower() not in kinds:
+        raise InvalidInputError(f"{source}: a cache is made of .csv[.gz], .tsv[.gz] and .parquet files")
+    found = path.stat()
+    identity = f"{_VERSION} {path.resolve()} {found.st_size} {found.st_mtime_ns}"
+    home = folder / f"{stem(path.name)}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    if not (home / _MANIFEST).exists():
+        with store_errors(f"write {home}"):
+            make_folder(folder)
+            temporary = folder / f".tmp-{secrets.token_hex(8)}"
+            temporary.mkdir()
+            try:
+                _write(kinds[suffix.lower()](path), temporary)
+                with suppress(OSError) if home.exists() else nullcontext():  # made meanwhile
+                    temporary.rename(home)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+            fsync_directory(folder)
+    return _open(home)
+
+
+def _open(home: Path) -> Table:
+    """Return the table that a cache holds."""
+    try:
+        document = json.loads((home / _MANIFEST).read_bytes())
+        rows = document["rows"]
+        places: Sequence[int] | NDArray[np.int64] = range(rows)
+        if document["unit"] == "line":
+            places = np.load(home / "lines.npy", mmap_mode="r")
+        columns = {}
+        for number, (title, kind, texts) in enumerate(document["columns"]):
+            values = np.load(home / f"{number}.npy", mmap_mode="r")
+            cells = values if texts is None else Texts(values, texts)
+            columns[title] = Column(title, cells, kind, document["unit"], places)
+        if all(len(column.cells) == rows for column in columns.values()):
+            return Table(document["name"], columns, rows, document["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        pass
+    raise FileFormatError(f"{home}: a damaged cache; remove the folder, and it is made anew")
+
+
+class _Source:
+    """A file that is read in chunks, as often as needed.
+
+    Attributes:
+        path: of the file.
+        titles: of the columns.
+        unit: what its rows are called.
+    """
+
+    unit: str
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.titles = path, [""]
+
+    def opened(self) -> BinaryIO:
+        """Return the bytes that are the data."""
+        return self.path.open("rb")
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the rows, texts without what stands for a missing value."""
+        raise NotImplementedError
+
+    def survey(self) -> tuple[list[Kind], int]:
+        """Return what the columns are, and the number of rows."""
+        raise NotImplementedError
+
+
+class _Text(_Source):
+    unit = "line"
+
+    def opened(self) -> BinaryIO:
+        return gzip.open(self.path) if self.path.suffix == ".gz" else self.path.open("rb")  # type: ignore[return-value]
+
+    def chunks(self) -> Iterator[Chunk]:
+        name = str(self.path)
+        with self.opened() as data, io.TextIOWrapper(data, "utf-8-sig", newline="") as file:
+            reader, count = None, 0
+            try:
+                first = file.readline()
+                separator = max(",;\t", key=first.count)
+                reader = csv.reader(itertools.chain([first], file), delimiter=separator, strict=True)
+                self.titles = [title.strip() for title in next(reader, [])]
+                check_header(name, self.titles)
+                rows: list[list[str]] = []
+                lines: list[int] = []
+                for row in reader:
+                    if not row:
+                        continue
+                    check_width(name, reader.line_num, row, len(self.titles), separator)
+                    rows.append(row)
+                    lines.append(reader.line_num)
+                    if len(rows) == CHUNK_ROWS:
+                        yield _columns(rows), lines
+                        rows, lines, count = [], [], count + 1
+                if rows:
+                    yield _columns(rows), lines
+                elif not count:
+                    raise FileFormatError(f"{name}: there is a header, but no row")
+            except UnicodeDecodeError:
+                raise FileFormatError(
+                    f"{name}: after line {reader.line_num if reader else 0} is not UTF-8; save the file as UTF-8"
+                ) from None
+            except csv.Error as error:
+                raise FileFormatError(
+                    f"{name}: line {reader.line_num if reader else 1}: {error}; see RFC 4180 for how CSV is written"
+                ) from None
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                raise FileFormatError(f"{name}: damaged gzip file: {error}") from None
+
+    def survey(self) -> tuple[list[Kind], int]:
+        rows, numeric, boolean, dated = 0, set[int](), set[int](), set[int]()
+        for columns, lines in self.chunks():
+            if not rows:
+                numeric, boolean, dated = (set(range(len(columns))) for _ in range(3))
+            rows += len(lines)
+            for number, cells in enumerate(columns):
+                known = set(cells) - {None}
+                if number in numeric and not all(read_number(cell) is not None for cell in known):
+                    numeric.remove(number)
+                if number in boolean and not known <= BOOLEANS.keys():
+                    boolean.remove(number)
+                if number in dated and not all(read_date(cell) is not None for cell in known):
+                    dated.remove(number)
+        kinds: list[Kind] = [
+            "numeric"
+            if n in numeric
+            else "boolean"
+            if n in boolean
+            else "date"
+            if n in dated
+            else "categorical"
+            for n in range(len(self.titles))
+        ]
+        return kinds, rows
+
+
+class _Parquet(_Source):
+    unit = "row"
+
+    def chunks(self) -> Iterator[Chunk]:
+        try:
+            parquet = importlib.import_module("pyarrow.parquet")
+        except ImportError:
+            raise InvalidInputError(
+                f"{self.path}: Parquet needs pyarrow; install it with: pip install 'mariana-serve[parquet]'"
+            ) from None
+        start = 0
+        try:
+            with parquet.ParquetFile(self.path) as file:
+                self.titles = list(file.schema_arrow.names)
+                check_header(str(self.path), self.titles)
+                for batch in file.iter_batches(CHUNK_ROWS):
+                    rows = range(start, start := start + batch.num_rows)
+                    yield [[_cell(c) for c in column.to_pylist()] for column in batch.columns], list(rows)
+        except (ValueError, OSError) as error:  # pyarrow's errors derive from these
+            raise FileFormatError(
+                f"{self.path}: not a Parquet file, or a damaged one: {str(error)[:200]}"
+            ) from None
+        if not start:
+            raise FileFormatError(f"{self.path}: there are columns, but no row")
+
+    def survey(self) -> tuple[list[Kind], int]:
+        found: list[set[type]] = []
+        rows = 0
+        for columns, lines in self.chunks():
+            rows += len(lines)
+            found = found or [set() for _ in columns]
+            for types, cells in zip(found, columns, strict=True):
+                types.update(map(type, cells))
+        return [self._kind(*pair) for pair in zip(self.titles, found, strict=True)], rows
+
+    def _kind(self, title: str, types: set[type]) -> Kind:
+        types = types - {type(None)}
+        if types <= {str}:
+            return "categorical"
+        if types <= {int, float} or types == {bool}:
+            return "boolean" if bool in types else "numeric"
+        if all(issubclass(kind, date) for kind in types):
+            return "date"
+        raise FileFormatError(
+            f"{self.path}: column {title!r} holds {', '.join(sorted(t.__name__ for t in types))}; "
+            "numbers, booleans, strings and dates can be read"
+        )
+
+
+def _cell(cell: Any) -> Any:
+    return None if isinstance(cell, str) and cell in MISSING else cell
+
+
+def _columns(rows: list[list[str]]) -> list[list[Any]]:
+    stripped = ([cell.strip() for cell in cells] for cells in zip(*rows, strict=True))
+    return [[None if cell in MISSING else cell for cell in cells] for cells in stripped]
+
+
+def _write(source: _Source, folder: Path) -> None:
+    """Write the cache of a file."""
+    kinds, rows = source.survey()
+    numbers = [kind in _NUMBERS for kind in kinds]
+    arrays = [
+        _new_array(folder / f"{n}.npy", np.float64 if number else np.int32, rows)
+        for n, number in enumerate(numbers)
+    ]
+    lines = _new_array(folder / "lines.npy", np.int64, rows)
+    codes: list[dict[str, int]] = [{} for _ in kinds]
+    end = 0
+    for columns, places in source.chunks():
+        start, end = end, end + len(places)
+        if end > rows or len(columns) != len(kinds):
+            break
+        lines[start:end] = places
+        for array, cells, number, known in zip(arrays, columns, numbers, codes, strict=True):
+            if number:
+                array[start:end] = [_number(cell) for cell in cells]
+            else:
+                texts = (c.isoformat() if isinstance(c, date) else c for c in cells)
+                array[start:end] = [-1 if t is None else known.setdefault(t, len(known)) for t in texts]
+    if end != rows:
+        raise FileFormatError(f"{source.path}: it changed while it was read; try again")
+    for array in (*arrays, lines):
+        array.flush()
+    with source.opened() as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # gzip's is one as well
+    document = {
+        "name": stem(str(source.path)),
+        "rows": rows,
+        "sha256": digest,
+        "unit": source.unit,
+        "columns": [
+            (title, kind, None if number else list(known))
+            for title, kind, number, known in zip(source.titles, kinds, numbers, codes, strict=True)
+        ],
+    }
+    write_whole(folder / _MANIFEST, json.dumps(document).encode())
+
+
+def _new_array(path: Path, dtype: DTypeLike, rows: int) -> np.memmap[Any, Any]:
+    array = open_memmap(path, "w+", dtype, (rows,))
+    with path.open("r+b") as file:
+        reserve(file.fileno(), path.stat().st_size)
+    return array
+
+
+def _number(cell: Any) -> float:
+    if cell is None:
+        return math.nan
+    return BOOLEANS[cell] if cell in BOOLEANS else float(cell)
