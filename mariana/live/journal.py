@@ -229,7 +229,7 @@ class Journal:
             "SELECT text, score, payload, contexts, deleted FROM items WHERE sequence > ?", (after,)
         )
         for text, score, payload, contexts, deleted in rows:
-            yield text.encode(), None if deleted else _item(score, payload, contexts)
+            yield text.encode(), None if deleted else self._item(score, payload, contexts)
 
     def item(self, text: bytes) -> tuple[bool, Item | None]:
         """Return whether a text was changed, and what it is now (None: deleted)."""
@@ -238,7 +238,19 @@ class Journal:
         ).fetchone()
         if row is None:
             return False, None
-        return True, None if row[3] else _item(*row[:3])
+        return True, None if row[3] else self._item(*row[:3])
+
+    def _item(self, score: float, payload: str | None, contexts: str | None) -> Item:
+        """Return an entry out of its row; SQLite checks its pages' structure, not what stands in them."""
+        try:
+            if payload:
+                json.loads(payload)
+            names = json.loads(contexts) if contexts else []
+        except ValueError:
+            raise _damaged(self.path, "the payload or the contexts of an entry are not JSON") from None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise _damaged(self.path, "the contexts of an entry are no list of names")
+        return Item(score, (payload or "").encode(), (contexts or "").encode())
 
     def contexts(self, after: int) -> set[str]:
         """Return the contexts of what was changed after a sequence number."""
@@ -373,10 +385,6 @@ class Journal:
 
 def _hashed(client: str, salt: bytes) -> bytes:
     return hashlib.blake2b(client.encode("utf-8", "replace"), digest_size=16, salt=salt).digest()
-
-
-def _item(score: float, payload: str | None, contexts: str | None) -> Item:
-    return Item(score, (payload or "").encode(), (contexts or "").encode())
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -587,20 +587,36 @@ def test_a_writer_that_takes_too_long_is_told_of(
 
 
 @pytest.mark.parametrize(
-    "damage", ["garbage", "empty", "cut", "page", "schema", "newer", "foreign", "no meta"]
+    "damage",
+    [
+        "garbage",
+        "empty",
+        "cut",
+        "page",
+        "schema",
+        "newer",
+        "foreign",
+        "no meta",
+        "payload",
+        "contexts",
+        "names",
+    ],
 )
 def test_a_damaged_journal_is_named(index: Index, path: Path, damage: str) -> None:
     index.insert([(f"town {i}", i) for i in range(2000)])
     index.close()
     file = path / "index.db"
     whole = file.read_bytes()
-    if damage in ("newer", "foreign", "no meta"):
+    if damage in ("newer", "foreign", "no meta", "payload", "contexts", "names"):
         connection = sqlite3.connect(file)
         connection.executescript(
             {
                 "newer": "UPDATE meta SET format = 99",
                 "foreign": "PRAGMA application_id = 3",
                 "no meta": "DELETE FROM meta",
+                "payload": "UPDATE items SET payload = '{' WHERE text = 'town 7'",
+                "contexts": "UPDATE items SET contexts = '[' WHERE text = 'town 7'",
+                "names": "UPDATE items SET contexts = '[1]' WHERE text = 'town 7'",
             }[damage]
         )
         connection.close()
