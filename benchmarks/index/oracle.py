@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.index.data import DataSet
+from mariana.autocomplete import ERROR_FACTORS
 from mariana.reference import fold
 
 LIMIT = 10
@@ -39,10 +40,10 @@ class Oracle:
         return [self._ranked[at] for at in np.sort(self._places[low:high])[:LIMIT]]
 
     def forgive(self, typed: str, edits: int) -> list[str]:
-        """Return the best texts with so many typing errors at most; each makes the rank 64 times worse."""
+        """Return the best texts with so many typing errors at most; they make the rank worse by ``ERROR_FACTORS``."""
         needed = self._edits(fold(typed), edits)
         places = np.flatnonzero(needed <= edits)
-        weights = self._better[places] << (6 * needed[places])
+        weights = self._better[places] * np.array(ERROR_FACTORS)[needed[places]]
         best = places[np.lexsort((places, weights))[:LIMIT]]
         return [self._ranked[at] for at in best]
 
