@@ -4,7 +4,6 @@
 #include "dot.h"
 #include "kernels.h"
 
-
 const char *mrn_status_name(int status) {
     switch (status) {
 #define MRN_STATUS(name, code, message)                                                                      \

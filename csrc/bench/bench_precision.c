@@ -53,8 +53,9 @@ static double best_time(const mrn_model *model, const float *x, size_t rows, flo
     } while (0)
 #define ALL(i)                                                                                               \
     ONE(i, 0)                                                                                                \
-    ONE(i, 1) ONE(i, 2) ONE(i, 3) ONE(i, 4) ONE(i, 5) ONE(i, 6) ONE(i, 7) ONE(i, 8) ONE(i, 9) ONE(i, 10)     \
-        ONE(i, 11) ONE(i, 12) ONE(i, 13) ONE(i, 14) ONE(i, 15)
+    ONE(i, 1)                                                                                                \
+    ONE(i, 2) ONE(i, 3) ONE(i, 4) ONE(i, 5) ONE(i, 6) ONE(i, 7) ONE(i, 8) ONE(i, 9) ONE(i, 10) ONE(i, 11)    \
+        ONE(i, 12) ONE(i, 13) ONE(i, 14) ONE(i, 15)
 #define ONE(i, n) i " %%zmm31, %%zmm31, %%zmm" #n "\n"
 #define REGISTERS                                                                                            \
     "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",        \
