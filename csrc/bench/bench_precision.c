@@ -51,11 +51,8 @@ static double best_time(const mrn_model *model, const float *x, size_t rows, flo
         }                                                                                                    \
         printf("%-12s %7.1f G instructions/s\n", instruction, 16 * 100000 / best * 1e-9);                    \
     } while (0)
-#define ALL(i)                                                                                               \
-    ONE(i, 0)                                                                                                \
-    ONE(i, 1)                                                                                                \
-    ONE(i, 2) ONE(i, 3) ONE(i, 4) ONE(i, 5) ONE(i, 6) ONE(i, 7) ONE(i, 8) ONE(i, 9) ONE(i, 10) ONE(i, 11)    \
-        ONE(i, 12) ONE(i, 13) ONE(i, 14) ONE(i, 15)
+#define ALL(i) FOUR(i, 0, 1, 2, 3) FOUR(i, 4, 5, 6, 7) FOUR(i, 8, 9, 10, 11) FOUR(i, 12, 13, 14, 15)
+#define FOUR(i, a, b, c, d) ONE(i, a) ONE(i, b) ONE(i, c) ONE(i, d)
 #define ONE(i, n) i " %%zmm31, %%zmm31, %%zmm" #n "\n"
 #define REGISTERS                                                                                            \
     "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",        \
