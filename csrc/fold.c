@@ -35,8 +35,15 @@ static int is_forbidden(uint32_t point) {
 }
 
 size_t text_points(const uint8_t *text, size_t bytes) {
+    const uint64_t ones = UINT64_C(0x0101010101010101);
     size_t count = 0, at = 0;
-    for (; at < bytes && text[at] >= 0x20 && text[at] < 0x7f; at++) /* most texts go no further */
+    for (; bytes - at >= 8; at += 8) { /* most texts are ASCII: 8 bytes at a time, then those that are left */
+        uint64_t word;
+        memcpy(&word, text + at, 8);
+        if (((word | (word + ones) | (word - 0x20 * ones)) & 0x80 * ones) != 0)
+            break;
+    }
+    for (; at < bytes && text[at] >= 0x20 && text[at] < 0x7f; at++)
         ;
     for (count = at; at < bytes; count++) {
         uint32_t point;
@@ -192,6 +199,23 @@ ptrdiff_t fold_words(const uint8_t *text, size_t bytes, int camel, uint8_t *key,
         at += length;
     }
     return (ptrdiff_t)key_bytes;
+}
+
+size_t key_words(const uint8_t *key, size_t bytes, uint16_t *starts) {
+    size_t count = 0, further = 0;
+    int after_separator = 1;
+    for (size_t at = 0; at < bytes && further < MRN_WORDS_MAX;) {
+        uint32_t point = key[at];
+        size_t step = point < 0x80 ? 1 : utf8_decode(key + at, bytes - at, &point);
+        int separator = fold_parts_words(point);
+        if (after_separator && !separator) {
+            further += at > 0;
+            starts[count++] = (uint16_t)at;
+        }
+        after_separator = separator;
+        at += step;
+    }
+    return count;
 }
 
 /* Walks a text code point by code point, and counts the bytes of the key. */

@@ -26,6 +26,10 @@ ptrdiff_t fold_text(const uint8_t *text, size_t bytes, uint8_t *key, size_t capa
 ptrdiff_t fold_words(const uint8_t *text, size_t bytes, int camel, uint8_t *key, size_t capacity,
                      uint16_t *starts, size_t *count);
 
+/* The same for a key, whose capitals are gone: where its words begin; room for MRN_WORDS_MAX + 1. Returns how
+ * many. */
+size_t key_words(const uint8_t *key, size_t bytes, uint16_t *starts);
+
 /* How many code points of a valid text the first `key_bytes` bytes of its key come from; marks that follow
  * the last of them belong to it. */
 uint32_t fold_span(const uint8_t *text, size_t bytes, size_t key_bytes);

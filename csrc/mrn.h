@@ -257,7 +257,7 @@ int mrn_json_predictions(const mrn_json_form *form, const float *y, size_t rows,
 int mrn_fold(const char *text, size_t bytes, char *key, size_t capacity, size_t *key_bytes);
 
 /* The entries to build a segment from, in any order. Text i is texts[text_ends[i - 1] .. text_ends[i]), from 0
- * for the first one; payloads and tags likewise, an empty payload meaning none. */
+ * for the first one; payloads, tags and ids likewise, an empty payload or id meaning none. */
 typedef struct mrn_entries {
     size_t count;
     const char *texts;             /* UTF-8 */
@@ -269,6 +269,8 @@ typedef struct mrn_entries {
     const char *tags;              /* their names, UTF-8 */
     const uint64_t *tag_ends;      /* (tag_count) */
     size_t tag_count;              /* at most MRN_TAGS_MAX; names have 1 to MRN_TAG_MAX bytes, none comes twice */
+    const char *ids;               /* of the documents that the entries are names of; likewise */
+    const uint64_t *id_ends;       /* (count); NULL: no ids */
     uint32_t flags;                /* MRN_INDEX_WORDS, MRN_INDEX_CAMEL (only with words) */
 } mrn_entries;
 
@@ -280,6 +282,7 @@ typedef struct mrn_entries {
  *                    writing direction
  *   MRN_E_PAYLOAD    the payload is not JSON in UTF-8, or nests more than MRN_JSON_DEPTH_MAX deep
  *   MRN_E_RANGE      the score is negative or not finite, or the contexts are none of the tags
+ *   MRN_E_ID         the id is longer than MRN_ID_MAX, not UTF-8, or holds what no text may hold
  *   MRN_E_TOO_LARGE  text, key or payload is longer than the format takes
  * The file holds the entries with MRN_OK. MRN_E_TOO_LARGE: a section would be 4 GiB or more. MRN_E_NO_MEMORY. */
 enum { MRN_MERGED = 1 };
@@ -292,8 +295,8 @@ typedef struct mrn_index {
     const char *file;
     uint32_t entries;
     uint32_t flags;        /* enum mrn_index_flag */
-    uint64_t place[12];    /* of each section, by id: MRN_SECTION_ID_END */
-    uint32_t items[12];    /* in it; 0 when it is not there */
+    uint64_t place[13];    /* of each section, by id: MRN_SECTION_ID_END */
+    uint32_t items[13];    /* in it; 0 when it is not there */
 } mrn_index;
 
 /* What is wrong with a file, and where: a constant sentence and a place counted from the start of the file. */

@@ -408,6 +408,13 @@ static void test_checksums(void) {
             EXPECT(whole == crc32c(crc32c(0, bytes + from, length / 3), bytes + from + length / 3,
                                    length - length / 3));
         }
+    static uint8_t many[100000]; /* enough for several runs side by side */
+    for (uint32_t i = 0, state = 1; i < sizeof many; i++) {
+        state = state * 1664525 + 1013904223;
+        many[i] = (uint8_t)(state >> 24);
+    }
+    for (size_t length = sizeof many; length > 20000; length = length * 7 / 8)
+        EXPECT(crc32c(7, many + length % 8, length - 8) == crc32c_portable(7, many + length % 8, length - 8));
 }
 
 int main(void) {
