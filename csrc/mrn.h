@@ -360,7 +360,9 @@ enum {
 typedef struct mrn_completion {
     double score;
     uint64_t payload;        /* where the payload is, from the start of the segment's file */
+    uint64_t id;             /* where the id of its document is, likewise */
     uint32_t payload_bytes;  /* 0: none */
+    uint32_t id_bytes;       /* 0: none */
     uint32_t segment;
     uint32_t entry;          /* its rank in the segment */
     uint32_t text;           /* where its text is in `texts` */
@@ -387,6 +389,8 @@ typedef struct mrn_answer {
     uint16_t matched;   /* bytes of the node's key */
     uint8_t kind;
     uint8_t edits;
+    uint32_t unused;
+    uint64_t document;  /* a hash of its id; 0: it has none */
 } mrn_answer;
 
 /* The suffix of a node that was visited, and where its key is spelled. */
@@ -425,17 +429,47 @@ int mrn_index_parents(const mrn_index *index, uint64_t *parents);
 int mrn_index_entry(const mrn_index *index, const uint64_t *parents, uint32_t rank, char *text, size_t *text_bytes,
                     double *score, uint64_t *payload, size_t *payload_bytes, uint64_t *contexts);
 
+/* The id of the document that entry `rank` is a name of is at *id in the file; 0 bytes when it has none.
+ * MRN_E_NOT_FOUND: there are not so many entries. */
+int mrn_index_id(const mrn_index *index, uint32_t rank, uint64_t *id, size_t *id_bytes);
+
+/* A hash of an id; 0 for none, which no id has. And those of all entries, by rank: (entries). */
+uint64_t mrn_id_hash(const char *id, size_t id_bytes);
+int mrn_index_id_hashes(const mrn_index *index, uint64_t *hashes);
+
+/* Room for entries as columns, each as mrn_index_build takes it. */
+typedef struct mrn_columns {
+    size_t rows;            /* in each column */
+    size_t text_bytes;      /* at least MRN_TEXT_MAX */
+    size_t payload_bytes;   /* at least MRN_PAYLOAD_MAX */
+    size_t id_bytes;        /* at least MRN_ID_MAX */
+    char *texts;
+    uint64_t *text_ends;
+    double *scores;
+    char *payloads;
+    uint64_t *payload_ends;
+    uint64_t *contexts;
+    char *ids;
+    uint64_t *id_ends;
+} mrn_columns;
+
+/* Write entries from rank *next on into columns, until all are there or a column might not take one more; *next
+ * becomes the rank to go on with, *rows how many were written. skip[i] != 0 leaves out entry i; NULL: none.
+ * MRN_E_FORMAT: a text that is not stored has no room; only a file made by hand has one. */
+int mrn_index_columns(const mrn_index *index, const uint64_t *parents, const uint8_t *skip, uint32_t *next,
+                      const mrn_columns *columns, size_t *rows);
+
 /* The names of the contexts, in the order of their bits: MRN_E_NOT_FOUND when there are not so many. */
 int mrn_index_tag(const mrn_index *index, size_t tag, uint64_t *name, size_t *name_bytes);
 
-/* The best entries that are alive, best first, each once. The rules are in docs/matching.md; in short: an entry's rank
+/* The best entries that are alive, best first, each once; of those with one id, the names of a document, the best. The rules are in docs/matching.md; in short: an entry's rank
  * is how many living entries of all segments have a higher score; its weight is (rank + 1), * 512 for one edit, * 64 for a further one, times more for a
  * match that begins at a further word, is in another order, has other accents than were typed, or is not preferred.
  * Answers come by weight, ascending; then by score, descending, code points of the text and its bytes, ascending. So
  * several segments answer as one that holds their living entries.
  * `completions` has room for the limit; their texts are written to `texts`, one after the other.
  * *partial becomes 1 when a bound was hit (MRN_VISITS_MAX): the answers are right and in order, but a better one may be
- * missing; never one that begins with the query as typed, unless contexts were asked for or entries are dead.
+ * missing; never one that begins with the query as typed, unless contexts were asked for, or entries are dead or have ids.
  * MRN_E_ARGUMENT: limit or edits out of range. MRN_E_TEXT as mrn_fold. MRN_E_TOO_LARGE: the query has more than
  * MRN_QUERY_MAX bytes before or after folding. MRN_E_MEMORY: `texts` is too small; limit * MRN_TEXT_MAX never is. */
 int mrn_reader_complete(const mrn_reader *reader, const char *query, size_t query_bytes, const mrn_options *options,

@@ -379,6 +379,23 @@ static int better_match(const mrn_answer *a, const mrn_answer *b) {
     return a->kind != b->kind ? a->kind < b->kind : a->node < b->node;
 }
 
+/* A hash of the id of an entry; 0 when it has none. */
+static uint64_t hash_id(const reader_segment *g, uint32_t entry) {
+    size_t bytes;
+    const uint8_t *id = read_blob(g->index, MRN_SECTION_IDS, entry, &bytes);
+    return mrn_id_hash((const char *)id, bytes);
+}
+
+/* Whether two answers are names of one document. */
+static int same_document(const search *s, const mrn_answer *a, const mrn_answer *b) {
+    if (a->document == 0 || a->document != b->document)
+        return 0;
+    size_t a_bytes, b_bytes;
+    const uint8_t *x = read_blob(s->reader->segments[a->segment].index, MRN_SECTION_IDS, a->entry, &a_bytes),
+                  *y = read_blob(s->reader->segments[b->segment].index, MRN_SECTION_IDS, b->entry, &b_bytes);
+    return a_bytes == b_bytes && memcmp(x, y, a_bytes) == 0;
+}
+
 void search_offer(search *s, size_t number, int kind, uint32_t node, size_t path, size_t matched,
                   unsigned edits) {
     const reader_segment *g = &s->reader->segments[number];
@@ -407,10 +424,13 @@ void search_offer(search *s, size_t number, int kind, uint32_t node, size_t path
     answer.weight = rank << bits;
     if (answer.weight > bar(s))
         return;
-    for (size_t i = 0; i < s->count; i++) { /* an entry is an answer once, by the best of its matches */
-        if (answers[i].entry != entry || answers[i].segment != number)
+    answer.document = s->documents ? hash_id(g, entry) : 0;
+    for (size_t i = 0; i < s->count; i++) {
+        /* An entry is an answer once, by the best of its matches; a document by the best of its names. */
+        int same = answers[i].entry == entry && answers[i].segment == number;
+        if (!same && !same_document(s, &answer, &answers[i]))
             continue;
-        if (!better_match(&answer, &answers[i]))
+        if (!(same ? better_match(&answer, &answers[i]) : answer_before(s, &answer, &answers[i])))
             return;
         memmove(answers + i, answers + i + 1, (s->count - i - 1) * sizeof *answers);
         s->count--;
@@ -480,7 +500,7 @@ static void search_exact(search *s, size_t number) {
     const uint8_t *key = (const uint8_t *)s->space->query;
     place at;
     if (trie_walk(&g->keys, key, s->query_bytes, &at)) {
-        if (g->dead != NULL || s->filtered || s->preferring || s->marks) {
+        if (g->dead != NULL || s->filtered || s->preferring || s->marks || s->documents) {
             offer_stream(s, number, KIND_KEY, &at);
         } else {
             size_t found = trie_best(&g->keys, &at, s->limit, s->space->pool, s->space->spelled),
@@ -529,7 +549,7 @@ static int spell_pool(search *s) {
 static int search_plain(search *s) {
     const reader_segment *g = &s->reader->segments[0];
     if (s->reader->count != 1 || g->dead != NULL || g->words.nodes > 0 || s->filtered || s->preferring ||
-        s->marks)
+        s->marks || s->documents)
         return 0;
     place at;
     if (!trie_walk(&g->keys, (const uint8_t *)s->space->query, s->query_bytes, &at))
@@ -683,7 +703,9 @@ static int search_run(search *s, const mrn_reader *reader, const char *query, si
     s->space = space;
     s->limit = options->limit;
     s->count = s->logged = s->visits = 0;
-    s->partial = s->marks = s->edits = s->spelled = 0;
+    s->partial = s->marks = s->edits = s->spelled = s->documents = 0;
+    for (size_t i = 0; i < reader->count; i++)
+        s->documents |= reader->segments[i].index->items[MRN_SECTION_IDS] > 0;
     s->typed = (const uint8_t *)query;
     s->typed_bytes = query_bytes;
     int status = mrn_fold(query, query_bytes, space->query, MRN_QUERY_MAX, &s->query_bytes);
@@ -804,12 +826,15 @@ static void highlight(const search *s, const mrn_answer *answer, const uint8_t *
 /* Everything about an answer but where its text goes. */
 static const uint8_t *describe(const search *s, const mrn_answer *answer, mrn_completion *c) {
     const mrn_index *index = s->reader->segments[answer->segment].index;
-    size_t bytes, payload_bytes;
+    size_t bytes, payload_bytes, id_bytes;
     const uint8_t *text = answer_text(s, answer, (uint8_t *)s->space->keys[0], &bytes);
     const uint8_t *payload = read_blob(index, MRN_SECTION_PAYLOADS, answer->entry, &payload_bytes);
     c->score = entry_score(index, answer->entry);
     c->payload = payload_bytes == 0 ? 0 : (uint64_t)(payload - (const uint8_t *)index->file);
     c->payload_bytes = (uint32_t)payload_bytes;
+    const uint8_t *id = read_blob(index, MRN_SECTION_IDS, answer->entry, &id_bytes);
+    c->id = id_bytes == 0 ? 0 : (uint64_t)(id - (const uint8_t *)index->file);
+    c->id_bytes = (uint32_t)id_bytes;
     c->segment = answer->segment;
     c->entry = answer->entry;
     c->text_bytes = (uint32_t)bytes;
@@ -912,6 +937,10 @@ static void write_completion(writer *w, const search *s, const mrn_answer *answe
         write_bytes(w, s->reader->segments[c.segment].index->file + c.payload, c.payload_bytes);
     else
         WRITE(w, "null");
+    if (c.id_bytes > 0) {
+        WRITE(w, ",\"id\":");
+        write_string(w, (const uint8_t *)s->reader->segments[c.segment].index->file + c.id, c.id_bytes);
+    }
     WRITE(w, "}");
 }
 

@@ -53,6 +53,7 @@ typedef struct search {
     int marks;                /* it has accents */
     int filtered, preferring; /* by contexts */
     int partial;
+    int documents;         /* some segment has ids */
     uint16_t query_points; /* characters of the folded query */
     int spelled;           /* the keys of the answers are spelled, in their order */
     uint64_t filter[MRN_SEGMENTS_MAX], prefer[MRN_SEGMENTS_MAX];

@@ -65,6 +65,7 @@ class _Lib:
     MRN_EDITS_AUTO: int
     MRN_TAGS_MAX: int
     MRN_TAG_MAX: int
+    MRN_ID_MAX: int
     MRN_SEGMENTS_MAX: int
     MRN_INDEX_WORDS: int
     MRN_INDEX_CAMEL: int
@@ -81,6 +82,18 @@ class _Lib:
         payload: Any,
         payload_bytes: Any,
         contexts: Any,
+    ) -> int: ...
+    def mrn_index_id(self, index: Any, rank: int, id: Any, id_bytes: Any) -> int: ...  # noqa: A002 - the name in mrn.h
+    def mrn_id_hash(self, id: bytes, id_bytes: int) -> int: ...  # noqa: A002 - likewise
+    def mrn_index_id_hashes(self, index: Any, hashes: Any) -> int: ...
+    def mrn_index_columns(
+        self,
+        index: Any,
+        parents: Any,
+        skip: Any,
+        next: Any,  # noqa: A002 - likewise
+        columns: Any,
+        rows: Any,
     ) -> int: ...
     def mrn_index_tag(self, index: Any, tag: int, name: Any, name_bytes: Any) -> int: ...
     def mrn_reader_plan(self, segments: Any, bytes: Any) -> int: ...  # noqa: A002 - the name in mrn.h

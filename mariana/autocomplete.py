@@ -8,18 +8,20 @@ that is cut short while it is mapped ends the process that reads it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import numbers
+import operator
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic_core import from_json
 from tqdm import tqdm
 
-from mariana._binding import trie
+from mariana._binding import build, trie
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError, OutOfRangeError
 from mariana.live import folder
 from mariana.live.journal import Item
@@ -41,6 +43,9 @@ QUERY_MAX = trie.QUERY_MAX
 TEXT_MAX = trie.TEXT_MAX
 """The longest text of an entry, in bytes of UTF-8."""
 
+ID_MAX = trie.ID_MAX
+"""The longest id of a document, in bytes of UTF-8."""
+
 ERROR_FACTORS = (1, 512, 512 * 64)
 """No, one and two typing errors make a rank so many times worse."""
 
@@ -48,7 +53,9 @@ DEFAULT_SCORE = 1.0
 """The score of an entry that has none."""
 
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-_FIELDS = ("text", "score", "payload", "contexts")
+_FIELDS = ("text", "score", "payload", "contexts", "id")
+_READ_AT_ONCE = 1024
+"""Entries that are looked at together, which is quicker where they are alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,7 @@ class Completion:
         edits: typing errors between the prefix and the text; 0 is an exact match of the folded forms.
         highlights: what the prefix covers, as (start, end) in code points of ``text``.
         payload: the JSON value that was given with the entry, or None.
+        id: of the document that the entry is a name of, or None.
     """
 
     text: str
@@ -68,6 +76,7 @@ class Completion:
     edits: int
     highlights: tuple[tuple[int, int], ...]
     payload: Any
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,20 +228,27 @@ class Index:
         source = self._folder()
         return source.put(_check_entries(entries, source.reader.tags))
 
-    def delete(self, texts: Iterable[str]) -> Receipt:
-        """Delete entries by their texts: all of them or none. Texts that are not there do not count.
+    def delete(self, texts: Iterable[str] = (), *, ids: Iterable[str] = ()) -> Receipt:
+        """Delete entries by their texts, or by the ids of their documents: all of them or none.
+
+        Args:
+            texts: as they are shown. Those that are not there do not count.
+            ids: every entry that is a name of one of these documents goes.
 
         Returns:
             ``sequence``, and ``count``, the number of the entries that were there.
 
         Raises:
-            InvalidInputError: a text is no string (``pointer`` says which), or ``texts`` is one.
+            InvalidInputError: a text or an id is no string (``pointer`` says which), or ``texts`` or ``ids`` is one.
             StoreError: as :meth:`insert`.
         """
         source = self._folder()
-        if isinstance(texts, str):
-            raise InvalidInputError("texts must be several strings; put the one into a list")
-        return source.delete([_read_text(text, f"/{position}") for position, text in enumerate(texts)])
+        if isinstance(texts, str) or isinstance(ids, str):
+            raise InvalidInputError("texts and ids must be several strings; put the one into a list")
+        return source.delete(
+            [_read_text(text, f"/{position}") for position, text in enumerate(texts)],
+            [_read_text(id_, f"/{position}") for position, id_ in enumerate(ids)],
+        )
 
     def select(self, text: str, client: str | None = None) -> Receipt:
         """Learn that somebody chose an entry: it ranks higher from now on, and less so as time goes by.
@@ -350,8 +366,9 @@ class Index:
                 edits,
                 highlights,
                 self._payload(payload) if payload else None,
+                id_.decode() if id_ else None,
             )
-            for text, score, payload, highlights, edits in hits
+            for text, score, payload, highlights, edits, id_ in hits
         ]
 
     def complete_json(
@@ -369,7 +386,8 @@ class Index:
             OutOfRangeError, InvalidInputError: as :meth:`complete`.
 
         Returns:
-            JSON in UTF-8: ``{"query", "completions": [{"text", "score", "edits", "highlights", "payload"}]}``.
+            JSON in UTF-8: ``{"query", "completions": [{"text", "score", "edits", "highlights", "payload"}]}``, with
+            ``id`` for those that are names of a document.
         """
         return self._opened().reader.complete_json(*_query(prefix, limit, fuzzy, context, prefer))
 
@@ -451,9 +469,10 @@ def build_index(
     Args:
         path: the index's folder; made when it is not there.
         entries: ``(text, score)``, or mappings with ``text`` and, if wanted, ``score`` (default 1), ``payload`` (a
-            JSON value) and ``contexts`` (names; 64 different ones in an index). A score is a finite number >= 0;
+            JSON value), ``contexts`` (names; 64 different ones in an index) and ``id`` (of the document that the
+            entry is a name of: an answer shows a document once, by its best name). A score is a finite number >= 0;
             integers up to 2**53 come back exactly. A text has at most 1,024 bytes of UTF-8, before and after folding;
-            a payload 65,536 as JSON, nested 200 deep at most; a context 64.
+            a payload 65,536 as JSON, nested 200 deep at most; a context 64, an id 256.
         progress: show a progress bar when stderr is a terminal.
         on_invalid: called with the position and the reason for each entry that is refused, which is then left
             out; None raises for the first one.
@@ -468,11 +487,8 @@ def build_index(
     """
     path = Path(path)
     upto = folder.sequence_of(path)
-    texts: list[bytes] = []
-    scores: list[float] = []
-    payloads: list[bytes] = []
-    contexts: list[tuple[str, ...]] = []
-    positions: list[int] = []
+    columns = build.Columns()
+    rows: list[Sequence[int]] = []  # the positions of what became entries
     refused = 0
 
     def refuse(position: int, reason: str, field: str = "") -> None:
@@ -482,28 +498,49 @@ def build_index(
             raise InvalidInputError(f"entry {position}: {reason}", pointer=f"/{position}{field}")
         on_invalid(position, reason)
 
-    shown = tqdm(entries, unit=" entries", unit_scale=True, disable=None if progress else True)
-    for position, entry in enumerate(shown):
-        try:
-            text, score, payload, names = _read_entry(entry)
-        except InvalidInputError as error:
-            refuse(position, str(error), error.pointer)
-            continue
-        texts.append(text)
-        scores.append(score)
-        payloads.append(payload)
-        contexts.append(names)
-        positions.append(position)
-    file, verdicts = trie.build_segment(
-        texts, scores, payloads, contexts if any(contexts) else (), any_word=any_word, camel_case=camel_case
-    )
-    for row in (verdicts < 0).nonzero()[0].tolist():
-        refuse(positions[row], trie.verdict_message(int(verdicts[row])))
-    kept, merged = (int((verdicts == verdict).sum()) for verdict in (0, trie.MERGED))
+    def read_each(positions: range, some: list[Entry]) -> list[int]:
+        read = []
+        for position, entry in zip(positions, some, strict=True):
+            try:
+                read.append((position, _read_entry(entry)))
+            except InvalidInputError as error:
+                refuse(position, str(error), error.pointer)
+        if read:
+            columns.add(*zip(*(entry for _, entry in read), strict=True))
+        return [position for position, _ in read]
+
+    for positions, some in _batches(entries, progress=progress):
+        rows.append(positions if _add_pairs(columns, some) else read_each(positions, some))
+    file, verdicts = columns.build(any_word=any_word, camel_case=camel_case)
+    wrong = (verdicts < 0).nonzero()[0].tolist()
+    position_of = list(itertools.chain.from_iterable(rows)) if wrong else []
+    for row in wrong:
+        refuse(position_of[row], build.verdict_message(int(verdicts[row])))
+    kept, merged = (int((verdicts == verdict).sum()) for verdict in (0, build.MERGED))
     if kept == 0 and not allow_empty:
         raise InvalidInputError("there is no usable entry")
     folder.publish(path, file, upto)
     return BuildReport(path, kept, merged, refused, len(file))
+
+
+def _batches(entries: Iterable[Entry], *, progress: bool) -> Iterator[tuple[range, list[Entry]]]:
+    """Yield entries some at a time, with their positions, and show how many there were so far."""
+    total = operator.length_hint(entries) or None
+    silent = None if progress else True  # None: where stderr is no terminal
+    with tqdm(total=total, unit=" entries", unit_scale=True, disable=silent) as shown:
+        given, start = iter(entries), 0
+        while some := list(itertools.islice(given, _READ_AT_ONCE)):
+            yield range(start, start + len(some)), some
+            start += len(some)
+            shown.update(len(some))
+
+
+def _add_pairs(columns: build.Columns, entries: list[Entry]) -> bool:
+    """Add entries that are all a text and a score, and say whether they were."""
+    if not set(map(type, entries)) <= {tuple, list} or set(map(len, entries)) != {2}:
+        return False
+    pairs = cast("list[tuple[str, float]]", entries)  # not zip(*pairs): its iterators, one a pair, wake the collector
+    return columns.add_plain([text for text, _ in pairs], [score for _, score in pairs])
 
 
 def _check_entries(entries: Iterable[Entry], there: Collection[str]) -> list[tuple[bytes, Item]]:
@@ -520,7 +557,7 @@ def _check_entries(entries: Iterable[Entry], there: Collection[str]) -> list[tup
     contexts = set(there)
     for position, entry in enumerate(entries):
         try:
-            text, score, payload, names = _read_entry(entry)
+            text, score, payload, names, id_ = _read_entry(entry)
         except InvalidInputError as error:
             faults.append((f"/{position}{error.pointer}", str(error)))
             continue
@@ -529,12 +566,12 @@ def _check_entries(entries: Iterable[Entry], there: Collection[str]) -> list[tup
             reason = f"that makes more than {trie.TAGS_MAX} different contexts"
             faults.append((f"/{position}/contexts", reason))
         texts.append(text)
-        items.append(Item(score, payload, _to_json(names).encode() if names else b""))
+        items.append(Item(score, payload, _to_json(names).encode() if names else b"", id_))
         positions.append(position)
     scores, payloads = [item.score for item in items], [item.payload for item in items]
-    _, verdicts = trie.build_segment(texts, scores, payloads)  # which knows what it takes
+    _, verdicts = build.build_segment(texts, scores, payloads)  # which knows what it takes
     faults += [
-        (f"/{positions[row]}", trie.verdict_message(int(verdicts[row])))
+        (f"/{positions[row]}", build.verdict_message(int(verdicts[row])))
         for row in (verdicts < 0).nonzero()[0].tolist()
     ]
     if faults:
@@ -566,9 +603,10 @@ def _check_fuzzy(fuzzy: object) -> None:
     raise InvalidInputError("fuzzy must be 'auto', 0, 1 or 2")
 
 
-def _read_entry(entry: object) -> tuple[bytes, float, bytes, tuple[str, ...]]:
+def _read_entry(entry: object) -> tuple[bytes, float, bytes, tuple[str, ...], bytes]:
     payload: object = None
     contexts: tuple[str, ...] = ()
+    id_ = b""
     if isinstance(entry, tuple | list) and len(entry) == 2:
         text, score = entry
     elif isinstance(entry, Mapping):
@@ -578,13 +616,26 @@ def _read_entry(entry: object) -> tuple[bytes, float, bytes, tuple[str, ...]]:
         text, score, payload = entry.get("text"), entry.get("score", DEFAULT_SCORE), entry.get("payload")
         if entry.get("contexts") is not None:
             contexts = _read_contexts(entry["contexts"])
+        if entry.get("id") is not None:
+            id_ = _read_id(entry["id"])
     else:
         raise InvalidInputError(
-            "an entry is (text, score), or a mapping with text, score, payload and contexts"
+            "an entry is (text, score), or a mapping with text, score, payload, contexts and id"
         )
     if not isinstance(text, str):
         raise InvalidInputError(f"text must be a string, got {type(text).__name__}", pointer="/text")
-    return text.encode("utf-8", "surrogatepass"), _read_score(score), _read_payload(payload), contexts
+    raw = text.encode("utf-8", "surrogatepass")
+    return raw, _read_score(score), _read_payload(payload), contexts, id_
+
+
+def _read_id(given: object) -> bytes:
+    if not isinstance(given, str):
+        raise InvalidInputError(f"id must be a string, got {type(given).__name__}", pointer="/id")
+    try:
+        build.check_id(given)
+    except InvalidInputError as error:
+        raise InvalidInputError(str(error), pointer="/id") from None
+    return given.encode()
 
 
 def _read_contexts(given: object) -> tuple[str, ...]:
@@ -593,7 +644,7 @@ def _read_contexts(given: object) -> tuple[str, ...]:
         raise InvalidInputError("contexts must be names: strings", pointer="/contexts")
     for name in names:
         try:
-            trie.check_context(name)
+            build.check_context(name)
         except InvalidInputError as error:
             raise InvalidInputError(str(error), pointer="/contexts") from None
     return tuple(sorted({*names}))

@@ -264,6 +264,7 @@ class Item(NamedTuple):
     text: str
     score: float
     contexts: frozenset[str] = frozenset()
+    id: str = ""  # of the document that it is a name of
 
 
 WORDS_MAX, WORD_KEY_MAX, QUERY_WORDS_MAX, TYPED_MAX = 32, 64, 6, 60
@@ -281,6 +282,8 @@ def search(
     prefer: Collection[str] = (),
 ) -> list[Found]:
     """Return the best entries that match a query, best first, by the rules of docs/matching.md, looking at each.
+
+    Of entries with one id the best is the answer.
 
     Args:
         items: a text that comes twice counts once, with its highest score.
@@ -309,8 +312,14 @@ def search(
         bits += 6 if prefer and not item.contexts & {*prefer} else 0
         weight = (sum(other.score > item.score for other in best.values()) + 1) << bits
         answer = Found(item.text, item.score, needed, highlights)
-        found.append(((weight, *rank((item.text, item.score))), answer))
-    return [answer for _, answer in sorted(found)[:limit]]
+        found.append(((weight, *rank((item.text, item.score))), answer, item.id))
+    answers, shown = [], set()
+    for _, answer, id_ in sorted(found):
+        if id_ and id_ in shown:
+            continue
+        shown.add(id_)
+        answers.append(answer)
+    return answers[:limit]
 
 
 def _matches(

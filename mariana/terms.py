@@ -2,14 +2,14 @@
 
 ========  ==========================================================================================
 .txt      one text a line; empty lines do not count
-.tsv      text, score, payload, contexts, in this order, by tabs; all but the text may be left out
+.tsv      text, score, payload, contexts, id, in this order, by tabs; all but the text may be left out
 .csv      the same by commas, with the usual quotes
-.jsonl    one JSON object a line, with ``text`` and, if wanted, ``score``, ``payload``, ``contexts``
+.jsonl    one JSON object a line, with ``text`` and, if wanted, ``score``, ``payload``, ``contexts``, ``id``
 ========  ==========================================================================================
 
 Each may end in ``.gz`` besides. A first line of a .tsv or .csv that has a cell ``text`` names the columns instead,
 in any order. All are UTF-8. A payload is JSON; a text without a score has the score 1. Several contexts are parted by
-``|`` in a .tsv or .csv, and are an array in a .jsonl.
+``|`` in a .tsv or .csv, and are an array in a .jsonl. Entries with one id are names of one document.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, TextIO
 
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError
 
-COLUMNS = ("text", "score", "payload", "contexts")
+COLUMNS = ("text", "score", "payload", "contexts", "id")
 LINE_MAX = 1 << 20
 """Characters that no line may have; the longest entry takes fewer, even with each of its characters escaped."""
 
@@ -167,6 +167,8 @@ def _entry(cells: dict[str, str]) -> Mapping[str, Any] | str:
             return "payload is not JSON"
     if cells.get("contexts"):
         entry["contexts"] = [name.strip() for name in cells["contexts"].split("|")]
+    if cells.get("id"):
+        entry["id"] = cells["id"]
     return entry
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model, model_validator
 
-from mariana.autocomplete import DEFAULT_SCORE, QUERY_MAX, TEXT_MAX
+from mariana.autocomplete import DEFAULT_SCORE, ID_MAX, QUERY_MAX, TEXT_MAX
 from mariana.format import InputField, Label
 from mariana.model import Model
 from mariana.model_card import example_record
@@ -182,6 +182,11 @@ class CompletionAnswer(BaseModel):
     edits: int = Field(description="typing errors between the query and the text")
     highlights: list[tuple[int, int]] = Field(description="[start, end) in Unicode code points of the text")
     payload: JsonValue = Field(description="what was stored with the text, or null")
+    id: str | None = Field(
+        default=None,
+        exclude_if=lambda id_: id_ is None,
+        description="of the document that the text is a name of; left out where there is none",
+    )
 
 
 class CompleteAnswer(BaseModel):
@@ -209,6 +214,13 @@ class Insertion(BaseModel):
         default=[],
         max_length=64,
         description="names that a query can ask for; an index has at most 64 different ones",
+    )
+    id: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=ID_MAX,
+        description="of the document that the text is a name of: an answer shows a document once, by its best name; "
+        "at most 256 bytes of UTF-8",
     )
 
 
@@ -238,20 +250,34 @@ class Insertions(BaseModel):
 
 
 class Deletions(BaseModel):
-    """Entries to be deleted."""
+    """Entries to be deleted: by text, by the id of their document, or both."""
 
     model_config = ConfigDict(extra="forbid")
 
     texts: list[str] = Field(
-        min_length=1,
+        default=[],
         max_length=BATCH_MAX,
         description="as they are shown; those that are not there do not count",
     )
+    ids: list[str] = Field(
+        default=[],
+        max_length=BATCH_MAX,
+        description="all names of these documents; those that are not there do not count",
+    )
+
+    @model_validator(mode="after")
+    def _check_some(self) -> Self:
+        if not self.texts and not self.ids:
+            raise ValueError("name at least one of texts and ids")
+        return self
 
     @classmethod
     def examples(cls) -> dict[str, Any]:
         """Return examples for the documentation."""
-        return {"two": {"summary": "two entries", "value": {"texts": ["Hue", "Vinh"]}}}
+        return {
+            "two": {"summary": "two entries", "value": {"texts": ["Hue", "Vinh"]}},
+            "document": {"summary": "all names of a document", "value": {"ids": ["Q1854"]}},
+        }
 
 
 class Selection(BaseModel):

@@ -7,6 +7,8 @@ export interface Completion<Payload = unknown> {
   /** Half-open ranges [start, end) of `text` that matched, in Unicode code points. */
   highlights: [start: number, end: number][];
   payload: Payload | null;
+  /** Of the document that the text is a name of; not there where it has none. */
+  id?: string;
 }
 
 export type MarianaState = "idle" | "loading" | "list" | "empty" | "error";

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,6 @@ from mariana.errors import FileFormatError, InvalidInputError, OutOfRangeError
 
 FORMAT_VERSION = int(lib.MRN_INDEX_VERSION)
 FOLD_VERSION = int(lib.MRN_FOLD_VERSION)
-MERGED = int(lib.MRN_MERGED)
 TEXT_MAX = int(lib.MRN_TEXT_MAX)
 KEY_MAX = int(lib.MRN_KEY_MAX)
 PAYLOAD_MAX = int(lib.MRN_PAYLOAD_MAX)
@@ -24,9 +23,10 @@ LIMIT_MAX = int(lib.MRN_LIMIT_MAX)
 EDITS_AUTO = int(lib.MRN_EDITS_AUTO)
 TAGS_MAX = int(lib.MRN_TAGS_MAX)
 TAG_MAX = int(lib.MRN_TAG_MAX)
+ID_MAX = int(lib.MRN_ID_MAX)
 SEGMENTS_MAX = int(lib.MRN_SEGMENTS_MAX)
 
-_COMPLETION = struct.Struct("@dQIIIIIII16H")  # mrn_completion, but for the bytes that align the next one
+_COMPLETION = struct.Struct("@dQQIIIIIIII16H")  # mrn_completion, but for the bytes that align the next one
 _COMPLETION_BYTES = int(ffi.sizeof("mrn_completion"))
 _OPEN_FAULTS = frozenset({"E_FORMAT", "E_VERSION", "E_CHECKSUM", "E_TOO_LARGE"})
 _MEMORY = -4
@@ -45,6 +45,8 @@ class Entry(NamedTuple):
     """JSON, or empty for none."""
     contexts: Collection[str] = ()
     """Names; a segment holds at most ``TAGS_MAX`` different ones."""
+    id: bytes = b""
+    """Of the document that this is a name of, UTF-8; empty for none."""
 
 
 class Hit(NamedTuple):
@@ -56,6 +58,7 @@ class Hit(NamedTuple):
     highlights: tuple[tuple[int, int], ...]
     """(start, end) in code points of the text."""
     edits: int
+    id: bytes = b""
 
 
 class Segment:
@@ -70,6 +73,7 @@ class Segment:
     """
 
     __slots__ = (
+        "_documents",
         "_file",
         "_index",
         "_pinned",
@@ -92,7 +96,7 @@ class Segment:
         status = lib.mrn_index_open(
             self._pinned, self.nbytes, ffi.from_buffer(scratch), scratch_bytes, self._index, fault
         )
-        if _status_name(status) in _OPEN_FAULTS:
+        if status_name(status) in _OPEN_FAULTS:
             raise FileFormatError(
                 f"{name}: not a usable index segment: {ffi.string(fault.what).decode()} (at byte {fault.at}); "
                 f"this version reads format {FORMAT_VERSION}; build the index again"
@@ -103,6 +107,7 @@ class Segment:
         self.camel_case = bool(self._index.flags & lib.MRN_INDEX_CAMEL)
         self.tags = tuple(self._tags())
         self._reader: Reader | None = None
+        self._documents: tuple[NDArray[np.uint64], NDArray[np.uint32]] | None = None  # by hash of their ids
 
     def complete(self, prefix: bytes, limit: int, edits: int) -> tuple[list[Hit], bool]:
         """Complete in this segment alone; see :meth:`Reader.complete`."""
@@ -128,10 +133,43 @@ class Segment:
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield all entries, best first, as they were given to :func:`build`."""
+        yield from self._read(ffi.from_buffer("uint64_t[]", self.parents()), 0, self.entries)
+
+    @property
+    def handle(self) -> Any:
+        """The segment as C knows it, as long as this one lives."""
+        return self._index
+
+    def parents(self) -> NDArray[np.uint64]:
+        """Return where the key of each entry leaves another one; C spells texts by that."""
         parents = np.empty(self.entries, np.uint64)
-        pointer = ffi.from_buffer("uint64_t[]", parents)
-        check(lib.mrn_index_parents(self._index, pointer), "read the entries")
-        yield from self._read(pointer, 0, self.entries)
+        check(lib.mrn_index_parents(self._index, ffi.from_buffer("uint64_t[]", parents)), "read the entries")
+        return parents
+
+    def names_of(self, ids: Collection[bytes]) -> list[int]:
+        """Return the places of the entries that are names of some documents, ascending."""
+        if self._documents is None:
+            hashes = np.empty(self.entries, np.uint64)
+            check(lib.mrn_index_id_hashes(self._index, ffi.from_buffer("uint64_t[]", hashes)), "read the ids")
+            order = np.argsort(hashes, kind="stable").astype(np.uint32)
+            self._documents = hashes[order], order
+        hashes, order = self._documents
+        places = []
+        for id_ in ids:
+            wanted = np.uint64(lib.mrn_id_hash(id_, len(id_)))
+            start, end = np.searchsorted(hashes, wanted), np.searchsorted(hashes, wanted, "right")
+            places += [place for place in order[start:end].tolist() if self._id(place) == id_]
+        return sorted(places)
+
+    def texts(self, places: Collection[int]) -> list[bytes]:
+        """Return the texts of some entries."""
+        parents = ffi.from_buffer("uint64_t[]", self.parents()) if places else ffi.NULL
+        return [next(self._read(parents, place, place + 1)).text for place in places]
+
+    def _id(self, place: int) -> bytes:
+        at, length = ffi.new("uint64_t *"), ffi.new("size_t *")
+        check(lib.mrn_index_id(self._index, place, at, length), "read an id")
+        return bytes(self._file[at[0] : at[0] + length[0]])
 
     def _read(self, parents: Any, start: int, end: int) -> Iterator[Entry]:
         text, score = ffi.new("char[]", TEXT_MAX), ffi.new("double *")
@@ -148,6 +186,7 @@ class Segment:
                 score[0],
                 self._file[payload[0] : payload[0] + payload_bytes[0]],
                 tuple(tag for bit, tag in enumerate(self.tags) if mask >> bit & 1),
+                self._id(place),
             )
 
     def _tags(self) -> Iterator[str]:
@@ -250,16 +289,29 @@ class Reader:
         found = ffi.buffer(spare.completions, count * _COMPLETION_BYTES)
         hits = []
         for at in range(0, count * _COMPLETION_BYTES, _COMPLETION_BYTES):
-            score, payload, payload_bytes, segment, _, text, text_bytes, edits, highlights, *ranges = (
-                _COMPLETION.unpack_from(found, at)
-            )
+            (
+                score,
+                payload,
+                id_at,
+                payload_bytes,
+                id_bytes,
+                segment,
+                _,
+                text,
+                text_bytes,
+                edits,
+                highlights,
+                *ranges,
+            ) = _COMPLETION.unpack_from(found, at)
+            file = self._segments[segment]._file  # noqa: SLF001
             hits.append(
                 Hit(
                     ffi.unpack(spare.texts + text, text_bytes),
                     score,
-                    self._segments[segment]._file[payload : payload + payload_bytes],  # noqa: SLF001
+                    file[payload : payload + payload_bytes],
                     tuple(zip(ranges[: 2 * highlights : 2], ranges[1 : 2 * highlights : 2], strict=True)),
                     edits,
+                    file[id_at : id_at + id_bytes],
                 )
             )
         cut_short = bool(spare.partial[0])
@@ -367,123 +419,6 @@ def _ranks(places: Collection[int] | NDArray[np.uint32]) -> NDArray[np.uint32]:
     return places if (places[1:] > places[:-1]).all() else np.unique(places)
 
 
-def build(entries: Iterable[Entry], *, any_word: bool = True, camel_case: bool = False) -> bytes:
-    """Build a segment file in memory.
-
-    Raises:
-        InvalidInputError: an entry is refused; ``pointer`` says which.
-    """
-    listed = list(entries)
-    file, verdicts = build_segment(
-        [entry.text for entry in listed],
-        [entry.score for entry in listed],
-        [entry.payload for entry in listed],
-        [entry.contexts for entry in listed],
-        any_word=any_word,
-        camel_case=camel_case,
-    )
-    for row in (verdicts < 0).nonzero()[0][:1].tolist():
-        raise InvalidInputError(f"entry {row}: {verdict_message(int(verdicts[row]))}", pointer=f"/{row}")
-    return bytes(file)
-
-
-def build_segment(
-    texts: Sequence[bytes],
-    scores: Sequence[float],
-    payloads: Sequence[bytes] = (),
-    contexts: Sequence[Collection[str]] = (),
-    *,
-    any_word: bool = True,
-    camel_case: bool = False,
-) -> tuple[Any, NDArray[np.int8]]:
-    """Build a segment file in memory; the same entries give the same bytes, whatever their order.
-
-    Args:
-        texts: UTF-8 as shown.
-        scores: as many.
-        payloads: as many JSON texts, empty ones meaning none; or none at all.
-        contexts: as many collections of names; or none at all.
-        any_word: entries are found by each of their words, not only by their beginning.
-        camel_case: words also begin at the capitals of camelCase.
-
-    Returns:
-        The file as a buffer, and a verdict for each entry: 0 kept, ``MERGED`` dropped in favour of an entry
-        with the same text and a higher score, negative (see :func:`verdict_message`) refused.
-
-    Raises:
-        InvalidInputError: the contexts have more than ``TAGS_MAX`` different names, or one that is empty, too long or
-            not clean.
-    """
-    text_blob, payload_blob = b"".join(texts), b"".join(payloads)
-    text_ends, payload_ends = _ends(texts), _ends(payloads)
-    score_array = np.asarray(scores, dtype=np.float64)
-    verdicts = np.zeros(len(texts), dtype=np.int8)
-    entries = ffi.new("mrn_entries *")
-    keep_alive = [ffi.from_buffer(blob) for blob in (text_blob, payload_blob)]
-    entries.count = len(texts)
-    entries.texts, entries.payloads = keep_alive
-    entries.text_ends = ffi.from_buffer("uint64_t[]", text_ends)
-    if payload_blob:
-        entries.payload_ends = ffi.from_buffer("uint64_t[]", payload_ends)
-    entries.scores = ffi.from_buffer("double[]", score_array)
-    entries.flags = (lib.MRN_INDEX_WORDS if any_word else 0) | (
-        lib.MRN_INDEX_CAMEL if any_word and camel_case else 0
-    )
-    tags, masks = _masks(contexts)
-    tag_blob, tag_ends = b"".join(tags), _ends(tags)
-    keep_alive.append(ffi.from_buffer(tag_blob))
-    if tags:
-        entries.tags = keep_alive[-1]
-        entries.tag_ends = ffi.from_buffer("uint64_t[]", tag_ends)
-        entries.tag_count = len(tags)
-        entries.contexts = ffi.from_buffer("uint64_t[]", masks)
-    file, file_bytes = ffi.new("char **"), ffi.new("size_t *")
-    out = ffi.from_buffer("signed char[]", verdicts, require_writable=True)
-    check(lib.mrn_index_build(entries, out, file, file_bytes), "build the index")
-    return ffi.buffer(ffi.gc(file[0], lib.mrn_free), file_bytes[0]), verdicts
-
-
-def _masks(contexts: Sequence[Collection[str]]) -> tuple[list[bytes], NDArray[np.uint64]]:
-    """Return the names of the contexts, in order, and a bit mask for each entry."""
-    names = sorted({name for some in contexts for name in some})
-    if len(names) > TAGS_MAX:
-        raise InvalidInputError(f"{len(names)} different contexts; an index has at most {TAGS_MAX}")
-    for name in names:
-        check_context(name)
-    bits = {name: 1 << bit for bit, name in enumerate(names)}
-    masks = np.fromiter((sum(bits[name] for name in {*some}) for some in contexts), np.uint64, len(contexts))
-    return [name.encode() for name in names], masks
-
-
-def check_context(name: str) -> None:
-    """Raise InvalidInputError for a name that no context can have."""
-    try:
-        fold(name)
-        length = len(name.encode())
-    except (InvalidInputError, UnicodeEncodeError):
-        length = 0
-    if not 1 <= length <= TAG_MAX:
-        raise InvalidInputError(
-            f"a context is 1 to {TAG_MAX} bytes of UTF-8 without control characters and marks of writing direction"
-        )
-
-
-def verdict_message(verdict: int) -> str:
-    """Say why an entry was refused."""
-    reasons = {
-        "E_TEXT": (
-            "the text is not UTF-8, holds a control character or a mark of writing direction, "
-            "or has nothing that could be typed"
-        ),
-        "E_PAYLOAD": "the payload is not JSON in UTF-8, or nests more than 200 deep",
-        "E_RANGE": "score is negative or not finite",
-        "E_TOO_LARGE": (
-            f"longer than {TEXT_MAX} bytes of text, {KEY_MAX} of folded text or {PAYLOAD_MAX} of payload"
-        ),
-    }
-    return reasons[_status_name(verdict)]
-
-
 def fold(text: str) -> str:
     """Return what a text is compared by: without case, accents and compatibility forms.
 
@@ -499,16 +434,13 @@ def fold(text: str) -> str:
     return bytes(ffi.buffer(key, key_bytes[0])).decode()
 
 
-def _ends(parts: Sequence[bytes]) -> NDArray[np.uint64]:
-    return np.cumsum(np.fromiter(map(len, parts), np.uint64, len(parts)), dtype=np.uint64)
-
-
-def _status_name(status: int) -> str:
+def status_name(status: int) -> str:
+    """Return what a status of C is called."""
     return str(ffi.string(lib.mrn_status_name(status)).decode())
 
 
 def _query_error(status: int) -> Exception:
-    name = _status_name(status)
+    name = status_name(status)
     if name == "E_TEXT":
         return InvalidInputError(
             "the text is not UTF-8, or holds a control character or a mark of writing direction: leave it out"

@@ -129,7 +129,7 @@ def index(
 
     \b
       .txt    one text a line
-      .tsv    text, score, payload (JSON), contexts (a|b) by tabs; a first line with a cell "text" names the columns instead
+      .tsv    text, score, payload (JSON), contexts (a|b), id by tabs; a first line with a cell "text" names the columns instead
       .csv    the same by commas
       .jsonl  one object a line: {"text": "Saigon", "score": 14002598, "payload": {"country": "VN"}}
 
@@ -241,7 +241,7 @@ def _show_explained(prefix: str, explained: list[Explanation], *, as_json: bool)
         ]
         click.echo(json.dumps({"query": prefix, "completions": rows}, ensure_ascii=False))
         return
-    cells = [("score", "base", "learned", "selections", "errors", "rank", "changed", "text")]
+    cells = [("score", "base", "learned", "selections", "errors", "rank", "changed", "id", "text")]
     cells += [
         (
             _number(one.completion.score),
@@ -251,14 +251,15 @@ def _show_explained(prefix: str, explained: list[Explanation], *, as_json: bool)
             str(one.completion.edits),
             f"x{one.factor}",
             "live" if one.live else "",
+            one.completion.id or "",
             _highlighted(one.completion),
         )
         for one in explained
     ]
-    widths = [max(len(row[column]) for row in cells) for column in range(7)]
+    widths = [max(len(row[column]) for row in cells) for column in range(8)]
     for row in cells:
         click.echo(
-            "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[7]])
+            "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[8]])
         )
 
 
@@ -282,6 +283,7 @@ def _as_json(completion: Completion) -> dict[str, Any]:
         "edits": completion.edits,
         "highlights": completion.highlights,
         "payload": completion.payload,
+        **({} if completion.id is None else {"id": completion.id}),
     }
 
 

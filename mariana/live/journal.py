@@ -25,7 +25,8 @@ from mariana.live import learning
 from mariana.store import fsync_directory, store_errors
 
 JOURNAL_FILE = "index.db"
-FORMAT = 1
+FORMAT = 2
+"""1 had no column ``id``; it is added where one writes."""
 BUSY_SECONDS = 10.0
 """How long a transaction waits for those of other processes."""
 
@@ -51,9 +52,11 @@ CREATE TABLE items (
     payload   TEXT,
     contexts  TEXT,
     deleted   INTEGER NOT NULL,
-    sequence  INTEGER NOT NULL
+    sequence  INTEGER NOT NULL,
+    id        TEXT
 );
 CREATE INDEX items_by_sequence ON items (sequence);
+CREATE INDEX items_by_id ON items (id) WHERE id NOT NULL;
 CREATE TABLE learned (
     text      TEXT PRIMARY KEY,
     weight    REAL NOT NULL,
@@ -94,11 +97,13 @@ class Item(NamedTuple):
         score: finite, >= 0.
         payload: JSON in UTF-8; empty for none.
         contexts: tags, as a JSON array in UTF-8; empty for none.
+        id: of the document that it is a name of, UTF-8; empty for none.
     """
 
     score: float
     payload: bytes = b""
     contexts: bytes = b""
+    id: bytes = b""
 
 
 @dataclass(slots=True)
@@ -170,10 +175,20 @@ class Journal:
         if application != _APPLICATION_ID:
             raise FileFormatError(f"{self.path}: not the journal of an index; move it away")
         (version,) = self._one("SELECT format FROM meta")
-        if version != FORMAT:
+        if version == 1:
+            self._add_ids()
+        elif version != FORMAT:
             raise FileFormatError(
                 f"{self.path}: format {version}, but this version of Mariana knows {FORMAT}: update Mariana"
             )
+
+    def _add_ids(self) -> None:
+        """Bring a journal of format 1 to this one."""
+        with self.writing():
+            if self._one("SELECT format FROM meta") == (1,):  # unless another process was quicker
+                self.connection.execute("ALTER TABLE items ADD COLUMN id TEXT")
+                self.connection.execute("CREATE INDEX items_by_id ON items (id) WHERE id NOT NULL")
+                self.connection.execute("UPDATE meta SET format = ?", (FORMAT,))
 
     def close(self) -> None:
         """Close the file."""
@@ -226,21 +241,31 @@ class Journal:
     def items(self, after: int) -> Iterator[tuple[bytes, Item | None]]:
         """Yield what was changed after a sequence number: text and what it is now, None when it was deleted."""
         rows = self.connection.execute(
-            "SELECT text, score, payload, contexts, deleted FROM items WHERE sequence > ?", (after,)
+            "SELECT text, score, payload, contexts, id, deleted FROM items WHERE sequence > ?", (after,)
         )
-        for text, score, payload, contexts, deleted in rows:
-            yield text.encode(), None if deleted else self._item(score, payload, contexts)
+        for text, score, payload, contexts, id_, deleted in rows:
+            yield text.encode(), None if deleted else self._item(score, payload, contexts, id_)
 
     def item(self, text: bytes) -> tuple[bool, Item | None]:
         """Return whether a text was changed, and what it is now (None: deleted)."""
         row = self.connection.execute(
-            "SELECT score, payload, contexts, deleted FROM items WHERE text = ?", (text.decode(),)
+            "SELECT score, payload, contexts, id, deleted FROM items WHERE text = ?", (text.decode(),)
         ).fetchone()
         if row is None:
             return False, None
-        return True, None if row[3] else self._item(*row[:3])
+        return True, None if row[4] else self._item(*row[:4])
 
-    def _item(self, score: float, payload: str | None, contexts: str | None) -> Item:
+    def names_of(self, ids: Iterable[bytes]) -> list[bytes]:
+        """Return the texts of what was changed, and is there, that are names of some documents."""
+        found: list[bytes] = []
+        for id_ in ids:
+            rows = self.connection.execute(
+                "SELECT text FROM items WHERE id = ? AND NOT deleted", (id_.decode(),)
+            )
+            found += [text.encode() for (text,) in rows]
+        return found
+
+    def _item(self, score: float, payload: str | None, contexts: str | None, id_: str | None) -> Item:
         """Return an entry out of its row; SQLite checks its pages' structure, not what stands in them."""
         try:
             if payload:
@@ -250,7 +275,7 @@ class Journal:
             raise _damaged(self.path, "the payload or the contexts of an entry are not JSON") from None
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise _damaged(self.path, "the contexts of an entry are no list of names")
-        return Item(score, (payload or "").encode(), (contexts or "").encode())
+        return Item(score, (payload or "").encode(), (contexts or "").encode(), (id_ or "").encode())
 
     def contexts(self, after: int) -> set[str]:
         """Return the contexts of what was changed after a sequence number."""
@@ -278,19 +303,20 @@ class Journal:
                 item.contexts.decode() or None,
                 0,
                 sequence,
+                item.id.decode() or None,
             )
             for text, item in entries
         )
 
     def delete(self, sequence: int, texts: Iterable[bytes]) -> None:
         """Delete entries. What was learnt of them stays until it has faded, and counts again if they come back."""
-        self._set_items((text.decode(), None, None, None, 1, sequence) for text in texts)
+        self._set_items((text.decode(), None, None, None, 1, sequence, None) for text in texts)
 
     def _set_items(self, rows: Iterable[tuple[Any, ...]]) -> None:
         self.connection.executemany(
-            "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (text) DO UPDATE SET score = excluded.score, "
+            "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (text) DO UPDATE SET score = excluded.score, "
             "payload = excluded.payload, contexts = excluded.contexts, deleted = excluded.deleted, "
-            "sequence = excluded.sequence",
+            "sequence = excluded.sequence, id = excluded.id",
             rows,
         )
 

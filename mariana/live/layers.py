@@ -9,14 +9,14 @@ where it lies; deletions leave nothing else behind.
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mariana._binding.trie import Entry, Reader, Segment, build
+from mariana._binding.build import build
+from mariana._binding.trie import Entry, Reader, Segment
 from mariana.live.journal import Item
 
 SMALL = 1024
@@ -77,8 +77,12 @@ class Layers:
 
     def build_base(self, changes: Mapping[bytes, Item | None]) -> bytes:
         """Return a segment file of what is in the segment, with some entries replaced, inserted, or deleted."""
-        kept = (entry for entry in self.base if entry.text not in changes)
-        return _build(itertools.chain(kept, _entries(changes)), self.base)
+        found = (self.base.find(text) for text in changes)
+        return _build(_entries(changes), self.base, [place for place in found if place is not None])
+
+    def names_in_base(self, ids: Iterable[bytes]) -> list[bytes]:
+        """Return the texts of the entries of the segment, dead or not, that are names of some documents."""
+        return self.base.texts(self.base.names_of({*ids}))
 
     def apply(self, changes: Mapping[bytes, Item | None]) -> None:
         """Replace, insert or (None) delete entries.
@@ -124,14 +128,23 @@ class Layers:
         return Reader([layer.segment for layer in layers], [layer.dead for layer in layers])
 
 
-def _build(entries: Iterable[Entry], like: Segment) -> bytes:
-    """Return a segment file that is matched in the way of another segment."""
-    return build(entries, any_word=like.any_word, camel_case=like.camel_case)
+def _build(entries: Iterable[Entry], like: Segment, without: Collection[int] | None = None) -> bytes:
+    """Return a segment file that is matched in the way of another segment.
+
+    Args:
+        entries: that are in it.
+        like: the other segment.
+        without: given, the entries of that are in it too, but for those at these places.
+    """
+    base = None if without is None else (like, without)
+    return build(entries, base=base, any_word=like.any_word, camel_case=like.camel_case)
 
 
 def _entries(items: Mapping[bytes, Item | None]) -> Iterator[Entry]:
     return (
-        Entry(text, item.score, item.payload, tuple(json.loads(item.contexts)) if item.contexts else ())
+        Entry(
+            text, item.score, item.payload, tuple(json.loads(item.contexts)) if item.contexts else (), item.id
+        )
         for text, item in items.items()
         if item is not None
     )
@@ -139,4 +152,4 @@ def _entries(items: Mapping[bytes, Item | None]) -> Iterator[Entry]:
 
 def _item(entry: Entry) -> Item:
     contexts = json.dumps(entry.contexts, ensure_ascii=False).encode() if entry.contexts else b""
-    return Item(entry.score, entry.payload, contexts)
+    return Item(entry.score, entry.payload, contexts, entry.id)

@@ -314,12 +314,19 @@ class LiveIndex:
 
         return self._write(work)
 
-    def delete(self, texts: Iterable[bytes]) -> Receipt:
-        """Delete entries; texts that are not there do not count. Raises as :meth:`put`."""
-        wanted = list(dict.fromkeys(texts))
+    def delete(self, texts: Iterable[bytes], ids: Iterable[bytes] = ()) -> Receipt:
+        """Delete entries by text, and all names of documents by id; what is not there does not count.
+
+        Raises as :meth:`put`.
+        """
+        wanted, documents = list(texts), {*ids}
 
         def work(journal: Journal, now: _Holding, sequence: int, _clock: float) -> int:
             there = [text for text in wanted if _is_there(journal, now, text)]
+            if documents:
+                there += journal.names_of(documents)
+                there += [text for text in now.layers.names_in_base(documents) if not journal.item(text)[0]]
+            there = list(dict.fromkeys(there))
             journal.delete(sequence, there)
             return len(there)
 

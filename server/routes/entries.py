@@ -52,10 +52,13 @@ def make_router(settings: Settings) -> APIRouter:
         openapi_extra={"security": SECURITY, **request_body(Deletions, Deletions.examples())},
     )
     async def delete(name: str, request: Request, state: Served, _admin: AdminOnly) -> ReceiptAnswer:
-        """Delete entries by their texts: all of them or none. ``count`` is the number of those that were there."""
+        """Delete entries by their texts, or by the ids of their documents: all of them or none.
+
+        ``count`` is the number of those that were there.
+        """
         index = opened(state, name)
         document = await read_document(request, Deletions, settings.max_body)
-        return await written(lambda: index.delete(document.texts), "texts")
+        return await written(lambda: index.delete(document.texts, ids=document.ids), "texts")
 
     return router
 

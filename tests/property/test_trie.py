@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from pydantic_core import from_json, to_json
 
 from mariana import reference
+from mariana._binding import build as builder
 from mariana._binding import trie
 from mariana.errors import FileFormatError, InvalidInputError, OutOfRangeError
 
@@ -47,7 +48,8 @@ Pairs = list[tuple[str, float]]
 
 def build(entries: Pairs, *, any_word: bool = False) -> trie.Segment:
     return trie.Segment(
-        trie.build([trie.Entry(text.encode(), score) for text, score in entries], any_word=any_word), "test"
+        builder.build([trie.Entry(text.encode(), score) for text, score in entries], any_word=any_word),
+        "test",
     )
 
 
@@ -158,7 +160,7 @@ TAGS = ("city", "land", "river", "été")
 
 @st.composite
 def item_lists(draw: st.DrawFn) -> list[reference.Item]:
-    """Draw entries with different texts, some of them with contexts."""
+    """Draw entries with different texts, some of them with contexts, some of them names of one document."""
     items = draw(
         st.lists(
             st.builds(
@@ -166,6 +168,7 @@ def item_lists(draw: st.DrawFn) -> list[reference.Item]:
                 st.one_of(texts, phrases),
                 st.one_of(st.integers(0, 3), scores),
                 st.frozensets(st.sampled_from(TAGS), max_size=2),
+                st.sampled_from(("", "1", "2", 'é"')),
             ),
             max_size=25,
             unique_by=lambda item: item.text,
@@ -173,6 +176,8 @@ def item_lists(draw: st.DrawFn) -> list[reference.Item]:
     )
     if draw(st.booleans()):
         items = [item._replace(contexts=frozenset()) for item in items]
+    if draw(st.booleans()):
+        items = [item._replace(id="") for item in items]
     return [item for item in items if reference.fold(item.text).strip(" ")]
 
 
@@ -189,8 +194,10 @@ def draw_queries(data: st.DataObject, items: list[reference.Item]) -> set[str]:
 
 
 def segment_of(items: list[reference.Item], *, any_word: bool, camel_case: bool = False) -> trie.Segment:
-    entries = [trie.Entry(item.text.encode(), item.score, b"", item.contexts) for item in items]
-    return trie.Segment(trie.build(entries, any_word=any_word, camel_case=camel_case), "test")
+    entries = [
+        trie.Entry(item.text.encode(), item.score, b"", item.contexts, item.id.encode()) for item in items
+    ]
+    return trie.Segment(builder.build(entries, any_word=any_word, camel_case=camel_case), "test")
 
 
 @settings(max_examples=60, deadline=None)
@@ -253,7 +260,7 @@ def test_the_order_of_the_input_does_not_count(entries: list[tuple[str, float]],
     seed.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis types it as object
 
     def file(given: list[tuple[str, float]]) -> bytes:
-        return bytes(trie.build_segment([t.encode() for t, _ in given], [s for _, s in given])[0])
+        return bytes(builder.build_segment([t.encode() for t, _ in given], [s for _, s in given])[0])
 
     assert file(entries) == file(shuffled)
 
@@ -309,7 +316,7 @@ def test_folding_by_example(text: str, key: str) -> None:
 def test_control_and_direction_marks_are_refused_everywhere(point: str) -> None:
     with pytest.raises(InvalidInputError):
         build([("saigon", 1)]).complete(f"sa{point}".encode(), 10, 0)
-    _, verdicts = trie.build_segment([f"sa{point}".encode()], [1.0], [b""])
+    _, verdicts = builder.build_segment([f"sa{point}".encode()], [1.0], [b""])
     assert verdicts[0] < 0
 
 
@@ -329,7 +336,7 @@ def test_control_and_direction_marks_are_refused_everywhere(point: str) -> None:
 def test_broken_utf8_is_refused_everywhere(raw: bytes) -> None:
     with pytest.raises(InvalidInputError):
         build([("saigon", 1)]).complete(raw, 10, 0)
-    _, verdicts = trie.build_segment([raw, b"ok"], [1.0, 1.0], [b"", raw])
+    _, verdicts = builder.build_segment([raw, b"ok"], [1.0, 1.0], [b"", raw])
     assert (verdicts < 0).all()
 
 
@@ -386,7 +393,30 @@ def test_entries_come_back_as_they_were_given(items: list[reference.Item], any_w
     )
     for entry in found:
         assert frozenset(entry.contexts) == given[entry.text.decode()].contexts
+        assert entry.id.decode() == given[entry.text.decode()].id
         assert entry.payload == b""
+
+
+@settings(max_examples=100, deadline=None)
+@given(items=item_lists(), any_word=st.booleans(), data=st.data())
+def test_a_segment_read_as_columns_and_built_again_is_the_same(
+    items: list[reference.Item], any_word: bool, data: st.DataObject
+) -> None:
+    segment = segment_of(items, any_word=any_word)
+    gone = data.draw(st.sets(st.sampled_from(range(len(items))))) if items else set()
+    places = [segment.find(items[number].text.encode()) for number in gone]
+    left = [item for number, item in enumerate(items) if number not in gone]
+    file = builder.build((), base=(segment, [p for p in places if p is not None]), any_word=any_word)
+    assert file == bytes(segment_of(left, any_word=any_word)._file)
+
+
+@settings(max_examples=100, deadline=None)
+@given(items=item_lists(), any_word=st.booleans())
+def test_names_of_a_document_are_found_by_its_id(items: list[reference.Item], any_word: bool) -> None:
+    segment = segment_of(items, any_word=any_word)
+    for id_ in ("1", 'é"', "not there"):
+        found = segment.texts(segment.names_of([id_.encode()]))
+        assert sorted(found) == sorted(item.text.encode() for item in items if item.id == id_)
 
 
 JSON = st.recursive(
@@ -403,20 +433,26 @@ JSON = st.recursive(
 @settings(max_examples=200, deadline=None)
 @given(
     entries=st.lists(
-        st.tuples(st.text(st.sampled_from('ab"\\ é/東<'), min_size=1, max_size=6), scores, JSON), max_size=12
+        st.tuples(
+            st.text(st.sampled_from('ab"\\ é/東<'), min_size=1, max_size=6),
+            scores,
+            JSON,
+            st.text(st.sampled_from('a"\\é'), max_size=2),
+        ),
+        max_size=12,
     ),
     query=st.text(st.sampled_from('ab"\\ é/'), max_size=4),
     edits=st.sampled_from((0, 1, trie.EDITS_AUTO)),
 )
 def test_the_json_says_what_python_says(
-    entries: list[tuple[str, float, object]], query: str, edits: int
+    entries: list[tuple[str, float, object, str]], query: str, edits: int
 ) -> None:
     kept = [
-        trie.Entry(text.encode(), score, b"" if payload is None else to_json(payload))
-        for text, score, payload in entries
+        trie.Entry(text.encode(), score, b"" if payload is None else to_json(payload), (), id_.encode())
+        for text, score, payload, id_ in entries
         if reference.fold(text).strip(" ") and "\\ud" not in json.dumps(payload)
     ]
-    reader = trie.Reader([trie.Segment(trie.build(kept), "test")])
+    reader = trie.Reader([trie.Segment(builder.build(kept), "test")])
     hits, _ = reader.complete(query.encode(), 10, edits)
     completions = [
         {
@@ -425,6 +461,7 @@ def test_the_json_says_what_python_says(
             "edits": hit.edits,
             "highlights": hit.highlights,
             "payload": from_json(hit.payload) if hit.payload else None,
+            **({"id": hit.id.decode()} if hit.id else {}),
         }
         for hit in hits
     ]
@@ -436,7 +473,9 @@ def test_the_json_says_what_python_says(
 @settings(max_examples=300, deadline=None)
 @given(score=st.one_of(scores, st.floats(1e-320, 1e-300), st.floats(1e14, 1e18), st.floats(1e-8, 1e-3)))
 def test_numbers_are_written_as_pydantic_writes_them(score: float) -> None:
-    body = trie.Reader([trie.Segment(trie.build([trie.Entry(b"a", score)]), "test")]).complete_json(b"", 1, 0)
+    body = trie.Reader([trie.Segment(builder.build([trie.Entry(b"a", score)]), "test")]).complete_json(
+        b"", 1, 0
+    )
     assert b'"score":' + to_json(score + 0.0) + b"," in body
 
 
@@ -447,7 +486,7 @@ def test_numbers_are_written_as_pydantic_writes_them(score: float) -> None:
     )
 )
 def test_a_payload_is_json_or_refused(text: bytes) -> None:
-    _, verdicts = trie.build_segment([b"a"], [1.0], [text])
+    _, verdicts = builder.build_segment([b"a"], [1.0], [text])
     try:
         from_json(text, allow_inf_nan=False)
         right = True
@@ -551,7 +590,7 @@ def small_file(*, any_word: bool = False) -> bytes:
     entries[0] = entries[0]._replace(payload=b'{"a":1}')
     if not any_word:
         entries = [entry._replace(contexts=()) for entry in entries]
-    return trie.build(entries, any_word=any_word)
+    return builder.build(entries, any_word=any_word)
 
 
 def test_every_flipped_bit_is_refused() -> None:

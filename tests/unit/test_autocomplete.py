@@ -342,10 +342,10 @@ def test_files_that_are_no_segment(tmp_path: Path) -> None:
 
 
 def test_a_payload_that_is_not_json_is_said() -> None:
-    from mariana._binding import trie
+    from mariana._binding import build
 
-    _, verdicts = trie.build_segment([b"a"], [1.0], [b"{"])
-    assert "payload is not JSON" in trie.verdict_message(int(verdicts[0]))
+    _, verdicts = build.build_segment([b"a"], [1.0], [b"{"])
+    assert "payload is not JSON" in build.verdict_message(int(verdicts[0]))
 
 
 def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:

@@ -88,16 +88,20 @@ class Mariana(_Base):
 
         Args:
             index: The index's name.
-            entries: Mappings with ``text`` and, if wanted, ``score`` and ``payload``; or (text, score); or texts.
+            entries: Mappings with ``text`` and, if wanted, ``score``, ``payload``, ``contexts`` and ``id``; or (text, score);
+                or texts.
 
         Raises:
             MarianaClientError: See the tree in `mariana_client._errors`; ``errors`` says which entry is wrong.
         """
         return self._call(_protocol.insert(index, entries), _protocol.read_receipt)
 
-    def delete(self, index: str, texts: Iterable[str]) -> Receipt:
-        """Delete entries by their texts: all of them or none. Needs an admin token. See :meth:`insert`."""
-        return self._call(_protocol.delete(index, texts), _protocol.read_receipt)
+    def delete(self, index: str, texts: Iterable[str] = (), *, ids: Iterable[str] = ()) -> Receipt:
+        """Delete entries by their texts, or all names of documents by id: all of them or none. Needs an admin token.
+
+        See :meth:`insert`.
+        """
+        return self._call(_protocol.delete(index, texts, ids), _protocol.read_receipt)
 
     def select(self, index: str, query: str, text: str) -> Receipt:
         """Tell what a person typed and then chose: the ranking learns from it, where the server allows it."""
@@ -187,9 +191,9 @@ class AsyncMariana(_Base):
         """See :meth:`Mariana.insert`."""
         return await self._call(_protocol.insert(index, entries), _protocol.read_receipt)
 
-    async def delete(self, index: str, texts: Iterable[str]) -> Receipt:
+    async def delete(self, index: str, texts: Iterable[str] = (), *, ids: Iterable[str] = ()) -> Receipt:
         """See :meth:`Mariana.delete`."""
-        return await self._call(_protocol.delete(index, texts), _protocol.read_receipt)
+        return await self._call(_protocol.delete(index, texts, ids), _protocol.read_receipt)
 
     async def select(self, index: str, query: str, text: str) -> Receipt:
         """See :meth:`Mariana.select`."""

@@ -97,11 +97,12 @@ def _entry(entry: Entry) -> Mapping[str, Any]:
     return {"text": text, "score": score}
 
 
-def delete(index: str, texts: Iterable[str]) -> Call:
-    """By the texts as they are shown."""
-    if isinstance(texts, str):
-        raise TypeError("texts must be several strings: put the one into a list")
-    return _change("DELETE", index, "entries", {"texts": list(texts)})
+def delete(index: str, texts: Iterable[str], ids: Iterable[str] = ()) -> Call:
+    """By the texts as they are shown, or by the ids of their documents."""
+    if isinstance(texts, str) or isinstance(ids, str):
+        raise TypeError("texts and ids must be several strings: put the one into a list")
+    wanted = {"texts": list(texts), "ids": list(ids)}
+    return _change("DELETE", index, "entries", {name: some for name, some in wanted.items() if some})
 
 
 def select(index: str, query: str, text: str) -> Call:

@@ -71,6 +71,7 @@ class Completion:
         edits: Typing errors forgiven; 0 for an exact prefix.
         highlights: Half-open ranges of ``text`` that matched, in code points, so they slice a ``str``.
         payload: What the index keeps with the entry: any JSON value, or None.
+        id: Of the document that the entry is a name of, or None.
     """
 
     text: str
@@ -78,12 +79,13 @@ class Completion:
     edits: int
     highlights: tuple[tuple[int, int], ...]
     payload: Any
+    id: str | None = None
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Completion":
         """Read one row of the server's JSON."""
         highlights = tuple((start, end) for start, end in row["highlights"])
-        return cls(row["text"], row["score"], row["edits"], highlights, row["payload"])
+        return cls(row["text"], row["score"], row["edits"], highlights, row["payload"], row.get("id"))
 
 
 @dataclass(frozen=True, slots=True)
