@@ -11,14 +11,12 @@ from typing import Any, Literal
 
 import click
 
+from mariana.cli.data import open_table
 from mariana.cli.options import json_option, settings, store_option
 from mariana.cli.text import printable
 from mariana.format import read_model
 from mariana.model_card import CARD_FILE, example_record
-from mariana.scratch import spill_to
 from mariana.store import Store, check_name
-from mariana.table_cache import cached_table
-from mariana.tables import read_table
 from mariana.trainer.activations import ACTIVATIONS
 from mariana.trainer.checkpoints import BackupAndRestore
 from mariana.trainer.from_table import Prepared, network, prepare, publish, scores, teach
@@ -165,7 +163,8 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
-    help="For tables larger than memory: a folder where a copy of DATA is made once, and mapped instead of read.",
+    help="Folder where a copy of DATA is made once, and mapped instead of read.  [default: for a table that would take "
+    "more than half of the memory STORE/cache, else none]",
 )
 @click.option(
     "--threads",
@@ -200,15 +199,14 @@ def train(
     """
     chosen = {name: options.pop(name) for name in ("validation", "test", "numbers", "class_weight")}
     recipe = Recipe(**options)
-    table = read_table(data) if cache is None else cached_table(data, cache)
-    click.get_current_context().with_resource(spill_to(cache))
+    say = (lambda _: None) if as_json else click.echo
+    published = Store(settings(store=store).store)
+    table = open_table(data, cache, published.path / "cache", say)
     name = check_name(model_name(table.name) if name is None else name)
     prepared = prepare(table, target, task, recipe, **chosen)
-    say = (lambda _: None) if as_json else click.echo
     say(described(prepared))
     net = network(prepared, recipe)
     net.summary(print_fn=say)
-    published = Store(settings(store=store).store)
     backup = BackupAndRestore(
         published.path / "training" / name,
         1,
