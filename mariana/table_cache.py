@@ -370,7 +370,9 @@ def _write(source: _Source, folder: Path) -> None:
         lines[start:end] = places
         for array, cells, number, known in zip(arrays, columns, numbers, codes, strict=True):
             if number:
-                array[start:end] = cells if isinstance(cells, np.ndarray) else [_number(cell) for cell in cells]
+                array[start:end] = (
+                    cells if isinstance(cells, np.ndarray) else [_number(cell) for cell in cells]
+                )
             else:
                 texts = (c.isoformat() if isinstance(c, date) else c for c in cells)
                 array[start:end] = [-1 if t is None else known.setdefault(t, len(known)) for t in texts]

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -77,10 +78,10 @@ def _archive(path: Path) -> int:
         shape, _, _ = array_header(file)
     if len(shape) > 2:  # an image: standardised, one column a number
         return math.prod(shape) * (_ARRAY_CELL + np.dtype(np.float32).itemsize)
-    return _learning(*shape, _ARRAY_CELL)
+    return _learning(shape[0], shape[1], _ARRAY_CELL) if len(shape) == 2 else 0
 
 
-def array_header(file: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+def array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     """Return shape, whether it is in Fortran's order, and dtype of an array in an archive; its data follow.
 
     Raises:

@@ -16,12 +16,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mariana.errors import InvalidInputError, TrainingError
 
 from .callbacks import Callback, Logs
-from .from_table import Prepared, network, teach
+from .committee import Committee
+from .from_table import Prepared, calibrate, network, teach
 from .recipe import Recipe
-from .sequential import Sequential
 
 STUDY = "mariana"
 ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "selu")
@@ -104,10 +106,10 @@ def run_trials(
 
     def objective(trial: Any) -> float:
         trial.set_user_attr("process", f"{socket.gethostname()}:{os.getpid()}")
-        proposed = suggest(trial, recipe, classes=prepared.scaling is None)
+        proposed = replace(suggest(trial, recipe, classes=prepared.scaling is None), members=1)
         reporting = _Reporting(trial)
         try:
-            teach(network(prepared, proposed), prepared, proposed, callbacks=[reporting])
+            teach(network(prepared, proposed), prepared, proposed, callbacks=lambda _: [reporting])
         except TrainingError:
             return _WORST
         if reporting.pruned:
@@ -128,23 +130,23 @@ def tune(
     restarts: int = 3,
     recipe: Recipe | None = None,
     progress: Callable[[list[Trial]], object] | None = None,
-) -> tuple[Recipe, Sequential, float | None]:
-    """Search for a recipe, learn the best one from several random starts, and return the best network.
+) -> tuple[Recipe, Committee, float | None]:
+    """Search for a recipe, learn the best one from several random starts, and return the best networks, merged.
 
-    The first trial is ``recipe`` as it is, so that the search ends no worse than without it. A loss depends on the seed
-    too; the restarts guard against taking a bad minimum of the best recipe.
+    The first trial is ``recipe`` as it is, so that the search ends no worse than without it. A trial is one network. A
+    loss depends on the seed too; the restarts guard against taking a bad minimum of the best recipe.
 
     Args:
         prepared: the table, with a validation split; nothing is chosen by the test split.
         journal: the journal file; a search that was stopped goes on.
         trials: complete and pruned ones.
         jobs: processes; each learns on one thread.
-        restarts: times that the best recipe is learned, each with a seed of its own.
+        restarts: the best recipe is learned from so many starts less one more than it has members; the best are kept.
         recipe: what is tried first, and what is not searched; None: the defaults.
         progress: called with the trials so far, about twice a second while it runs.
 
     Returns:
-        The best recipe, its network of least validation loss, and the temperature it is calibrated with.
+        The best recipe, its networks of least validation loss, and the temperature that they are calibrated with.
 
     Raises:
         InvalidInputError: Optuna is not there; the journal is of another table; there is no validation split.
@@ -188,18 +190,15 @@ def tune(
     return _restarted(prepared, best, max(restarts, 1))
 
 
-def _restarted(prepared: Prepared, recipe: Recipe, restarts: int) -> tuple[Recipe, Sequential, float | None]:
-    """Learn a recipe with several seeds and keep the network of least validation loss."""
-    kept: tuple[float, Recipe, Sequential, float | None] | None = None
-    for start in range(restarts):
-        seeded = replace(recipe, seed=(recipe.seed or 0) + start)
-        net = network(prepared, seeded)
-        losses = _Losses()
-        temperature = teach(net, prepared, seeded, callbacks=[losses])
-        if kept is None or losses.best < kept[0]:
-            kept = (losses.best, seeded, net, temperature)
-    assert kept is not None  # noqa: S101 - there is at least one start
-    return kept[1:]
+def _restarted(prepared: Prepared, recipe: Recipe, restarts: int) -> tuple[Recipe, Committee, float | None]:
+    """Learn a recipe from more starts than it has members, and merge those of the least validation loss."""
+    starts = replace(recipe, members=recipe.members + restarts - 1)
+    net = network(prepared, starts)
+    losses = [_Losses() for _ in net.members]
+    teach(net, prepared, starts, callbacks=lambda member: [losses[member]])
+    best = np.argsort([loss.best for loss in losses], kind="stable")[: recipe.members]
+    kept = Committee(net.members[member] for member in best)
+    return recipe, kept, calibrate(kept, prepared)
 
 
 class _Losses(Callback):

@@ -206,7 +206,9 @@ def test_what_learning_takes_is_estimated_from_the_head(tmp_path: Path, suffix: 
     else:
         text = "a,b,c,d\n" + "".join(",".join(map(str, row)) + "\n" for row in x.tolist())
         path.write_bytes(gzip.compress(text.encode()) if suffix == "csv.gz" else text.encode())
-    cells = learning_bytes(path) / (150 + 196 if "csv" in suffix else (90 if suffix == "parquet" else 16) + 196)
+    cells = learning_bytes(path) / (
+        150 + 196 if "csv" in suffix else (90 if suffix == "parquet" else 16) + 196
+    )
     assert 0.5 * x.size < cells < 1.2 * x.size
     path.write_bytes(b"\x93no table")
     assert learning_bytes(path) < 1000
