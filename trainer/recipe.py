@@ -163,11 +163,17 @@ def _member(recipe: Recipe, features: list[Feature], outputs: Outputs, units: in
         dtype="float32" if rows >= SMALL else "float64",
     )
     smoothing = {} if outputs == "numbers" else {"label_smoothing": recipe.label_smoothing}
-    if recipe.learning_rate is None:
-        recipe = replace(recipe, learning_rate=0.002 if outputs == "numbers" or rows < SMALL else 0.0007)
+    recipe = replace(recipe, learning_rate=first_rate(recipe, rows, classes=outputs != "numbers"))
     net.compile(_optimizer(recipe, rows), loss(**smoothing))
     net.build((sum(feature.width for feature in features),))
     return net
+
+
+def first_rate(recipe: Recipe, rows: int, *, classes: bool) -> float:
+    """Return the first learning rate of a recipe for so many rows."""
+    if recipe.learning_rate is not None:
+        return recipe.learning_rate
+    return 0.0007 if classes and rows >= SMALL else 0.002
 
 
 _RECTIFIERS = ("relu", "leaky_relu", "prelu", "elu", "gelu", "gelu_tanh", "silu")

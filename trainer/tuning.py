@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mariana.errors import InvalidInputError, TrainingError
 
+from .calibration import log_loss, logits
 from .callbacks import Callback, Logs
 from .committee import Committee
 from .from_table import Prepared, calibrate, network, teach
-from .recipe import Recipe
+from .recipe import Recipe, first_rate
 
 STUDY = "mariana"
 ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "selu")
@@ -70,21 +72,49 @@ def suggest(trial: Any, recipe: Recipe, *, classes: bool) -> Recipe:
     )
 
 
-class _Reporting(Callback):
+class _Losses(Callback):
+    """Keeps the least validation loss.
+
+    It is the log-loss or the squared error alone: that which is learned by holds penalties and smoothed targets too, and
+    recipes that differ in these could not be compared by it.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        self.inputs = prepared.inputs("validation")
+        self.last = self.best = _WORST
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Compare."""
+        del epoch, logs
+        self.last = _loss(self.model.predict(self.inputs), self.prepared)
+        self.best = min(self.best, self.last)
+
+
+def _loss(outputs: NDArray[np.floating], prepared: Prepared) -> float:
+    """Return the log-loss, or the mean squared error in standard deviations, of the validation split."""
+    y = prepared.targets("validation")
+    weights = None if prepared.weights is None else prepared.weights[prepared.splits["validation"]]
+    if prepared.scaling is None:
+        return log_loss(logits(outputs), y, weights)
+    return float(np.mean((outputs[:, 0] - y) ** 2))
+
+
+class _Reporting(_Losses):
     """Tells the trial of each epoch, and stops where the pruner says so."""
 
-    def __init__(self, trial: Any) -> None:
+    def __init__(self, trial: Any, prepared: Prepared) -> None:
+        super().__init__(prepared)
         self.trial = trial
         self.pruned = False
-        self.best = _WORST
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Report the validation loss; a worker whose search was killed ends here."""
         parent = multiprocessing.parent_process()
         if parent is not None and not parent.is_alive():
             os._exit(1)
-        self.best = min(self.best, logs["val_loss"])
-        self.trial.report(logs["val_loss"], epoch)
+        super().on_epoch_end(epoch, logs)
+        self.trial.report(self.last, epoch)
         if self.trial.should_prune():
             self.pruned = self.model.stop_training = True
 
@@ -103,11 +133,15 @@ def run_trials(
     """
     optuna = _optuna()
     study = _study(journal, prepared, seed)
+    if not study.get_trials(deepcopy=False):
+        rows = len(prepared.splits["train"])
+        first = _parameters(recipe.settled(rows), rows, classes=prepared.scaling is None)
+        study.enqueue_trial(first, skip_if_exists=True)
 
     def objective(trial: Any) -> float:
         trial.set_user_attr("process", f"{socket.gethostname()}:{os.getpid()}")
         proposed = replace(suggest(trial, recipe, classes=prepared.scaling is None), members=1)
-        reporting = _Reporting(trial)
+        reporting = _Reporting(trial, prepared)
         try:
             teach(network(prepared, proposed), prepared, proposed, callbacks=lambda _: [reporting])
         except TrainingError:
@@ -157,9 +191,6 @@ def tune(
     recipe = recipe or Recipe()
     study = _study(journal, prepared, recipe.seed or 0)
     _clear_dead(study)
-    if not study.get_trials(deepcopy=False):
-        rows = len(prepared.splits["train"])
-        study.enqueue_trial(_parameters(recipe.settled(rows), classes=prepared.scaling is None))
     seed = recipe.seed or 0
     context = multiprocessing.get_context("spawn")
     workers = [
@@ -194,22 +225,11 @@ def _restarted(prepared: Prepared, recipe: Recipe, restarts: int) -> tuple[Recip
     """Learn a recipe from more starts than it has members, and merge those of the least validation loss."""
     starts = replace(recipe, members=recipe.members + restarts - 1)
     net = network(prepared, starts)
-    losses = [_Losses() for _ in net.members]
+    losses = [_Losses(prepared) for _ in net.members]
     teach(net, prepared, starts, callbacks=lambda member: [losses[member]])
     best = np.argsort([loss.best for loss in losses], kind="stable")[: recipe.members]
     kept = Committee(net.members[member] for member in best)
     return recipe, kept, calibrate(kept, prepared)
-
-
-class _Losses(Callback):
-    """Keeps the least validation loss."""
-
-    best = _WORST
-
-    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Compare."""
-        del epoch
-        self.best = min(self.best, logs["val_loss"])
 
 
 def ended(journal: str | Path, prepared: Prepared, recipe: Recipe) -> list[Trial]:
@@ -268,7 +288,7 @@ def plot(path: Path, trials: list[Trial], mattered: dict[str, float]) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _parameters(recipe: Recipe, *, classes: bool) -> dict[str, Any]:
+def _parameters(recipe: Recipe, rows: int, *, classes: bool) -> dict[str, Any]:
     """Return a recipe as the parameters of a trial, as near as the search space has it."""
     units = min((32, 64, 128, 256, 512), key=lambda u: abs(u - (recipe.layers[0] if recipe.layers else 64)))
     size = recipe.batch_size or 256
@@ -277,7 +297,7 @@ def _parameters(recipe: Recipe, *, classes: bool) -> dict[str, Any]:
         "units": units,
         "activation": recipe.activation if recipe.activation in ACTIVATIONS else "tanh",
         "optimizer": recipe.optimizer if recipe.optimizer in OPTIMIZERS else "adam",
-        "learning_rate": recipe.learning_rate or (0.0007 if classes else 0.002),
+        "learning_rate": first_rate(recipe, rows, classes=classes),
         "batch_size": min((32, 64, 128, 256, 512), key=lambda n: abs(n - size)),
         "dropout": min(recipe.dropout or 0.0, 0.5),
         "l2": max(recipe.l2, 1e-8),
@@ -291,10 +311,15 @@ def _study(journal: str | Path, prepared: Prepared, seed: int) -> Any:
     optuna = _optuna()
     Path(journal).parent.mkdir(parents=True, exist_ok=True)
     backend = optuna.storages.journal.JournalFileBackend(str(journal))
+    storage = optuna.storages.JournalStorage(backend)
+    past = sum(study.n_trials for study in optuna.get_all_study_summaries(storage))
+    drawn = int(
+        np.random.SeedSequence([seed, past]).generate_state(1)[0]
+    )  # taken up again, it draws other recipes
     study = optuna.create_study(
         study_name=STUDY,
-        storage=optuna.storages.JournalStorage(backend),
-        sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
+        storage=storage,
+        sampler=optuna.samplers.TPESampler(seed=drawn, multivariate=True, constant_liar=True),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=5),
         load_if_exists=True,
     )
