@@ -329,10 +329,14 @@ typedef struct mrn_segments {
     const mrn_index *const *indexes;
     const uint32_t *const *dead;   /* NULL: none in any */
     const size_t *dead_counts;
+    const mrn_reader *settled;     /* a reader of the first of these segments, of which the same entries are dead, and
+                                      perhaps more; it must live as long as the new one, and not stand on a third. Costs
+                                      little where little came since. NULL: none */
 } mrn_segments;
 
-/* What a reader needs, aligned to 8 bytes: a bit an entry of each segment with dead ones, and 24 bytes for each entry
- * of all segments but the largest and for each dead one. MRN_E_TOO_LARGE: too many segments. */
+/* What a reader needs, aligned to 8 bytes: a bit an entry of each segment with dead ones, and 32 bytes for each entry
+ * of all segments but the largest and for each dead one; with a settled reader, for each that came since and each
+ * segment. MRN_E_TOO_LARGE: too many segments. MRN_E_ARGUMENT: the settled reader has other segments, or more dead. */
 int mrn_reader_plan(const mrn_segments *segments, size_t *bytes);
 
 /* Make a reader in `block`, which must live as long as it, as must the segments and their files; nothing to close.

@@ -31,8 +31,11 @@ typedef struct reader_segment {
     const mrn_index *index;
     trie keys, words;
     const uint64_t *dead; /* a bit an entry; NULL: none is */
-    const shift *shifts;  /* ascending */
+    size_t dead_count;
+    const shift *shifts; /* ascending; of a reader that was settled before, its own */
     size_t shift_count;
+    const shift *fresh; /* what came since, likewise */
+    size_t fresh_count;
 } reader_segment;
 
 struct mrn_reader {
@@ -59,20 +62,24 @@ typedef struct search {
     uint64_t filter[MRN_SEGMENTS_MAX], prefer[MRN_SEGMENTS_MAX];
 } search;
 
-/* How many living entries of all segments have a higher score than this one. */
-ALWAYS_INLINE uint64_t union_rank(const reader_segment *s, uint32_t entry) {
-    uint32_t rank = tie_start(s->index, entry);
-    if (s->shift_count == 0)
-        return rank;
-    size_t low = 0, high = s->shift_count; /* shifts before low begin at or before the rank */
+/* What the last shift that begins at or before a rank says. */
+ALWAYS_INLINE int32_t shift_at(const shift *shifts, size_t count, uint32_t rank) {
+    size_t low = 0, high = count; /* shifts before low begin at or before the rank */
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (s->shifts[middle].from <= rank)
+        if (shifts[middle].from <= rank)
             low = middle + 1;
         else
             high = middle;
     }
-    return low == 0 ? rank : (uint64_t)((int64_t)rank + s->shifts[low - 1].by);
+    return low == 0 ? 0 : shifts[low - 1].by;
+}
+
+/* How many living entries of all segments have a higher score than this one. */
+ALWAYS_INLINE uint64_t union_rank(const reader_segment *s, uint32_t entry) {
+    uint32_t rank = tie_start(s->index, entry);
+    return (uint64_t)((int64_t)rank + shift_at(s->shifts, s->shift_count, rank) +
+                      shift_at(s->fresh, s->fresh_count, rank));
 }
 
 ALWAYS_INLINE uint64_t weigh(const reader_segment *s, uint32_t entry, unsigned bits) {

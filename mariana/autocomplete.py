@@ -539,7 +539,9 @@ def _add_pairs(columns: build.Columns, entries: list[Entry]) -> bool:
     """Add entries that are all a text and a score, and say whether they were."""
     if not set(map(type, entries)) <= {tuple, list} or set(map(len, entries)) != {2}:
         return False
-    pairs = cast("list[tuple[str, float]]", entries)  # not zip(*pairs): its iterators, one a pair, wake the collector
+    pairs = cast(
+        "list[tuple[str, float]]", entries
+    )  # not zip(*pairs): its iterators, one a pair, wake the collector
     return columns.add_plain([text for text, _ in pairs], [score for _, score in pairs])
 
 

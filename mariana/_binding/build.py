@@ -25,6 +25,9 @@ from mariana.errors import InvalidInputError
 
 MERGED = int(lib.MRN_MERGED)
 
+Places = Sequence[int] | NDArray[np.uint32]
+"""Of entries in a segment."""
+
 _Ends = NDArray[np.uint64]
 _CHUNK = 1 << 16
 """Entries that are read out of a segment at a time."""
@@ -114,10 +117,10 @@ class Columns:
         self.count += count
         return True
 
-    def add_segment(self, segment: Segment, without: Collection[int] = ()) -> None:
+    def add_segment(self, segment: Segment, without: Places = ()) -> None:
         """Append the entries of a segment but for some, which are named by their places."""
         skip = np.zeros(segment.entries, np.uint8)
-        skip[np.fromiter(without, np.int64, len(without))] = 1
+        skip[np.asarray(without, np.int64)] = 1
         for texts, scores, payloads, masks, ids in _read_columns(segment, skip):
             self._texts.add_joined(*texts)
             self._payloads.add_joined(*payloads)
@@ -203,14 +206,16 @@ def _read_columns(
     """Yield texts, scores, payloads, masks and ids of a segment, some entries at a time."""
     parents = segment.parents()
     rows = min(_CHUNK, segment.entries)
-    blobs = [bytearray(_CHUNK_BYTES) for _ in range(3)]
+    # No more than the entries can have, and room for the longest one.
+    sizes = (TEXT_MAX * (rows + 1), PAYLOAD_MAX + segment.nbytes, ID_MAX + segment.nbytes)
+    blobs = [np.empty(min(_CHUNK_BYTES, size), np.uint8) for size in sizes]
     ends = [np.empty(rows, np.uint64) for _ in range(3)]
     scores, masks = np.empty(rows), np.empty(rows, np.uint64)
-    texts, payloads, ids = (ffi.from_buffer(blob) for blob in blobs)
+    texts, payloads, ids = (ffi.from_buffer("char[]", blob) for blob in blobs)
     text_ends, payload_ends, id_ends = (ffi.from_buffer("uint64_t[]", some) for some in ends)
     columns = ffi.new("mrn_columns *")
     columns.rows = rows
-    columns.text_bytes = columns.payload_bytes = columns.id_bytes = _CHUNK_BYTES
+    columns.text_bytes, columns.payload_bytes, columns.id_bytes = map(len, blobs)
     columns.texts, columns.payloads, columns.ids = texts, payloads, ids
     columns.text_ends, columns.payload_ends, columns.id_ends = text_ends, payload_ends, id_ends
     columns.scores, columns.contexts = (
@@ -232,7 +237,10 @@ def _read_columns(
         )
         found = count[0]
         joined = [
-            (bytes(blob[: int(some[found - 1]) if found else 0]), np.diff(some[:found], prepend=np.uint64(0)))
+            (
+                blob[: int(some[found - 1]) if found else 0].tobytes(),
+                np.diff(some[:found], prepend=np.uint64(0)),
+            )
             for blob, some in zip(blobs, ends, strict=True)
         ]
         yield joined[0], scores[:found].copy(), joined[1], masks[:found].copy(), joined[2]
@@ -257,15 +265,15 @@ def build_segment(
 def build(
     entries: Iterable[Entry],
     *,
-    base: tuple[Segment, Collection[int]] | None = None,
+    bases: Iterable[tuple[Segment, Places]] = (),
     any_word: bool = True,
     camel_case: bool = False,
 ) -> bytes:
     """Build a segment file in memory.
 
     Args:
-        entries: all of them, or those that come to ``base``.
-        base: a segment, and the places of those of its entries that are left out.
+        entries: all of them, or those that come to ``bases``.
+        bases: segments, and for each the places of those of its entries that are left out.
         any_word: as :meth:`Columns.build`.
         camel_case: likewise.
 
@@ -275,8 +283,8 @@ def build(
     listed = list(entries)
     columns = Columns()
     columns.add(*zip(*listed, strict=True)) if listed else None
-    if base is not None:
-        columns.add_segment(*base)
+    for segment, without in bases:
+        columns.add_segment(segment, without)
     file, verdicts = columns.build(any_word=any_word, camel_case=camel_case)
     for row in (verdicts < 0).nonzero()[0][:1].tolist():
         raise InvalidInputError(f"entry {row}: {verdict_message(int(verdicts[row]))}", pointer=f"/{row}")

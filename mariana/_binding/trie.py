@@ -206,15 +206,20 @@ class Reader:
         segments: at most ``SEGMENTS_MAX``.
         dead: for each segment, the places (see :meth:`Segment.find`) of the entries that no longer count. No two
             living entries may have the same text.
+        settled: a reader of the first of these segments that stands on no other one; where it is given, making this
+            one costs as much as what came since: segments, and dead in those it has.
 
     Raises:
         InvalidInputError: too many segments, or a place that a segment does not have.
     """
 
-    __slots__ = ("_block", "_reader", "_segments", "entries", "nbytes", "tags")
+    __slots__ = ("_block", "_reader", "_segments", "_settled", "entries", "nbytes", "tags")
 
     def __init__(
-        self, segments: Sequence[Segment], dead: Sequence[Collection[int] | NDArray[np.uint32]] = ()
+        self,
+        segments: Sequence[Segment],
+        dead: Sequence[Collection[int] | NDArray[np.uint32]] = (),
+        settled: Reader | None = None,
     ) -> None:
         if len(segments) > SEGMENTS_MAX:
             raise InvalidInputError(f"{len(segments)} segments are more than {SEGMENTS_MAX}")
@@ -236,6 +241,9 @@ class Reader:
         described.indexes = ffi.cast("mrn_index * *", keep_alive[0])
         described.dead = ffi.cast("uint32_t * *", keep_alive[2])
         described.dead_counts = keep_alive[3]
+        self._settled = settled  # its tables are used
+        if settled is not None:
+            described.settled = settled._reader  # noqa: SLF001 - another one of these
         size = ffi.new("size_t *")
         check(lib.mrn_reader_plan(described, size), "plan a reader")
         self._block = np.empty(size[0] // 8 + 1, np.uint64)
@@ -243,7 +251,7 @@ class Reader:
         status = lib.mrn_reader_open(described, ffi.from_buffer(self._block), size[0], reader)
         if status != 0:
             raise InvalidInputError("a dead entry is not in its segment")
-        self._reader = reader[0]
+        self._reader: Any = reader[0]
 
     def complete(
         self,

@@ -10,7 +10,7 @@ where it lies; deletions leave nothing else behind.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,13 @@ from mariana._binding.build import build
 from mariana._binding.trie import Entry, Reader, Segment
 from mariana.live.journal import Item
 
-SMALL = 1024
+SMALL = 256
 """Entries that a layer has before another one is laid on top of it."""
 
 RATIO = 8
 """A layer is merged with those above it when they have one RATIO-th of its entries."""
+
+_NO_PLACE = np.uint32(0xFFFFFFFF)
 
 
 class Layer:
@@ -31,15 +33,13 @@ class Layer:
 
     Attributes:
         segment: some entries.
-        items: the same by text, but for the lowest layer, which knows its segment only.
         dead: places in the segment, ascending.
     """
 
-    __slots__ = ("dead", "items", "segment")
+    __slots__ = ("dead", "segment")
 
-    def __init__(self, segment: Segment, items: Mapping[bytes, Item]) -> None:
+    def __init__(self, segment: Segment) -> None:
         self.segment = segment
-        self.items = items
         self.dead: NDArray[np.uint32] = np.zeros(0, np.uint32)
 
     @property
@@ -47,9 +47,15 @@ class Layer:
         """Entries that are not dead."""
         return self.segment.entries - len(self.dead)
 
-    def bury(self, places: list[int]) -> None:
-        """Mark entries as dead."""
-        self.dead = np.union1d(self.dead, np.array(places, np.uint32))
+    def bury(self, texts: Iterable[bytes]) -> None:
+        """Mark the entries of these texts as dead, if they are there."""
+        places = [place for text in texts if (place := self.segment.find(text)) is not None]
+        if not places:
+            return
+        found = np.array(sorted(places), np.uint32)
+        at = np.searchsorted(self.dead, found)  # not union1d, which sorts all of them
+        new = np.append(self.dead, _NO_PLACE)[at] != found
+        self.dead = np.insert(self.dead, at[new], found[new])
 
 
 class Layers:
@@ -65,9 +71,8 @@ class Layers:
 
     def __init__(self, base: Segment) -> None:
         self.base = base
-        self._lowest = Layer(base, {})
-        self._layers: list[Layer] = []
-        self._home: dict[bytes, Layer] = {}  # the layer above the lowest that an entry lives in
+        self._layers = [Layer(base)]
+        self._settled: tuple[list[Layer], Reader] | None = None
         self.reader = self._make_reader()
 
     def find_in_base(self, text: bytes) -> Item | None:
@@ -75,14 +80,15 @@ class Layers:
         entry = self.base.get(text)
         return None if entry is None else _item(entry)
 
-    def build_base(self, changes: Mapping[bytes, Item | None]) -> bytes:
-        """Return a segment file of what is in the segment, with some entries replaced, inserted, or deleted."""
-        found = (self.base.find(text) for text in changes)
-        return _build(_entries(changes), self.base, [place for place in found if place is not None])
-
     def names_in_base(self, ids: Iterable[bytes]) -> list[bytes]:
         """Return the texts of the entries of the segment, dead or not, that are names of some documents."""
         return self.base.texts(self.base.names_of({*ids}))
+
+    def build_base(self, changes: Mapping[bytes, Item | None]) -> bytes:
+        """Return a segment file of what is in the segment, with some entries replaced, inserted, or deleted."""
+        base = Layer(self.base)
+        base.bury(changes)
+        return _build(changes, [base], self.base)
 
     def apply(self, changes: Mapping[bytes, Item | None]) -> None:
         """Replace, insert or (None) delete entries.
@@ -92,62 +98,53 @@ class Layers:
         """
         if not changes:
             return
-        size = len(changes)
+        for layer in self._layers:
+            layer.bury(changes)
+        size = sum(item is not None for item in changes.values())
         merged: list[Layer] = []
-        while self._layers and self._layers[-1].live < max(SMALL, RATIO * size):
+        while len(self._layers) > 1 and self._layers[-1].live < max(SMALL, RATIO * size):
             merged.append(self._layers.pop())
             size += merged[-1].live
-        self._bury(changes)
-        home = self._home
-        items = {
-            text: item
-            for layer in reversed(merged)
-            for text, item in layer.items.items()
-            if home.get(text) is layer
-        }
-        items.update((text, item) for text, item in changes.items() if item is not None)
-        if items:
-            layer = Layer(Segment(_build(_entries(items), self.base), "live changes"), items)
-            self._layers.append(layer)
-            home.update(dict.fromkeys(items, layer))
+        if size:
+            self._layers.append(Layer(Segment(_build(changes, merged, self.base), "live changes")))
         self.reader = self._make_reader()
 
-    def _bury(self, texts: Iterable[bytes]) -> None:
-        """Mark what entries were until now as dead."""
-        buried: dict[Layer, list[int]] = {}
-        for text in texts:
-            layer = self._home.pop(text, self._lowest)
-            place = layer.segment.find(text)
-            if place is not None:
-                buried.setdefault(layer, []).append(place)
-        for layer, places in buried.items():
-            layer.bury(places)
-
     def _make_reader(self) -> Reader:
-        layers = [self._lowest, *self._layers]
-        return Reader([layer.segment for layer in layers], [layer.dead for layer in layers])
+        """Return a reader of all layers, on top of one that is kept for the older ones while little comes to them."""
+        layers = self._layers
+        if self._settled is None or not _stand_on(layers, *self._settled):
+            last_is_small = len(layers) > 1 and layers[-1].segment.entries < SMALL
+            older = layers[:-1] if last_is_small else layers[:]
+            self._settled = older, _reader(older, None)
+            if older == layers:
+                return self._settled[1]
+        return _reader(layers, self._settled[1])
 
 
-def _build(entries: Iterable[Entry], like: Segment, without: Collection[int] | None = None) -> bytes:
-    """Return a segment file that is matched in the way of another segment.
-
-    Args:
-        entries: that are in it.
-        like: the other segment.
-        without: given, the entries of that are in it too, but for those at these places.
-    """
-    base = None if without is None else (like, without)
-    return build(entries, base=base, any_word=like.any_word, camel_case=like.camel_case)
+def _reader(layers: list[Layer], settled: Reader | None) -> Reader:
+    return Reader([layer.segment for layer in layers], [layer.dead for layer in layers], settled)
 
 
-def _entries(items: Mapping[bytes, Item | None]) -> Iterator[Entry]:
+def _stand_on(layers: list[Layer], older: list[Layer], settled: Reader) -> bool:
+    """Whether a reader of some layers is a good one to stand on for all of them as they are now."""
+    died = settled.entries - sum(layer.live for layer in older)
     return (
+        layers[: len(older)] == older
+        and died + sum(layer.segment.entries for layer in layers[len(older) :]) <= 4 * SMALL
+    )
+
+
+def _build(changes: Mapping[bytes, Item | None], layers: Iterable[Layer], like: Segment) -> bytes:
+    """Return a segment file of changes and what is alive in some layers, matched in the way of a segment."""
+    entries = (
         Entry(
             text, item.score, item.payload, tuple(json.loads(item.contexts)) if item.contexts else (), item.id
         )
-        for text, item in items.items()
+        for text, item in changes.items()
         if item is not None
     )
+    bases = [(layer.segment, layer.dead) for layer in layers]
+    return build(entries, bases=bases, any_word=like.any_word, camel_case=like.camel_case)
 
 
 def _item(entry: Entry) -> Item:

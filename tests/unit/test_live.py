@@ -220,7 +220,8 @@ def test_a_batch_lands_in_few_layers_whatever_came_before(monkeypatch: pytest.Mo
     monkeypatch.setattr(layers, "RATIO", 2)
     rng = random.Random(1)
     base = [(f"{i:03}".encode(), journal.Item(float(i))) for i in range(0, 300, 3)]
-    built = layers.Layers(layers.Segment(layers.build(layers._entries(dict(base))), "base"))
+    entries = [layers.Entry(text, item.score) for text, item in base]
+    built = layers.Layers(layers.Segment(layers.build(entries), "base"))
     expected = dict(base)
     for _ in range(400):
         changes: dict[bytes, journal.Item | None] = {}
@@ -235,7 +236,56 @@ def test_a_batch_lands_in_few_layers_whatever_came_before(monkeypatch: pytest.Mo
         best = [pair for pair in best if pair[0].startswith(prefix)]
         assert [(hit.text, hit.score) for hit in hits] == [(text, item.score) for text, item in best]
         assert built.reader.entries == len(expected)
-        assert len(built._layers) <= 8
+        assert len(built._layers) - 1 <= 8
+
+
+def names_of(index: Index, prefix: str = "") -> list[tuple[str, str | None]]:
+    return [(completion.text, completion.id) for completion in index.complete(prefix)]
+
+
+def test_a_document_is_shown_once_and_deleted_by_its_id(tmp_path: Path) -> None:
+    entries = [
+        {"text": "New York", "score": 9, "id": "ny"},
+        {"text": "NYC", "score": 8, "id": "ny"},
+        {"text": "Newark", "score": 7, "id": "nw"},
+        {"text": "Nice", "score": 6},
+    ]
+    mariana.build_index(tmp_path / "index", entries)
+    with mariana.open_index(tmp_path / "index") as index:
+        assert names_of(index, "n") == [("New York", "ny"), ("Newark", "nw"), ("Nice", None)]
+        assert names_of(index, "nyc") == [("NYC", "ny")]
+        index.insert([{"text": "Nieuw Amsterdam", "score": 10, "id": "ny"}])
+        assert names_of(index, "n") == [("Nieuw Amsterdam", "ny"), ("Newark", "nw"), ("Nice", None)]
+        index.insert([{"text": "New York", "score": 9}])  # is a name of nothing now
+        assert names_of(index, "n")[:2] == [("Nieuw Amsterdam", "ny"), ("New York", None)]
+        assert index.explain("nieuw")[0].completion.id == "ny"
+        index.insert([{"text": "Gotham", "score": 1, "id": "ny"}])
+        assert index.compact()
+        index.insert([{"text": "Big Apple", "score": 1, "id": "ny"}])
+        assert index.delete(["Nice"], ids=["ny", "not there"]).count == 5
+        assert names_of(index) == [("New York", None), ("Newark", "nw")]
+        assert index.delete(ids=["ny"]).count == 0
+        with pytest.raises(InvalidInputError, match="several strings"):
+            index.delete(ids="nw")
+        with pytest.raises(InvalidInputError, match="id is 1 to 256 bytes") as error:
+            index.insert([("fine", 1), {"text": "x", "id": "é" * 129}])
+        assert error.value.pointer == "/1/id"
+
+
+def test_a_journal_of_format_1_gets_ids(index: Index, path: Path) -> None:
+    index.insert([("Salta", 1), {"text": "Sana", "contexts": ["YE"]}])
+    before = index.complete("")
+    index.close()
+    connection = sqlite3.connect(path / "index.db")
+    connection.executescript(
+        "DROP INDEX items_by_id; ALTER TABLE items DROP COLUMN id; UPDATE meta SET format = 1"
+    )
+    connection.close()
+    with mariana.open_index(path) as again, mariana.open_index(path) as other:
+        assert again.complete("") == before
+        again.insert([{"text": "Sanaa", "score": 100, "id": "sana"}])
+        other.refresh()
+        assert names_of(other, "sana")[0] == ("Sanaa", "sana")
 
 
 def test_a_backup_is_the_index_at_one_time(index: Index, path: Path, tmp_path: Path) -> None:
