@@ -65,7 +65,7 @@ class ModelStats:
     __slots__ = ("_seen", "errors", "infer", "last", "parse", "rows", "write")
 
     def __init__(self) -> None:
-        self._seen: list[tuple[int, float, float, float, float]] = []
+        self._seen: list[float] = []
         self.parse = Histogram(SECONDS)
         self.infer = Histogram(SECONDS)
         self.write = Histogram(SECONDS)
@@ -75,13 +75,13 @@ class ModelStats:
 
     def observe(self, rows: int, start: float, parsed: float, inferred: float, written: float) -> None:
         """Note a request that was answered; the times are of ``time.perf_counter``."""
-        self._seen.append((rows, start, parsed, inferred, written))
+        self._seen += (rows, start, parsed, inferred, written)
 
     def fold(self) -> None:
         """Count what was noted: many at once cost a tenth of one by one."""
         if not self._seen:
             return
-        seen, self._seen = np.array(self._seen), []
+        seen, self._seen = np.array(self._seen).reshape(-1, 5), []
         self.rows.observe_all(seen[:, 0])
         for histogram, times in zip(
             (self.parse, self.infer, self.write), np.diff(seen[:, 1:]).T, strict=True
@@ -110,6 +110,7 @@ class Metrics:
         self.started = time.time()
         self.models: dict[tuple[str, int], ModelStats] = {}
         self.indexes: dict[str, IndexStats] = {}
+        self._answers: list[tuple[str, int, float]] = []
         self.responses: dict[tuple[str, int], int] = {}
         """By (kind of endpoint, status)."""
         self.duration: dict[str, Histogram] = {}
@@ -130,13 +131,8 @@ class Metrics:
         return self.indexes.setdefault(name, IndexStats())
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
-        """Count an answer."""
-        key = (endpoint, status)
-        self.responses[key] = self.responses.get(key, 0) + 1
-        histogram = self.duration.get(endpoint)
-        if histogram is None:
-            histogram = self.duration[endpoint] = Histogram(SECONDS)
-        histogram.observe(seconds)
+        """Note an answer."""
+        self._answers.append((endpoint, status, seconds))
 
     def reject(self, reason: str) -> None:
         """Count a request that was turned away unread."""
@@ -144,6 +140,14 @@ class Metrics:
 
     def fold(self) -> None:
         """Count what was noted since the last time; a few times a second, and before the numbers are read."""
+        answers, self._answers = self._answers, []
+        seconds: dict[str, list[float]] = {}
+        for endpoint, status, took in answers:
+            key = (endpoint, status)
+            self.responses[key] = self.responses.get(key, 0) + 1
+            seconds.setdefault(endpoint, []).append(took)
+        for endpoint, times in seconds.items():
+            self.duration.setdefault(endpoint, Histogram(SECONDS)).observe_all(np.array(times))
         for stats in self.models.values():
             stats.fold()
 
