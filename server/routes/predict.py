@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from ..bodies import JSON, NPY, OCTETS, media_type, read_body
+from ..explanations import DESCRIPTION, PARAMETER, VALUES, explained, method_of
 from ..front import Head, Hot, Reply, compressed
 from ..schemas import (
     REF,
@@ -117,8 +118,12 @@ async def _predict(version: Version, request: Request) -> Response:
     with version.counting_errors():
         kind = media_type(request.headers.get("content-type", ""))
         body = await read_body(request, reader.longest(kind))
+        method = method_of(request.url.query, version)
         start = perf_counter()
-        answer = await version.answer(reader.parse(kind, body), start)
+        x = reader.parse(kind, body)
+        answer = await version.answer(x, start)
+        if method is not None:
+            answer = await explained(answer, version, x, method, reader.max_values)
     answer, extra = compressed(answer, request.headers.get("accept-encoding", "").encode())
     headers = {name.decode(): value.decode() for name, value in extra}
     return Response(answer, headers=headers, media_type=JSON)
@@ -142,6 +147,15 @@ def _operation(version: Version, schemas: dict[str, Any]) -> dict[str, Any]:
     return {
         "tags": ["predict"],
         "summary": f"Predict with {name}, version {number}",
+        "parameters": [
+            {
+                "name": PARAMETER,
+                "in": "query",
+                "required": False,
+                "description": DESCRIPTION,
+                "schema": {"type": "string", "enum": list(VALUES), "default": "false"},
+            }
+        ],
         "requestBody": {
             "required": True,
             "content": {
