@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypedDict
@@ -14,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from mariana import __version__
 from mariana.settings import Settings, load_settings
 
-from . import completions, errors, openapi
+from . import completions, errors, openapi, sandbox
 from .auth import Admin
 from .follow import Follower
 from .front import Front
@@ -34,6 +35,8 @@ from .routes import (
 )
 from .state import State
 
+_log = logging.getLogger("mariana.server")
+
 DESCRIPTION = "Neural networks and autocomplete indexes of one store. Errors are RFC 9457 problem details."
 
 
@@ -51,12 +54,16 @@ def create_app(settings: Settings | None = None) -> Application:
         settings: None reads them from the environment.
     """
     settings = load_settings() if settings is None else settings
+    sandbox.check(settings)
 
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[_Lifespan]:
         state = State()
         lifecycle = Lifecycle(settings, state)
         lifecycle.start()
+        caged = sandbox.enter(settings)  # before the first helper thread starts
+        if caged is not None:
+            _log.info("sandbox: %s", caged)
         predictions = predict.PredictRoute(state)
         app.router.routes.insert(0, predictions)  # first, so that a prediction waits for no other look-up
         front = Front(super(Application, app).__call__, settings, state)
