@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypedDict
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
@@ -34,6 +35,7 @@ from .routes import (
     tensorflow,
 )
 from .state import State
+from .telemetry import HotTelemetry, configure
 
 _log = logging.getLogger("mariana.server")
 
@@ -47,14 +49,19 @@ class _Lifespan(TypedDict):
     front: Front
 
 
-def create_app(settings: Settings | None = None) -> Application:
+def create_app(settings: Settings | None = None, telemetry: TelemetryConfig | None = None) -> Application:
     """Return the application. Its lifespan loads the store; what cannot be loaded is told, and stops nothing else.
 
     Args:
         settings: None reads them from the environment.
+        telemetry: what FastAPI tells OpenTelemetry, and to whom; None: what the settings say.
+
+    Raises:
+        MarianaError: the settings ask for a sandbox, or for telemetry, that is not to be had here.
     """
     settings = load_settings() if settings is None else settings
     sandbox.check(settings)
+    told = configure(settings) if telemetry is None else telemetry
 
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[_Lifespan]:
@@ -67,6 +74,7 @@ def create_app(settings: Settings | None = None) -> Application:
         predictions = predict.PredictRoute(state)
         app.router.routes.insert(0, predictions)  # first, so that a prediction waits for no other look-up
         front = Front(super(Application, app).__call__, settings, state)
+        front.telemetry = HotTelemetry.make(told)
 
         def publish() -> None:
             front.publish({**predictions.publish(), **infer.publish(state), **completions.publish(state)})
@@ -102,6 +110,7 @@ def create_app(settings: Settings | None = None) -> Application:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=told,
     )
     for part in (
         complete.router,

@@ -32,6 +32,7 @@ from .errors import Problem
 from .limits import BUSY, Gate
 from .observe import AccessLog
 from .state import State
+from .telemetry import HotTelemetry
 
 Pairs = Iterable[tuple[bytes, bytes]]
 
@@ -108,6 +109,8 @@ class Hot(NamedTuple):
     """what it is called in the metrics"""
     call: Callable[[Head, bytes, bytes], Reply | None]
     """of the head, the query and the body"""
+    path: str
+    """of its requests"""
 
 
 _DECLINED = frozenset({b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"origin"})
@@ -211,6 +214,7 @@ class Front:
         self.gate = Gate(settings, state.metrics)
         self.metrics = state.metrics
         self.log = AccessLog(settings)
+        self.telemetry: HotTelemetry | None = None
         self.table: Mapping[str, Hot] = {}
         """The frequent requests by path."""
         self.raw: Mapping[bytes, Hot] = {}
@@ -289,6 +293,8 @@ class Front:
         self.metrics.answered(hot.endpoint, reply.status, seconds)
         if self.log.on:
             self.log.write(hot.method, hot.endpoint, reply.status, seconds, client, identity, head.trace)
+        if self.telemetry is not None:
+            self.telemetry.tell(hot.endpoint, hot.path, reply.status, seconds, head.trace)
         return reply, own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -57,10 +57,10 @@ def publish(state: State) -> dict[str, Hot]:
     table: dict[str, Hot] = {}
     for served in state.models.values():
         base = f"/v2/models/{served.name}"
+        picks = {f"{base}/versions/{number}/infer": _always(v) for number, v in served.versions.items()}
         if served.version is not None:
-            table[f"{base}/infer"] = Hot("POST", _ENDPOINT, _quick(served.picker()))
-        for number, version in served.versions.items():
-            table[f"{base}/versions/{number}/infer"] = Hot("POST", _ENDPOINT, _quick(_always(version)))
+            picks[f"{base}/infer"] = served.picker()
+        table |= {path: Hot("POST", _ENDPOINT, _quick(pick), path) for path, pick in picks.items()}
     return table
 
 

@@ -25,9 +25,13 @@ from ..schemas import (
     request_schema,
 )
 from ..state import ServedModel, State
+from ..telemetry import name_span
 from ..versions import Version
 
 Pick = Callable[[], Version]
+
+ENDPOINT = "POST /v1/models/{name}/predict"
+"""What all paths of predictions are called in metrics and traces."""
 
 
 class PredictRoute(BaseRoute):
@@ -45,9 +49,7 @@ class PredictRoute(BaseRoute):
         models = self._state.models.values()
         picks = {path: pick for served in models for path, pick, _ in _paths(served)}
         self._picks = picks
-        return {
-            path: Hot("POST", "POST /v1/models/{name}/predict", _quick(pick)) for path, pick in picks.items()
-        }
+        return {path: Hot("POST", ENDPOINT, _quick(pick), path) for path, pick in picks.items()}
 
     def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the OpenAPI paths and schemas of the models as they are now."""
@@ -67,11 +69,12 @@ class PredictRoute(BaseRoute):
         if scope["type"] == "http":
             pick = self._picks.get(scope["path"].removeprefix(scope.get("root_path", "")))
             if pick is not None:
-                return Match.FULL, {"endpoint": pick, "endpoint_name": "POST /v1/models/{name}/predict"}
+                return Match.FULL, {"endpoint": pick, "endpoint_name": ENDPOINT}
         return Match.NONE, {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        name_span(scope, ENDPOINT)
         if scope["method"] != "POST":
             raise HTTPException(405, headers={"Allow": "POST"})
         response = await _predict(scope["endpoint"](), Request(scope, receive))
