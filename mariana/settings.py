@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -173,6 +174,21 @@ def source(name: str) -> str:
     if os.environ.get(PREFIX + name.upper()):
         return "environment"
     return "file" if name in _file_settings() else "default"
+
+
+_OTHERS = frozenset({CONFIG_VARIABLE, "MARIANA_PEERS"})
+"""Variables that are no settings: of this module, and of benchmarks/."""
+
+
+def unknown_variables() -> dict[str, str | None]:
+    """Return the variables ``MARIANA_*`` of the environment that nothing reads, each with the name that is meant, perhaps."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | _OTHERS
+    found = {}
+    for name in sorted(os.environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            near = get_close_matches(name.upper(), known, 1, 0.8)
+            found[name] = near[0] if near else None
+    return found
 
 
 def load_settings(**options: Any) -> Settings:

@@ -9,7 +9,7 @@ import click
 from pydantic import SecretStr
 
 from mariana.cli.options import json_option
-from mariana.settings import PREFIX, Settings, load_settings, source
+from mariana.settings import PREFIX, Settings, load_settings, source, unknown_variables
 
 
 @click.command()
@@ -24,8 +24,9 @@ def config(as_json: bool) -> None:
     """
     settings = load_settings()
     rows = [_row(name, settings) for name in Settings.model_fields]
+    unknown = unknown_variables()
     if as_json:
-        click.echo(json.dumps({"settings": rows}, indent=1))
+        click.echo(json.dumps({"settings": rows, "unknown": unknown}, indent=1))
         return
     width = max(len(row["variable"]) for row in rows)
     values = max(len(_shown(row["value"])) for row in rows)
@@ -33,6 +34,8 @@ def config(as_json: bool) -> None:
         click.echo(
             f"{row['variable']:{width}}  {_shown(row['value']):{values}}  {row['source']:11}  {row['about']}"
         )
+    for name, meant in unknown.items():
+        click.echo(f"{name} is no setting" + (f"; did you mean {meant}?" if meant else ""), err=True)
 
 
 def _row(name: str, settings: Settings) -> dict[str, Any]:

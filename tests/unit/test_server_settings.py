@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from mariana.cli.config import config
 from mariana.errors import InvalidInputError
-from mariana.settings import PREFIX, Settings, load_settings
+from mariana.server import create_app
+from mariana.settings import PREFIX, Settings, load_settings, unknown_variables
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -46,6 +47,27 @@ def test_config_tells_where_each_comes_from(monkeypatch: pytest.MonkeyPatch) -> 
     assert (rows["host"]["value"], rows["host"]["source"]) == ("127.0.0.1", "default")
     table = CliRunner().invoke(config).output
     assert re.search(r"^MARIANA_PORT +9000 +environment ", table, re.MULTILINE)
+
+
+def test_variables_that_nothing_reads_are_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MARIANA_PROT", "9000")
+    monkeypatch.setenv("MARIANA_COLOUR_OF_THE_SEA", "green")
+    monkeypatch.setenv("MARIANA_STORE", str(tmp_path))
+    assert unknown_variables() == {"MARIANA_COLOUR_OF_THE_SEA": None, "MARIANA_PROT": "MARIANA_PORT"}
+    shown = CliRunner().invoke(config)
+    assert shown.exit_code == 0
+    assert shown.stderr.splitlines() == [
+        "MARIANA_COLOUR_OF_THE_SEA is no setting",
+        "MARIANA_PROT is no setting; did you mean MARIANA_PORT?",
+    ]
+    document = json.loads(CliRunner().invoke(config, ["--json"]).stdout)
+    assert document["unknown"] == unknown_variables()
+    with caplog.at_level("WARNING", "mariana.server"):
+        create_app()
+    told = [record.getMessage() for record in caplog.records]
+    assert "the environment's MARIANA_PROT is no setting: did you mean MARIANA_PORT?" in told
 
 
 def test_every_setting_is_documented() -> None:
