@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import Row, versions, write_results
-from benchmarks.http_peers import PACKAGES, Absent, environment
+from benchmarks.http_peers import PACKAGES, SERVERS, Absent, environment
 from mariana.autocomplete import build_index
 from mariana.format import DenseLayer, ModelMetadata, NumericFeature, to_bytes
 from mariana.store import Store
@@ -47,7 +47,7 @@ BARS = {
 def run() -> str:
     rows: list[Row] = []
     peers, absent = {}, {}
-    for peer in PACKAGES:
+    for peer in SERVERS:
         try:
             peers[peer] = environment(peer)
         except Absent as reason:

@@ -233,8 +233,9 @@ class Gradients:
         if self.info.outputs == 1:
             slope[:] = 1.0 if output == 1 else -1.0
             return slope
-        others = np.exp(sums - np.delete(sums, output, axis=1).max(axis=1, keepdims=True))
-        others[:, output] = 0
+        others = sums - np.delete(sums, output, axis=1).max(axis=1, keepdims=True)
+        others[:, output] = -np.inf
+        others = np.exp(others)
         slope -= others / others.sum(axis=1, keepdims=True)
         slope[:, output] = 1
         return slope

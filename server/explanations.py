@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,7 +17,7 @@ from pydantic_core import to_json
 from mariana.explain import METHODS, Attribution, ExplainMethod, baseline_record, choose, cost
 
 from .errors import Fault, Problem
-from .versions import Version
+from .versions import OVERFLOW, Version
 
 PARAMETER = "explain"
 VALUES = ("true", "false", *METHODS)
@@ -75,6 +76,8 @@ async def explained(
         )
     loop = asyncio.get_running_loop()
     attributions = await loop.run_in_executor(_thread, version.model.explain, x, method)
+    if not all(_finite(one) for told in attributions for one in told):
+        raise Problem(422, OVERFLOW)
     document: dict[str, Any] = json.loads(answer)
     for prediction, told in zip(document["predictions"], attributions, strict=True):
         prediction["explanation"] = _told(told)
@@ -84,6 +87,10 @@ async def explained(
         "baseline": baseline_record(info),
     }
     return to_json(document)
+
+
+def _finite(one: Attribution) -> bool:
+    return all(map(math.isfinite, (one.value, one.baseline_value, *one.shares.values())))
 
 
 def _told(attributions: Sequence[Attribution]) -> Any:

@@ -86,6 +86,15 @@ def test_what_is_wrong_is_said(client: TestClient, query: str, rows: int, status
     assert answer.json()["detail"]
 
 
+@pytest.mark.parametrize("value", METHODS)
+def test_large_numbers(client: TestClient, value: str) -> None:
+    for rows, status in (([[1e30, -1e30, 1e30, 1]], 200), ([[3e38, 3e38, 3e38, 3e38]], 422)):
+        answer = client.post(PATH, params={"explain": value}, json={"instances": rows})
+        assert answer.status_code in {status, 422}
+        if answer.status_code == 200:
+            assert None not in answer.json()["predictions"][0]["explanation"]["shares"].values()
+
+
 def test_openapi_tells_of_it(client: TestClient) -> None:
     operation: dict[str, Any] = client.get("/openapi.json").json()["paths"][PATH]["post"]
     (parameter,) = operation["parameters"]
