@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, TypedDict
 
 from fastapi import FastAPI
@@ -18,9 +19,11 @@ from mariana.settings import Settings, load_settings, unknown_variables
 
 from . import completions, errors, openapi, sandbox
 from .auth import Admin
+from .board import Team
 from .follow import Follower
 from .front import Front
 from .lifecycle import Lifecycle
+from .metrics import Metrics
 from .routes import (
     complete,
     entries,
@@ -68,7 +71,8 @@ def create_app(settings: Settings | None = None, telemetry: TelemetryConfig | No
 
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[_Lifespan]:
-        state = State()
+        team = app.team
+        state = State() if team is None else State(metrics=Metrics(team.cells, team.counted), team=team)
         lifecycle = Lifecycle(settings, state)
         lifecycle.start()
         caged = sandbox.enter(settings)  # before the first helper thread starts
@@ -92,6 +96,8 @@ def create_app(settings: Settings | None = None, telemetry: TelemetryConfig | No
         tasks = [asyncio.create_task(front.sweep())]
         if settings.reload_store:
             tasks.append(asyncio.create_task(lifecycle.watch()))
+        if team is not None:
+            tasks.append(asyncio.create_task(team.attend(partial(operate.tally, state), lifecycle.follow)))
         try:
             yield {"served": state, "admin": Admin(settings), "lifecycle": lifecycle, "front": front}
         finally:
@@ -144,6 +150,8 @@ class Application(FastAPI):
     """FastAPI behind its :class:`Front`, with what no signature tells in its OpenAPI document: models and errors."""
 
     front: Front | None = None
+    team: Team | None = None
+    """The other workers; set before it starts."""
     predictions: predict.PredictRoute
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
