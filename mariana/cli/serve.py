@@ -29,7 +29,7 @@ from mariana.server.protocol import Protocol
 from mariana.server.supervisor import Plan, Supervisor
 from mariana.server.weights import Weights
 from mariana.server.worker import Server
-from mariana.settings import Settings
+from mariana.settings import Settings, unknown_variables
 
 GRACE_SECONDS = 10
 """In which requests that are under way finish, once it stops."""
@@ -77,6 +77,9 @@ def serve(
     }
     settings = settings_of(**options)
     choose_isa(settings.isa)  # a name that is none ends it here, not at each model
+    logging.config.dictConfig(_logging(settings))
+    for sentence in unknown_variables():
+        _log.warning("%s", sentence)
     listener = _listen(settings)
     address, bound_port = listener.getsockname()[:2]
     host_shown = f"[{address}]" if ":" in address else address
