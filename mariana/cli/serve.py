@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import logging.config
 import math
+import os
 import signal
 import socket
 import sys
@@ -95,7 +96,7 @@ def serve(
 def _supervise(
     listener: socket.socket, options: dict[str, Any], workers: int, ready: Callable[[], None]
 ) -> None:
-    board = Board(2 * workers + 16)
+    board, supervisor = Board(2 * workers + 16), os.getpid()
     try:
         weights = Weights(board)
     except OSError as error:
@@ -111,7 +112,7 @@ def _supervise(
         def work(slot: Slot) -> int:
             if weights is not None:
                 weights.join(slot.number)
-            app.team = Team(board, slot, weights)
+            app.team = Team(board, slot, supervisor, weights)
             _server(app, settings, team=app.team).run(sockets=[listener])
             return 0
 
