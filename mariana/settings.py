@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -182,18 +181,17 @@ def source(name: str) -> str:
     return "file" if name in _file_settings() else "default"
 
 
-_OTHERS = frozenset({CONFIG_VARIABLE, "MARIANA_PEERS"})
-"""Variables that are no settings: of this module, and of benchmarks/."""
+def unknown_variables() -> list[str]:
+    """Return a sentence for each variable of the environment that looks like a setting and is none."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for those few who read settings, not for all who load
 
-
-def unknown_variables() -> dict[str, str | None]:
-    """Return the variables ``MARIANA_*`` of the environment that nothing reads, each with the name that is meant, perhaps."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | _OTHERS
-    found = {}
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    found = []
     for name in sorted(os.environ):
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
-            near = get_close_matches(name.upper(), known, 1, 0.8)
-            found[name] = near[0] if near else None
+        if name.startswith(PREFIX) and name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else "; mariana config lists them"
+            found.append(f"{name} is no setting{hint}")
     return found
 
 

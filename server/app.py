@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 from mariana import __version__
-from mariana.settings import Settings, load_settings, unknown_variables
+from mariana.settings import Settings, load_settings
 
 from . import completions, errors, openapi, sandbox
 from .auth import Admin
@@ -64,9 +64,6 @@ def create_app(settings: Settings | None = None, telemetry: TelemetryConfig | No
     """
     settings = load_settings() if settings is None else settings
     sandbox.check(settings)
-    for name, meant in unknown_variables().items():
-        hint = f"did you mean {meant}?" if meant else "mariana config lists those there are"
-        _log.warning("the environment's %s is no setting: %s", name, hint)
     told = configure(settings) if telemetry is None else telemetry
 
     @asynccontextmanager

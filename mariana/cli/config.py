@@ -23,10 +23,11 @@ def config(as_json: bool) -> None:
       mariana config --json
     """
     settings = load_settings()
+    for sentence in unknown_variables():
+        click.echo(f"mariana: {sentence}", err=True)
     rows = [_row(name, settings) for name in Settings.model_fields]
-    unknown = unknown_variables()
     if as_json:
-        click.echo(json.dumps({"settings": rows, "unknown": unknown}, indent=1))
+        click.echo(json.dumps({"settings": rows}, indent=1))
         return
     width = max(len(row["variable"]) for row in rows)
     values = max(len(_shown(row["value"])) for row in rows)
@@ -34,8 +35,6 @@ def config(as_json: bool) -> None:
         click.echo(
             f"{row['variable']:{width}}  {_shown(row['value']):{values}}  {row['source']:11}  {row['about']}"
         )
-    for name, meant in unknown.items():
-        click.echo(f"{name} is no setting" + (f"; did you mean {meant}?" if meant else ""), err=True)
 
 
 def _row(name: str, settings: Settings) -> dict[str, Any]:
