@@ -30,6 +30,11 @@ static uint8_t *spell(const search *s, const trie *t, size_t path, uint8_t *buff
     for (;;) {
         uint64_t entry = s->space->log[path];
         size_t parent = entry >> 19 & (LOG_MAX - 1), position = entry >> 8 & 0x7ff, from = 0;
+        if ((uint8_t)entry == LOG_START_WHOLE && parent == path) {
+            at -= s->query_bytes - 1;
+            memcpy(at, s->space->query, s->query_bytes - 1);
+            break;
+        }
         int start = parent == path, typed = (uint8_t)entry == LOG_START_TYPED;
         trie_node n;
         read_node(t, (uint32_t)(entry >> 32), &n);
@@ -236,6 +241,25 @@ static size_t log_pool(search *s, const place *at, size_t found) {
     return first;
 }
 
+/* Offer what is just the query without the space at its end: what a space would follow if anything did. */
+static void offer_whole(search *s, size_t number, int kind) {
+    const reader_segment *g = &s->reader->segments[number];
+    const trie *t = kind == KIND_KEY ? &g->keys : &g->words;
+    const size_t bytes = s->query_bytes - 1;
+    const unsigned bits = kind == KIND_WORD ? WORD_BITS : 0;
+    place at;
+    if (kind == KIND_WORD && bytes > MRN_WORD_KEY_MAX - 4) /* it may be cut */
+        return;
+    for (int found = trie_walk_whole(t, (const uint8_t *)s->space->query, bytes, &at); found;
+         found = trie_next_whole(t, &at)) {
+        if (weigh(g, node_entry(g, kind, at.rank), bits) > bar(s) || !may_visit(s, 1))
+            return;
+        size_t path = s->logged++;
+        s->space->log[path] = log_entry(at.rank, path, 0, LOG_START_WHOLE);
+        search_offer(s, number, kind, at.rank, path, bytes, 0);
+    }
+}
+
 static void search_exact(search *s, size_t number) {
     const reader_segment *g = &s->reader->segments[number];
     const uint8_t *key = (const uint8_t *)s->space->query;
@@ -252,6 +276,11 @@ static void search_exact(search *s, size_t number) {
     }
     if (g->words.nodes > 0 && s->query_bytes > 0 && trie_walk(&g->words, key, s->query_bytes, &at))
         offer_stream(s, number, KIND_WORD, &at);
+    if (s->query_bytes > 1 && key[s->query_bytes - 1] == ' ') {
+        offer_whole(s, number, KIND_KEY);
+        if (g->words.nodes > 0)
+            offer_whole(s, number, KIND_WORD);
+    }
 }
 
 /* Spell the keys of what trie_best gave, each from that of its parent, in the room of space->todo; 0 when
@@ -290,7 +319,7 @@ static int spell_pool(search *s) {
 static int search_plain(search *s) {
     const reader_segment *g = &s->reader->segments[0];
     if (s->reader->count != 1 || g->dead != NULL || g->words.nodes > 0 || s->filtered || s->preferring ||
-        s->marks || s->documents)
+        s->marks || s->documents || (s->query_bytes > 0 && s->space->query[s->query_bytes - 1] == ' '))
         return 0;
     place at;
     if (!trie_walk(&g->keys, (const uint8_t *)s->space->query, s->query_bytes, &at))
@@ -344,16 +373,32 @@ static uint32_t next_entry(const reader_segment *g, const wanted *w, int *which)
     return b < a ? b : a;
 }
 
-/* The first place in a key where a word of the query begins a word; SIZE_MAX when there is none. */
-static size_t find_word(const uint8_t *key, size_t key_bytes, const uint16_t *starts, size_t count,
-                        const uint8_t *word, size_t bytes) {
+/* Whether a word of a key ends at a byte. */
+static int ends_word(const uint8_t *key, size_t key_bytes, const uint16_t *starts, size_t count, size_t at) {
+    uint32_t point;
+    if (at == key_bytes)
+        return 1;
+    utf8_decode(key + at, key_bytes - at, &point);
     for (size_t i = 0; i < count; i++)
-        if (key_bytes >= bytes && starts[i] <= key_bytes - bytes && memcmp(key + starts[i], word, bytes) == 0)
+        if (starts[i] == at) /* at a capital of camelCase */
+            return 1;
+    return fold_parts_words(point);
+}
+
+/* The first place in a key where a word of the query begins a word, or is one; SIZE_MAX when there is none.
+ */
+static size_t find_word(const uint8_t *key, size_t key_bytes, const uint16_t *starts, size_t count,
+                        const uint8_t *word, size_t bytes, int whole) {
+    for (size_t i = 0; i < count; i++)
+        if (key_bytes >= bytes && starts[i] <= key_bytes - bytes &&
+            memcmp(key + starts[i], word, bytes) == 0 &&
+            (!whole || ends_word(key, key_bytes, starts, count, starts[i] + bytes)))
             return starts[i];
     return SIZE_MAX;
 }
 
-/* Whether every word of the query begins a word of an entry. */
+/* Whether every word of the query begins a word of an entry; the last one has to be one where it is complete.
+ */
 static int has_words(search *s, const reader_segment *g, uint32_t entry, const wanted *words, size_t count) {
     size_t bytes, starts;
     const uint8_t *query = (const uint8_t *)s->space->query;
@@ -362,8 +407,9 @@ static int has_words(search *s, const reader_segment *g, uint32_t entry, const w
     ptrdiff_t key_bytes = fold_words(text, bytes, g->index->flags & MRN_INDEX_CAMEL ? 1 : 0, key, MRN_KEY_MAX,
                                      s->space->words, &starts);
     for (size_t i = 0; i < count; i++)
-        if (key_bytes < 0 || find_word(key, (size_t)key_bytes, s->space->words, starts,
-                                       query + words[i].start, words[i].bytes) == SIZE_MAX)
+        if (key_bytes < 0 ||
+            find_word(key, (size_t)key_bytes, s->space->words, starts, query + words[i].start, words[i].bytes,
+                      s->whole && i + 1 == count) == SIZE_MAX)
             return 0;
     return 1;
 }
@@ -444,7 +490,7 @@ static int search_run(search *s, const mrn_reader *reader, const char *query, si
     s->space = space;
     s->limit = options->limit;
     s->count = s->logged = s->visits = 0;
-    s->partial = s->marks = s->edits = s->spelled = s->documents = 0;
+    s->partial = s->marks = s->edits = s->spelled = s->documents = s->whole = 0;
     for (size_t i = 0; i < reader->count; i++)
         s->documents |= reader->segments[i].index->items[MRN_SECTION_IDS] > 0;
     s->typed = (const uint8_t *)query;
@@ -471,8 +517,10 @@ static int search_run(search *s, const mrn_reader *reader, const char *query, si
         search_exact(s, i);
     uint16_t starts[MRN_QUERY_WORDS_MAX], ends[MRN_QUERY_WORDS_MAX];
     size_t words = query_words(s, starts, ends, MRN_QUERY_WORDS_MAX);
+    s->whole = words > 0 && words <= MRN_QUERY_WORDS_MAX && ends[words - 1] < s->query_bytes;
     for (size_t i = 0; i < reader->count; i++)
-        if (words >= 2 && words <= MRN_QUERY_WORDS_MAX && reader->segments[i].words.nodes > 0)
+        if (words + (size_t)s->whole >= 2 && words <= MRN_QUERY_WORDS_MAX &&
+            reader->segments[i].words.nodes > 0)
             search_order(s, i, starts, ends, words);
     if (edits > 0) {
         s->edits = edits;
@@ -513,8 +561,9 @@ static void highlight_words(const search *s, const mrn_index *index, const uint8
                                      s->space->words, &there);
     for (size_t i = 0; i < count; i++) {
         size_t length = (size_t)ends[i] - starts[i];
-        size_t at = find_word(key, (size_t)key_bytes, s->space->words, there,
-                              (const uint8_t *)s->space->query + starts[i], length);
+        size_t at =
+            find_word(key, (size_t)key_bytes, s->space->words, there,
+                      (const uint8_t *)s->space->query + starts[i], length, s->whole && i + 1 == count);
         if (at != SIZE_MAX)
             add_highlight(c, text, bytes, at, at + length);
     }

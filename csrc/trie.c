@@ -51,6 +51,21 @@ int trie_walk(const trie *t, const uint8_t *key, size_t key_bytes, place *at) {
     }
 }
 
+int trie_walk_whole(const trie *t, const uint8_t *key, size_t key_bytes, place *at) {
+    if (!trie_walk(t, key, key_bytes, at))
+        return 0;
+    return at->position == at->node.suffix_bytes || trie_next_whole(t, at); /* it ends inside a longer key */
+}
+
+int trie_next_whole(const trie *t, place *at) {
+    at->rank = find_branch(&at->node, at->position, 0);
+    if (at->rank == 0)
+        return 0;
+    read_node(t, at->rank, &at->node);
+    at->position = 0;
+    return 1;
+}
+
 /* ---- All at once -------------------------------------------------------------------------------------- */
 
 /* A node, and how it was reached: from the answer before it with that number, at a position, by a byte. */
@@ -201,16 +216,8 @@ int mrn_index_find(const mrn_index *index, const char *text, size_t text_bytes, 
         key_bytes--;
     const trie t = segment_trie(index, MRN_SECTION_KEYS);
     place at;
-    if (key_bytes <= 0 || !trie_walk(&t, key, (size_t)key_bytes, &at))
-        return MRN_E_NOT_FOUND;
-    while (at.position < at.node.suffix_bytes) { /* the key ends inside a longer one: once at most */
-        at.rank = find_branch(&at.node, at.position, 0);
-        if (at.rank == 0)
-            return MRN_E_NOT_FOUND;
-        read_node(&t, at.rank, &at.node);
-        at.position = 0;
-    }
-    for (;;) { /* entries with this key hang below each other */
+    int found = key_bytes > 0 && trie_walk_whole(&t, key, (size_t)key_bytes, &at);
+    for (; found; found = trie_next_whole(&t, &at)) {
         size_t bytes;
         const uint8_t *here = read_blob(index, MRN_SECTION_TEXTS, at.rank, &bytes);
         if (bytes == 0) {
@@ -221,9 +228,6 @@ int mrn_index_find(const mrn_index *index, const char *text, size_t text_bytes, 
             *entry = at.rank;
             return MRN_OK;
         }
-        at.rank = find_branch(&at.node, at.node.suffix_bytes, 0);
-        if (at.rank == 0)
-            return MRN_E_NOT_FOUND;
-        read_node(&t, at.rank, &at.node);
     }
+    return MRN_E_NOT_FOUND;
 }

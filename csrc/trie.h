@@ -56,6 +56,7 @@ typedef struct search {
     int marks;                /* it has accents */
     int filtered, preferring; /* by contexts */
     int partial;
+    int whole;             /* its last word is complete: something that parts words follows */
     int documents;         /* some segment has ids */
     uint16_t query_points; /* characters of the folded query */
     int spelled;           /* the keys of the answers are spelled, in their order */
@@ -107,9 +108,11 @@ ALWAYS_INLINE uint64_t bar(const search *s) {
 /* ---- The log: how each node that was visited was reached, so that its key can be spelled ----------------
  */
 
+/* The byte of an entry that is its own parent. */
 enum {
-    LOG_START_TYPED = 1
-}; /* the byte of an entry that is its own parent: its key begins with its suffix */
+    LOG_START_TYPED = 1, /* its key begins with its suffix */
+    LOG_START_WHOLE = 2  /* its key is the query without the space at its end */
+};
 
 ALWAYS_INLINE uint64_t log_entry(uint32_t node, size_t parent, size_t position, uint8_t byte) {
     return (uint64_t)node << 32 | (uint64_t)parent << 19 | (uint64_t)position << 8 | byte;
@@ -126,6 +129,10 @@ typedef struct place {
 
 /* Walk down a key; 0 when no key begins so. */
 int trie_walk(const trie *t, const uint8_t *key, size_t key_bytes, place *at);
+
+/* Walk to the best node with just this key; 0 when there is none. Then to the next one with the same key. */
+int trie_walk_whole(const trie *t, const uint8_t *key, size_t key_bytes, place *at);
+int trie_next_whole(const trie *t, place *at);
 
 /* The best `limit` nodes below a place, best first: items to be read with the functions below, and their
  * suffixes. Returns how many. */

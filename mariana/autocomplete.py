@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 from pydantic_core import from_json
-from tqdm import tqdm
 
 from mariana._binding import build, trie
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError, OutOfRangeError
@@ -526,6 +525,8 @@ def build_index(
 def _batches(entries: Iterable[Entry], *, progress: bool) -> Iterator[tuple[range, list[Entry]]]:
     """Yield entries some at a time, with their positions, and show how many there were so far."""
     total = operator.length_hint(entries) or None
+    from tqdm import tqdm  # noqa: PLC0415 - whoever looks up does not wait for it
+
     silent = None if progress else True  # None: where stderr is no terminal
     with tqdm(total=total, unit=" entries", unit_scale=True, disable=silent) as shown:
         given, start = iter(entries), 0

@@ -237,7 +237,7 @@ def rank(entry: tuple[str, float]) -> tuple[float, int, bytes]:
 
 
 def complete(entries: Iterable[tuple[str, float]], prefix: str, limit: int) -> list[tuple[str, float]]:
-    """Return the best entries whose folded text begins with the folded prefix, best first.
+    """Return the best entries whose folded text, as if a space followed, begins with the folded prefix, best first.
 
     A text that comes twice counts once, with its highest score.
     """
@@ -245,7 +245,7 @@ def complete(entries: Iterable[tuple[str, float]], prefix: str, limit: int) -> l
     for text, score in entries:
         best[text] = max(score, best.get(text, score))
     key = fold(prefix)
-    found = [entry for entry in best.items() if fold(entry[0]).removesuffix(" ").startswith(key)]
+    found = [entry for entry in best.items() if f"{fold(entry[0]).removesuffix(' ')} ".startswith(key)]
     return sorted(found, key=rank)[:limit]
 
 
@@ -337,28 +337,40 @@ def _matches(
         if start and not typed:
             break
         needed, length = prefix_edits(typed, part)
+        if typed == f"{part} " and (start == 0 or len(part.encode()) <= WORD_KEY_MAX - 4):
+            needed, length = 0, len(part)  # as if a space followed; a longer one may be cut
         if needed > edits:
             continue
         bits = (3 + 6 * needed if needed else 0) + (3 if start else 0)
-        if marked and (needed or _marks(query, 0, len(typed)) != _marks(text, start, length)):
+        if marked and (needed or _marks(query, 0, length) != _marks(text, start, length)):
             bits += 6
         yield bits, needed, (min(number, 1), number), _range(text, start, length)
+    if any_word and (places := _places(key, starts, typed)):
+        joined: list[tuple[int, int]] = []
+        for start, end in sorted(_range(text, place, length)[0] for place, length in places):
+            if joined and start <= joined[-1][1]:
+                joined[-1] = joined[-1][0], max(end, joined[-1][1])
+            else:
+                joined.append((start, end))
+        yield 6 + (6 if marked else 0), 0, (2, 0), tuple(joined)
+
+
+def _places(key: str, starts: list[int], typed: str) -> list[tuple[int, int]]:
+    """Return where the words of a query first begin words of a key, and how long they are; none unless all do."""
     words = _words(typed)
-    if any_word and 2 <= len(words) <= QUERY_WORDS_MAX:
-        places = [next((s for s in starts if key.startswith(word, s)), None) for word in words]
-        if None not in places:
-            ranges = sorted(
-                _range(text, place, len(word))[0]
-                for place, word in zip(places, words, strict=True)
-                if place is not None
-            )
-            joined: list[tuple[int, int]] = []
-            for start, end in ranges:
-                if joined and start <= joined[-1][1]:
-                    joined[-1] = joined[-1][0], max(end, joined[-1][1])
-                else:
-                    joined.append((start, end))
-            yield 6 + (6 if marked else 0), 0, (2, 0), tuple(joined)
+    whole = parts_words(typed[-1:] or "x")  # then the last one has to be a word of the key
+    if not words or len(words) + whole < 2 or len(words) > QUERY_WORDS_MAX:
+        return []
+    ends = {len(key), *starts, *(at for at, point in enumerate(key) if parts_words(point))}
+    places = []
+    for number, word in enumerate(words, 1):
+        there = [s for s in starts if key.startswith(word, s)]
+        if whole and number == len(words):
+            there = [s for s in there if s + len(word) in ends]
+        if not there:
+            return []
+        places.append((there[0], len(word)))
+    return places
 
 
 @functools.lru_cache(maxsize=256)
@@ -456,7 +468,7 @@ def prefix_edits(typed: str, key: str) -> tuple[int, int]:
 
 def highlight(text: str, prefix: str) -> int:
     """Return how many code points of a text its folded prefix covers, with the marks that follow them."""
-    return _covered(text, fold(prefix))
+    return _covered(text, fold(prefix)[: len(fold(text).removesuffix(" "))])
 
 
 def _covered(text: str, key: str) -> int:

@@ -190,6 +190,7 @@ def draw_queries(data: st.DataObject, items: list[reference.Item]) -> set[str]:
         queries.add(mistype(data, text[: data.draw(st.integers(0, 12))]))
         queries.add(text[start : start + 12])
         queries.add(" ".join(data.draw(st.permutations(text.split(" ")))))
+        queries |= {f"{text} ", f"{data.draw(st.sampled_from(text.split(' ')))} ", f"{text[start:]}-"}
     return queries
 
 
