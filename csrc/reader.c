@@ -511,16 +511,19 @@ static int search_run(search *s, const mrn_reader *reader, const char *query, si
             s->prefer[i] = name_mask(reader->segments[i].index, options->prefer, options->prefer_bytes);
         }
     int edits = options->edits == 0 ? 0 : search_prepare_typed(s, options->edits);
-    if (edits == 0 && search_plain(s))
+    uint16_t starts[MRN_QUERY_WORDS_MAX], ends[MRN_QUERY_WORDS_MAX];
+    int by_words = 0;
+    for (size_t i = 0; i < reader->count; i++)
+        by_words |= reader->segments[i].index->flags & MRN_INDEX_WORDS ? 1 : 0;
+    size_t words = by_words ? query_words(s, starts, ends, MRN_QUERY_WORDS_MAX) : 0;
+    s->whole = words > 0 && words <= MRN_QUERY_WORDS_MAX && ends[words - 1] < s->query_bytes;
+    by_words = words + (size_t)s->whole >= 2 && words <= MRN_QUERY_WORDS_MAX;
+    if (edits == 0 && !by_words && search_plain(s))
         return MRN_OK;
     for (size_t i = 0; i < reader->count; i++)
         search_exact(s, i);
-    uint16_t starts[MRN_QUERY_WORDS_MAX], ends[MRN_QUERY_WORDS_MAX];
-    size_t words = query_words(s, starts, ends, MRN_QUERY_WORDS_MAX);
-    s->whole = words > 0 && words <= MRN_QUERY_WORDS_MAX && ends[words - 1] < s->query_bytes;
     for (size_t i = 0; i < reader->count; i++)
-        if (words + (size_t)s->whole >= 2 && words <= MRN_QUERY_WORDS_MAX &&
-            reader->segments[i].words.nodes > 0)
+        if (by_words && reader->segments[i].index->flags & MRN_INDEX_WORDS)
             search_order(s, i, starts, ends, words);
     if (edits > 0) {
         s->edits = edits;

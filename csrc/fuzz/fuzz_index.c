@@ -94,7 +94,7 @@ static void search(const mrn_index *index, size_t file_bytes, const char *query,
     const uint32_t first[] = {0, 1}, *const dead[] = {first, NULL, first};
     const size_t counts[] = {index->entries < 2 ? index->entries : 2, 0, index->entries < 1 ? 0 : 1};
     for (size_t count = 1; count <= 3; count += 2) {
-        const mrn_segments segments = {count, indexes, count == 1 ? NULL : dead, counts};
+        const mrn_segments segments = {count, indexes, count == 1 ? NULL : dead, counts, NULL};
         size_t block_bytes = 0;
         mrn_reader *reader;
         if (mrn_reader_plan(&segments, &block_bytes) != MRN_OK)
