@@ -220,7 +220,7 @@ class Lifecycle:
     def _load_version(self, name: str, number: int) -> Model:
         settings = self._settings
         path = self._store.model_path(name, number)
-        return load_model(path, isa=settings.isa, precision=settings.precision)
+        return load_model(path, isa=settings.isa, precision=settings.precision, validate=True)
 
     def _load_index(self, name: str) -> ServedIndex:
         index, failure = self._try(

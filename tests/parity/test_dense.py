@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from mariana import reference
 from mariana._binding import isa_names, usable_isas
-from mariana._binding.dense import FORMS, Layer, Network, Tables, activation_names
+from mariana._binding.dense import Layer, Network, Tables, activation_names
+from mariana.plan import FORMS
 
 HIDDEN = [name for name in activation_names() if name != "softmax"]
 ISAS = [isa_names().index(name) for name in usable_isas()]
