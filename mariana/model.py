@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from mariana._binding.memory import Memory
     from mariana._binding.pool import Pool
     from mariana.format import ModelFile, ModelMetadata
     from mariana.plan import Plan
@@ -59,6 +60,7 @@ def load_model(
     isa: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    memory: Memory | None = None,
     validate: bool = False,
 ) -> Model:
     """Read a model file, check it, and make it ready to run.
@@ -75,6 +77,7 @@ def load_model(
             Where the machine has no AMX, ``float32-split`` runs as ``float32``; ``Model.precision`` says what runs.
         threads: that share the work of a call, with the caller's own, where it is worth it; the answers have the
             same bits. Idle ones cost no time. Default: ``MARIANA_THREADS``, else 1.
+        memory: where the packed weights are, for processes that share them; default: this process's own.
         validate: check all of a file whose seal is whole, too: it may be forged.
 
     Returns:
@@ -92,7 +95,7 @@ def load_model(
     sealed = None if validate else read_sealed(found)
     if sealed is not None:
         try:
-            model = Model(sealed, isa=isa, precision=precision, threads=threads)
+            model = Model(sealed, isa=isa, precision=precision, threads=threads, memory=memory)
         except KernelError as error:
             if error.status in _CALLERS:
                 raise
@@ -103,7 +106,7 @@ def load_model(
 
     file = read_model(found)
     try:
-        model = Model(file, isa=isa, precision=precision, threads=threads)
+        model = Model(file, isa=isa, precision=precision, threads=threads, memory=memory)
     except KernelError as error:
         if error.status in _CALLERS:
             raise
@@ -123,6 +126,7 @@ class Model:
         isa: as for :func:`load_model`.
         precision: as for :func:`load_model`.
         threads: as for :func:`load_model`.
+        memory: as for :func:`load_model`.
 
     Attributes:
         info: everything but the weights.
@@ -141,6 +145,7 @@ class Model:
         isa: str | None = None,
         precision: str | None = None,
         threads: int | None = None,
+        memory: Memory | None = None,
     ) -> None:
         plan = file.plan
         set_isa, set_precision, set_threads = running() or _settings()
@@ -151,7 +156,13 @@ class Model:
         self.threads: int = set_threads if threads is None else threads
         pool = None if self.threads == 1 else _pool(self.threads)
         self._network = Network(
-            plan.layers, math.prod(plan.input_shape), chosen, plan.tables, self.precision, pool=pool
+            plan.layers,
+            math.prod(plan.input_shape),
+            chosen,
+            plan.tables,
+            self.precision,
+            pool=pool,
+            memory=memory,
         )
         self._input_shape = plan.input_shape
         self._document = (file.path, file.header) if isinstance(file, SealedFile) else file.metadata

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from mariana._binding.memory import Memory
     from mariana._binding.pool import Pool
 
     Float32 = NDArray[np.float32]
@@ -58,6 +59,7 @@ class Network:
         tables: encoding of the rows and scaling of the outputs.
         precision: what the weights are and how they are computed with, of ``precision_names``.
         pool: threads that share the work of a call where it is worth it; None: the caller's alone.
+        memory: where the packed weights are; None, and when there is no room: in memory of their own.
 
     Raises:
         KernelError: the description is not consistent, not finite, or too large.
@@ -85,6 +87,7 @@ class Network:
         precision: str = "float32",
         *,
         pool: Pool | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.columns = columns
         self.outputs = layers[-1].weight.shape[1] if layers else 0
@@ -95,9 +98,22 @@ class Network:
         check(lib.mrn_model_plan(network, isa, plan), "plan the network")
         self.nbytes = int(plan.model_bytes)
         self._pool = pool
-        self._block = self._place(self.nbytes)
         model = ffi.new("mrn_model **")
-        check(lib.mrn_model_open(network, isa, self._block, self.nbytes, model), "open the network")
+
+        def pack(block: Any) -> None:
+            check(lib.mrn_model_open(network, isa, block, self.nbytes, model), "open the network")
+
+        shared = None
+        if memory is not None:
+            key = _digest(layers, columns, tables, isa, precision)
+            shared = memory.take(key, self.nbytes, lambda block: pack(ffi.from_buffer(block)))
+        if shared is None:
+            self._block = self._place(self.nbytes)
+            pack(self._block)
+        else:
+            block = ffi.from_buffer(shared)
+            self._block = block if pool is None else pool.keep(block)
+            model[0] = ffi.cast("mrn_model *", self._block)  # a model begins its block
         if pool is None:
             self._call: partial[Any] = partial(lib.mrn_model_predict, model[0])
             self._scratch_bytes = int(plan.scratch_bytes)
@@ -199,6 +215,23 @@ def _check_sizes(layers: Sequence[Layer], columns: int, tables: Tables) -> None:
 
 def _other_size(array: NDArray[Any] | None, size: int) -> bool:
     return array is not None and array.shape != (size,)
+
+
+def _digest(layers: Sequence[Layer], columns: int, tables: Tables, isa: int, precision: str) -> bytes:
+    """Return what tells a packed network from every other one: 32 bytes."""
+    import hashlib  # noqa: PLC0415 - brings OpenSSL along
+
+    digest = hashlib.blake2b(repr((len(layers), columns, isa, precision)).encode(), digest_size=32)
+    parts: list[Layer | Tables] = [*layers, tables]
+    for whole in parts:
+        for name in whole.__slots__:
+            part = getattr(whole, name)
+            if isinstance(part, np.ndarray):
+                digest.update(repr((part.dtype.str, part.shape)).encode())
+                digest.update(np.ascontiguousarray(part).data)
+            else:
+                digest.update(repr(part).encode())
+    return digest.digest()
 
 
 def _describe(layers: Sequence[Layer], columns: int, tables: Tables, precision: str) -> tuple[Any, list[Any]]:

@@ -99,7 +99,7 @@ def test_frames_end_in_a_served_model(tmp_path: Path, kind: str) -> None:
         hidden_layer_sizes=(64, 32), max_iter=30, random_state=0
     ).fit(x, y)
     assert estimator.score(x, y) > 0.85
-    assert estimator.network_.layers[0].kind == "embedding"  # 90 codes
+    assert {net.layers[0].kind for net in estimator.committee_.members} == {"embedding"}  # 90 codes
     model = load_model(estimator.export(tmp_path, name="frame"))
     rows = x.iloc[:40]
     records = [
