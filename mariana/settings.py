@@ -161,6 +161,20 @@ def source(name: str) -> str:
     return "file" if name in _file_settings() else "default"
 
 
+def unknown_variables() -> list[str]:
+    """Return a sentence for each variable of the environment that looks like a setting and is none."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for those few who read settings, not for all who load
+
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    found = []
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else "; mariana config lists them"
+            found.append(f"{name} is no setting{hint}")
+    return found
+
+
 def load_settings(**options: Any) -> Settings:
     """Return the settings in force: the options given, then the environment, then the file, then the defaults.
 

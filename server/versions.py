@@ -111,7 +111,8 @@ class Version:
         self._outputs = model.outputs
         self._predict = model.predict
         self._max_values = settings.max_values
-        self.schedule = Schedule(model.predict, measure(model.predict, model.columns), settings.batch_window)
+        cost = measure(model.predict, model.columns)
+        self.schedule = Schedule(model.predict, cost, settings.batch_window, stats.batch)
         self._optional = any(feature.fill is not None for feature in model.info.features)
         self._writer = PredictionWriter(model.outputs, [to_json(label) for label in labels])
         self._head = to_json({"model": name, "version": number, "labels": labels})[:-1] + b',"predictions":'

@@ -22,6 +22,7 @@ from mariana.server.front import compressed
 from mariana.server.limits import BUSY, CLIENTS, TokenBuckets
 from mariana.server.metrics import SECONDS, Histogram, Metrics, add_up, render
 from mariana.server.observe import AccessLog
+from mariana.server.schedule import Cost
 from mariana.server.versions import Version
 from mariana.settings import Settings
 
@@ -73,6 +74,21 @@ def test_metrics_tell_what_was_done(tiny_store: Path) -> None:
         assert (stats["inference_count"], stats["execution_count"]) == (6, 3)
         assert stats["inference_stats"]["success"]["count"] == 3
         assert stats["inference_stats"]["fail"]["count"] == 1
+
+
+def test_the_queue_is_counted_where_there_is_one(tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mariana.server.versions.measure", lambda *_: Cost(1e-4, 1e-4))
+    with TestClient(create_app(Settings(store=tiny_store, batch_window=0.02))) as client:
+        assert client.post("/v1/models/tiny/predict", json=BODY).status_code == 200
+        found = samples(client.get("/metrics").text)
+        labels = 'model="tiny",version="2"'
+        assert found[f"mariana_model_batch_rows_sum{{{labels}}}"] == 2
+        assert found[f"mariana_model_queue_seconds_count{{{labels}}}"] == 1
+        assert found[f"mariana_model_queue_seconds_sum{{{labels}}}"] >= 0.02
+        assert found[f"mariana_model_queued_requests{{{labels}}}"] == 0
+        stats = client.get("/v2/models/tiny/versions/2/stats").json()["model_stats"][0]["inference_stats"]
+        assert stats["queue"]["ns"] >= 20_000_000
+        assert stats["compute_infer"]["ns"] < stats["success"]["ns"]
 
 
 def test_an_independent_reader_understands_the_metrics(client: TestClient) -> None:
