@@ -6,6 +6,7 @@ What is imported here is all that loading a sealed file and predicting need; the
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,13 @@ from mariana.errors import FileFormatError, InvalidInputError, KernelError, NotF
 from mariana.sealed import SealedFile, read_sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import ArrayLike, NDArray
 
     from mariana._binding.memory import Memory
     from mariana._binding.pool import Pool
+    from mariana.explain import Attribution, Gradients
     from mariana.format import ModelFile, ModelMetadata
     from mariana.plan import Plan
     from mariana.records import ClassPrediction, Prediction, Records, ValuePrediction
@@ -113,6 +115,7 @@ def load_model(
         raise FileFormatError(f"{found}: {error}") from None
     if (fault := _broken_promise(model, file.plan)) is not None:
         raise FileFormatError(f"{found}: {fault}")
+    model._source = found  # noqa: SLF001 - in place of the weights, which C has packed a copy of
     return model
 
 
@@ -165,12 +168,18 @@ class Model:
             memory=memory,
         )
         self._input_shape = plan.input_shape
-        self._document = (file.path, file.header) if isinstance(file, SealedFile) else file.metadata
+        self._source: ModelFile | Path
+        self._document: ModelMetadata | tuple[Path, bytes]
+        if isinstance(file, SealedFile):
+            self._source, self._document = file.path, (file.path, file.header)
+        else:
+            self._source, self._document = file, file.metadata
         self.isa: str = self._network.isa
         self.nbytes: int = self._network.nbytes
         self.columns: int = self._network.columns
         self.outputs: int = self._network.outputs
         self._run = self._network.predict
+        self._gradients: Gradients | None = None
 
     @cached_property
     def info(self) -> ModelMetadata:
@@ -295,6 +304,49 @@ class Model:
         The same as ``decode(predict(encode(records)))``; see there for what may be raised.
         """
         return self.decode(self._network.predict(self.encode(records)))
+
+    def explain(
+        self, data: ArrayLike | Sequence[Mapping[str, object]], method: str = "auto"
+    ) -> list[list[Attribution]]:
+        """Say what each feature adds to the answers to some rows.
+
+        Of a class it is the log-odds of the predicted one that is explained, ``log(p / (1 - p))``; of values each. Shares
+        are of features as a row with names has them, counted from ``mariana.explain.baseline_record(model.info)``.
+
+        Args:
+            data: rows as :meth:`predict` takes them, or records as :meth:`encode` does.
+            method: ``leave_one_out``, ``gradient_x_input``, ``integrated_gradients``; ``auto`` is the first one for up to
+                128 features, else the second. ``mariana.explain`` tells of each, and where it comes from.
+
+        Returns:
+            For each row one :class:`~mariana.explain.Attribution`, or one a target where there are several.
+
+        Raises:
+            InvalidInputError: as :meth:`predict` or :meth:`encode`; or there is no such method.
+            NotFoundError, FileFormatError: gradients need the weights, and the file is gone, or another one.
+        """
+        from mariana.explain import Gradients, choose, leave_one_out  # noqa: PLC0415 - brings pydantic along
+
+        chosen = choose(self.info, method)
+        records = isinstance(data, Sequence) and any(isinstance(row, Mapping) for row in data)
+        x = self.encode(data) if records else self._rows(data)  # type: ignore[arg-type] # that is what was asked
+        if chosen == "leave_one_out":
+            return leave_one_out(self.info, self._network.predict, x)
+        if self._gradients is None:
+            self._gradients = Gradients(self._file())
+        return self._gradients.explain(x, integrated=chosen == "integrated_gradients")
+
+    def _file(self) -> ModelFile:
+        if not isinstance(self._source, Path):
+            return self._source
+        from mariana.format import read_model  # noqa: PLC0415 - brings pydantic along
+
+        file = read_model(find_model(self._source))
+        if file.metadata != self.info:
+            raise FileFormatError(
+                f"{self._source}: it is not the file any more that the model was loaded from"
+            )
+        return file
 
     def _rows(self, x: ArrayLike) -> Float32:
         """Return ``x`` as (batch, columns) float32, C-contiguous."""

@@ -104,6 +104,14 @@ class Settings(BaseSettings):
         default=None,
         description="file of SHA-256 hashes of further admin tokens, one a line; read again on change",
     )
+    sandbox: Literal["off", "on", "auto"] = Field(
+        default="off",
+        description="once loaded, give up all access but to the store (landlock); on: refuse to start where the kernel cannot",
+    )
+    telemetry: Literal["off", "on"] = Field(
+        default="off",
+        description="send OpenTelemetry traces and metrics, as the variables OTEL_* say; needs the extra otel",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="origins that browsers may call from, comma-separated; none by default"
     )

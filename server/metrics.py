@@ -142,7 +142,7 @@ class ModelStats:
     __slots__ = ("_cells", "_labels", "_last", "_seen", "batches", "infer", "parse", "queue", "rows", "write")
 
     def __init__(self, cells: Cells, name: str, version: int) -> None:
-        self._seen: list[tuple[int, float, float, float, float]] = []
+        self._seen: list[float] = []
         self._cells = cells
         self._labels = {"model": name, "version": str(version)}
         self.parse, self.infer, self.write = (
@@ -156,7 +156,7 @@ class ModelStats:
 
     def observe(self, rows: int, start: float, parsed: float, inferred: float, written: float) -> None:
         """Note a request that was answered; the times are of ``time.perf_counter``."""
-        self._seen.append((rows, start, parsed, inferred, written))
+        self._seen += (rows, start, parsed, inferred, written)
 
     def batch(self, rows: int, waits: list[float]) -> None:
         """Note a batch: its rows, and how long each of its requests has waited, in seconds."""
@@ -170,7 +170,7 @@ class ModelStats:
         self.batches.fold()
         if not self._seen:
             return
-        seen, self._seen = np.array(self._seen), []
+        seen, self._seen = np.array(self._seen).reshape(-1, 5), []
         self.rows.observe_all(seen[:, 0])
         for histogram, times in zip(
             (self.parse, self.infer, self.write), np.diff(seen[:, 1:]).T, strict=True

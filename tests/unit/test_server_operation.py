@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from mariana._binding.rows import json_floats
 from mariana.server import create_app
 from mariana.server.front import compressed
-from mariana.server.limits import BUSY, CLIENTS, TokenBuckets
+from mariana.server.limits import BUSY, CLIENTS, Gate, TokenBuckets, client_at
 from mariana.server.metrics import SECONDS, Histogram, Metrics, add_up, render
 from mariana.server.observe import AccessLog
 from mariana.server.schedule import Cost
@@ -141,6 +141,28 @@ def test_token_buckets() -> None:
         assert buckets.wait(str(i)) == 0
     assert buckets.wait("a") > 0, "who has used his tokens up is not forgotten"
     assert len(buckets._clients) == CLIENTS, "and no more are remembered"
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("/run/socket", "/run/socket"),
+    ],
+)
+def test_a_network_of_ipv6_is_one_client(address: str, client: str) -> None:
+    assert client_at(address) == client
+
+
+def test_a_person_with_many_addresses_has_one_bucket() -> None:
+    gate = Gate(Settings(rate_limit=1, rate_burst=2), Metrics())
+    refusals = [gate.refusal(f"2001:db8::{i:x}") for i in range(4)]
+    assert [refusal is None for refusal in refusals] == [True, True, False, False]
+    assert refusals[3].status == 429
+    assert gate.refusal("2001:db8:0:1::1") is None
 
 
 def test_a_client_may_send_so_many(tiny_store: Path) -> None:
