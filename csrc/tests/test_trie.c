@@ -352,7 +352,7 @@ static void test_arguments(void) {
     const mrn_index *const indexes[] = {&o.index};
     const uint32_t ranks[] = {1}, *const dead[] = {ranks};
     const size_t dead_counts[] = {1};
-    const mrn_segments segments = {1, indexes, dead, dead_counts};
+    const mrn_segments segments = {1, indexes, dead, dead_counts, NULL};
     size_t needed = 0;
     EXPECT(mrn_reader_plan(&segments, &needed) == MRN_OK);
     void *block = malloc(needed);

@@ -150,11 +150,12 @@ def test_complete() -> None:
 
 def test_changes() -> None:
     receipt = {"sequence": 7, "count": 2}
-    handler, seen = answers(*(httpx2.Response(200, json=receipt) for _ in range(3)))
+    handler, seen = answers(*(httpx2.Response(200, json=receipt) for _ in range(4)))
     mariana = client(handler, api_key="secret")
     entries = ["Hue", ("Vinh", np.float64(2.5)), {"text": "São", "payload": {"a": [1]}}]
     assert mariana.insert("my cities", entries) == Receipt(7, 2)
     assert mariana.delete("cities", iter(["Hue", "Vinh"])) == Receipt(7, 2)
+    assert mariana.delete("cities", ids=["Q1854"]) == Receipt(7, 2)
     assert mariana.select("cities", "hu", "Huế") == Receipt(7, 2)
     assert [
         (request.method, request.url.raw_path.decode(), json.loads(request.content)) for request in seen
@@ -171,6 +172,7 @@ def test_changes() -> None:
             },
         ),
         ("DELETE", "/v1/indexes/cities/entries", {"texts": ["Hue", "Vinh"]}),
+        ("DELETE", "/v1/indexes/cities/entries", {"ids": ["Q1854"]}),
         ("POST", "/v1/indexes/cities/selections", {"query": "hu", "text": "Huế"}),
     ]
     for request in seen:

@@ -68,6 +68,21 @@ def test_entries_come_and_go(serve: Serve) -> None:
     assert texts(client) == ["São Paulo", "Salta", "Saigon"]
 
 
+def test_names_of_a_document_come_and_go_together(serve: Serve) -> None:
+    client = serve()
+    entries = [{"text": "Santiago", "score": 20, "id": "cl"}, {"text": "Santiago de Chile", "id": "cl"}]
+    assert client.post(ENTRIES, json={"entries": entries}, headers=TOKEN).status_code == 200
+    assert texts(client, "sant") == ["Santiago"]
+    body = client.get("/v1/indexes/towns/complete?q=s&fuzzy=0").json()["completions"]
+    assert [completion.get("id", "none") for completion in body] == ["cl", "none", "none", "none"]
+    answer = delete(client, {"ids": ["cl", "nowhere"], "texts": ["Saigon"]})
+    assert (answer.status_code, answer.json()["count"]) == (200, 3)
+    assert texts(client) == ["São Paulo", "Sapporo"]
+    assert delete(client, {}).status_code == 400
+    wrong = {"entries": [{"text": "x", "id": ""}]}
+    assert client.post(ENTRIES, json=wrong, headers=TOKEN).status_code == 422
+
+
 def test_another_worker_sees_it(serve: Serve) -> None:
     one, other = serve(), serve()
     one.post(ENTRIES, json={"entries": [{"text": "Salta"}]}, headers=TOKEN)
