@@ -35,10 +35,13 @@ def encode(
 ) -> NDArray[Any]:
     """Fill, scale and one-hot encode raw rows as a loaded model does: every number is rounded to float32 first.
 
+    In float32 the result has the bits that C computes (``mrn_encode_rows``): the same operations in the same order, each
+    of which IEEE 754 rounds in one way only.
+
     Args:
         features: one a column.
         raw: (rows, features): a number, 0 or 1, or the index of a category; NaN is missing.
-        dtype: of the result; all is computed in float64.
+        dtype: of the result, float32 or float64; it is computed in it.
 
     Returns:
         (rows, encoded columns) of that dtype.
@@ -74,18 +77,20 @@ def encode(
             encoded[rows, start + index] = 1
         else:
             for place, (form, shift, scale) in enumerate(feature.encoding, start):
-                value = missing if form == "missing" else column
-                encoded[:, place] = _shaped(form, (value - _rounded(shift)) * _rounded(scale))
+                value = (missing if form == "missing" else column).astype(dtype)
+                by = [np.asarray(_rounded(number), dtype) for number in (shift, scale)]
+                with np.errstate(over="ignore", invalid="ignore"):  # as in C: infinity, and what comes of it
+                    encoded[:, place] = _shaped(form, (value - by[0]) * by[1])
     return encoded
 
 
-def _shaped(form: Form, v: NDArray[np.float64]) -> NDArray[np.float64]:
+def _shaped(form: Form, v: NDArray[Any]) -> NDArray[Any]:
     """Return what becomes of a shifted and scaled column; see :data:`mariana.format.Form`."""
     if form == "ramp":
-        return np.clip(v, 0, 1)
+        return np.asarray(np.clip(v, 0, 1))
     if form == "soft":
         bounded = np.clip(v, -4096, 4096)  # beyond it, all is 1 in float32
-        return np.asarray(bounded / np.sqrt(1 + bounded**2))
+        return np.asarray(bounded / np.sqrt(1 + bounded * bounded))
     return v
 
 
