@@ -14,6 +14,7 @@ from mariana._binding import choose_isa
 from mariana._binding.dense import FORMS, Layer, Memory, Network, Tables, precision_usable
 from mariana._binding.pool import MAX_THREADS, pool_of
 from mariana.errors import FileFormatError, InvalidInputError, KernelError, NotFoundError, OutOfRangeError
+from mariana.explain import Attribution, Gradients, choose, leave_one_out
 from mariana.format import (
     SLOPES,
     CategoricalFeature,
@@ -114,6 +115,7 @@ def load_model(
             raise
         raise FileFormatError(f"{found}: {error}") from None
     _check_golden(found, model)
+    model._source = found  # noqa: SLF001 - in place of the weights, which C has packed a copy of
     return model
 
 
@@ -141,10 +143,12 @@ class Model:
 
     __slots__ = (
         "_dates",
+        "_gradients",
         "_network",
         "_plain",
         "_readers",
         "_run",
+        "_source",
         "columns",
         "info",
         "isa",
@@ -197,6 +201,8 @@ class Model:
         self.columns: int = self.info.columns
         self.outputs: int = self.info.outputs
         self._run = self._network.predict
+        self._source: ModelFile | Path = file
+        self._gradients: Gradients | None = None
 
     def __repr__(self) -> str:
         widths = "-".join(str(n) for n in (self.info.encoded_columns, *(la.units for la in self.info.layers)))
@@ -337,6 +343,45 @@ class Model:
         The same as ``decode(predict(encode(records)))``; see there for what may be raised.
         """
         return self.decode(self._network.predict(self.encode(records)))
+
+    def explain(
+        self, data: ArrayLike | Sequence[Mapping[str, object]], method: str = "auto"
+    ) -> list[list[Attribution]]:
+        """Say what each feature adds to the answers to some rows.
+
+        Of a class it is the log-odds of the predicted one that is explained, ``log(p / (1 - p))``; of values each. Shares
+        are of features as a row with names has them, counted from ``mariana.explain.baseline_record(model.info)``.
+
+        Args:
+            data: rows as :meth:`predict` takes them, or records as :meth:`encode` does.
+            method: ``leave_one_out``, ``gradient_x_input``, ``integrated_gradients``; ``auto`` is the first one for up to
+                128 features, else the second. ``mariana.explain`` tells of each, and where it comes from.
+
+        Returns:
+            For each row one :class:`~mariana.explain.Attribution`, or one a target where there are several.
+
+        Raises:
+            InvalidInputError: as :meth:`predict` or :meth:`encode`; or there is no such method.
+            NotFoundError, FileFormatError: gradients need the weights, and the file is gone, or another one.
+        """
+        chosen = choose(self.info, method)
+        records = isinstance(data, Sequence) and any(isinstance(row, Mapping) for row in data)
+        x = self.encode(data) if records else self._rows(data)  # type: ignore[arg-type] # that is what was asked
+        if chosen == "leave_one_out":
+            return leave_one_out(self.info, self._network.predict, x)
+        if self._gradients is None:
+            self._gradients = Gradients(self._file())
+        return self._gradients.explain(x, integrated=chosen == "integrated_gradients")
+
+    def _file(self) -> ModelFile:
+        if isinstance(self._source, ModelFile):
+            return self._source
+        file = read_model(find_model(self._source))
+        if file.metadata != self.info:
+            raise FileFormatError(
+                f"{self._source}: it is not the file any more that the model was loaded from"
+            )
+        return file
 
     def _encode_dates(self, record: Mapping[str, object], i: int, row: Float32) -> int:
         """Write the parts of a record's dates to their columns and return how many dates there were."""

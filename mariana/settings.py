@@ -108,6 +108,14 @@ class Settings(BaseSettings):
         default=None,
         description="file of SHA-256 hashes of further admin tokens, one a line; read again on change",
     )
+    sandbox: Literal["off", "on", "auto"] = Field(
+        default="off",
+        description="once loaded, give up all access but to the store (landlock); on: refuse to start where the kernel cannot",
+    )
+    telemetry: Literal["off", "on"] = Field(
+        default="off",
+        description="send OpenTelemetry traces and metrics, as the variables OTEL_* say; needs the extra otel",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="origins that browsers may call from, comma-separated; none by default"
     )
@@ -171,6 +179,20 @@ def source(name: str) -> str:
     if os.environ.get(PREFIX + name.upper()):
         return "environment"
     return "file" if name in _file_settings() else "default"
+
+
+def unknown_variables() -> list[str]:
+    """Return a sentence for each variable of the environment that looks like a setting and is none."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for those few who read settings, not for all who load
+
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    found = []
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else "; mariana config lists them"
+            found.append(f"{name} is no setting{hint}")
+    return found
 
 
 def load_settings(**options: Any) -> Settings:

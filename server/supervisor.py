@@ -126,7 +126,7 @@ class Supervisor:
         """Keep workers going until a signal ends it; return the exit status."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            gc.collect()
+            gc.disable()  # it has little to collect
             gc.freeze()  # what is here now stays where it is: a collection in a worker would copy every page of it
             while True:
                 self._reap()
@@ -188,6 +188,8 @@ class Supervisor:
         except (MarianaError, OSError) as error:
             _log.error("the workers stay as they are: %s", " ".join(str(error).split()))
             return
+        gc.collect()
+        gc.freeze()
         _log.info("the workers are replaced one by one")
         self._before, self._plan = self._plan, plan
         self._want(plan.workers)
