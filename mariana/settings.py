@@ -16,12 +16,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from mariana.environment import CONFIG_VARIABLE, PREFIX, config_file
 from mariana.errors import InvalidInputError
-
-PREFIX = "MARIANA_"
-CONFIG_VARIABLE = "MARIANA_CONFIG"
-CONFIG_FILE = Path("mariana.toml")
-"""Read from the working folder when ``MARIANA_CONFIG`` names no other file."""
 
 
 class Settings(BaseSettings):
@@ -144,14 +140,6 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
-
-
-def config_file() -> Path | None:
-    """Return the settings file in force: what ``MARIANA_CONFIG`` names, or ``mariana.toml`` if it is here."""
-    named = os.environ.get(CONFIG_VARIABLE)
-    if named:
-        return Path(named)
-    return CONFIG_FILE if CONFIG_FILE.is_file() else None
 
 
 def _file_settings() -> dict[str, Any]:

@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from mariana._binding.dense import Memory
+from mariana._binding.memory import Memory
 
 from .cells import CELLS_BYTES, Cells
 from .limits import BUCKETS_BYTES

@@ -9,7 +9,8 @@ import click
 from pydantic import SecretStr
 
 from mariana.cli.options import json_option
-from mariana.settings import PREFIX, Settings, load_settings, source, unknown_variables
+from mariana.environment import PREFIX
+from mariana.settings import Settings, load_settings, source, unknown_variables
 
 
 @click.command()

@@ -22,9 +22,11 @@ from mariana.format import (
     ModelMetadata,
     NumericFeature,
     TargetScaling,
+    slopes_of,
+    tables_of,
     to_bytes,
 )
-from mariana.model import Model, slopes_of, tables_of
+from mariana.model import Model
 from mariana.quantize import quantize
 
 FEATURES = (
