@@ -136,9 +136,9 @@ def _measure(
     counts: dict[str, int] = {}
     cores = sorted(os.sched_getaffinity(0))
     with ExitStack() as stack:
-        servers = {n: stack.enter_context(_serving(n, store, cores[0], peers.get(n))) for n in requests}
+        servers = {n: stack.enter_context(_serving(n, store, cores[-1], peers.get(n))) for n in requests}
         stack.callback(os.sched_setaffinity, 0, cores)
-        os.sched_setaffinity(0, {cores[-1]})
+        os.sched_setaffinity(0, {cores[0]})
         connections = {}
         for name, (process, server) in servers.items():
             _wait(server, process, requests[name])
