@@ -1,5 +1,5 @@
-/* CPUID says what the CPU has, XGETBV what the operating system saves on a task switch; AMX needs a
- * permission too. */
+/* On x86, CPUID says what the CPU has, XGETBV what the operating system saves on a task switch; AMX needs a
+ * permission too. On 64-bit Arm, Linux tells what it found in the ID registers. */
 #include "cpu.h"
 
 #if defined(MRN_X86)
@@ -65,6 +65,15 @@ unsigned mrn_cpu_features(void) {
     if (eax >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & AVX512_BF16))
         features |= MRN_CPU_BF16;
     return features;
+}
+
+#elif defined(MRN_ARM64) && defined(__linux__) && __STDC_HOSTED__
+
+#include <sys/auxv.h>
+
+unsigned mrn_cpu_features(void) {
+    enum { ASIMDDP = 1 << 20 }; /* of AT_HWCAP: SDOT and UDOT */
+    return getauxval(AT_HWCAP) & ASIMDDP ? MRN_CPU_DOTPROD : 0;
 }
 
 #else
