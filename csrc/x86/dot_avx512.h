@@ -100,8 +100,8 @@ static inline TARGET void NAME(stage_s8)(const float *x, size_t inputs, size_t g
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     size_t k = 0;
     for (; k + 4 * LANES <= inputs; k += 4 * LANES) {
-        const __m512i a = _mm512_packs_epi32(NAME(rounded)(x + k, inverse),
-                                             NAME(rounded)(x + k + LANES, inverse));
+        const __m512i a =
+            _mm512_packs_epi32(NAME(rounded)(x + k, inverse), NAME(rounded)(x + k + LANES, inverse));
         const __m512i b = _mm512_packs_epi32(NAME(rounded)(x + k + 2 * LANES, inverse),
                                              NAME(rounded)(x + k + 3 * LANES, inverse));
         const __m512i q = _mm512_packus_epi16(_mm512_add_epi16(a, zero), _mm512_add_epi16(b, zero));

@@ -8,8 +8,8 @@
 #include "dot_avx512.h"
 
 /* In place of stage_bf16 of dot_avx512.h: the instruction rounds in the same way. */
-static inline TARGET void convert_avx512bf16(const float *x, size_t inputs, size_t groups, unsigned char *cells,
-                                             const mrn_dot_row *row) {
+static inline TARGET void convert_avx512bf16(const float *x, size_t inputs, size_t groups,
+                                             unsigned char *cells, const mrn_dot_row *row) {
     size_t k = 0;
     for (; k + 2 * LANES <= inputs; k += 2 * LANES) {
         const __m512bh both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + k + LANES), _mm512_loadu_ps(x + k));
