@@ -147,7 +147,9 @@ typedef struct mrn_model mrn_model;
 int mrn_model_plan(const mrn_network *network, size_t isa, mrn_plan *plan);
 
 /* Check as above, then pack the weights into `block`; *model points into it. The block must live and stay in
- * place as long as the model; there is nothing to close. MRN_E_MEMORY: block too small or not aligned. */
+ * place as long as the model; there is nothing to close. MRN_E_MEMORY: block too small or not aligned.
+ * *model is where the block begins, and points into it and to constants of this library: a process that has both at the
+ * same addresses, as after a fork, may use the model as well. */
 int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t block_bytes, mrn_model **model);
 
 /* Run `rows` raw rows: x is (rows, columns), y is (rows, units of the last layer), both float32, row-major;

@@ -308,6 +308,9 @@ class TrainingRecord(_Part):
     seed: int | None = None
     epochs: int = Field(default=0, ge=0)
     batch_size: int | None = None
+    members: Annotated[StrictInt, Field(ge=1)] = Field(
+        default=1, description="networks whose mean the layers compute: each is a block of them"
+    )
     loss: str = ""
     optimizer: dict[str, Any] = Field(default_factory=dict, description="name and configuration")
     metrics: dict[str, dict[str, float]] = Field(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mariana._binding import choose_isa
-from mariana._binding.dense import FORMS, Layer, Network, Tables, precision_usable
+from mariana._binding.dense import FORMS, Layer, Memory, Network, Tables, precision_usable
 from mariana._binding.pool import MAX_THREADS, pool_of
 from mariana.errors import FileFormatError, InvalidInputError, KernelError, NotFoundError, OutOfRangeError
 from mariana.format import (
@@ -74,7 +74,12 @@ Prediction = ClassPrediction | ValuePrediction
 
 
 def load_model(
-    path: str | Path, *, isa: str | None = None, precision: str | None = None, threads: int | None = None
+    path: str | Path,
+    *,
+    isa: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    memory: Memory | None = None,
 ) -> Model:
     """Read a model file, check all of it, and make it ready to run.
 
@@ -87,6 +92,7 @@ def load_model(
             Where the machine has no AMX, ``float32-split`` runs as ``float32``; ``Model.precision`` says what runs.
         threads: that share the work of a call, with the caller's own, where it is worth it; the answers have the
             same bits. Idle ones cost no time. Default: ``MARIANA_THREADS``, else 1.
+        memory: where the packed weights are, for processes that share them; default: this process's own.
 
     Returns:
         The model; any number of threads may use it at a time.
@@ -102,7 +108,7 @@ def load_model(
     found = find_model(Path(path))
     file = read_model(found)
     try:
-        model = Model(file, isa=isa, precision=precision, threads=threads)
+        model = Model(file, isa=isa, precision=precision, threads=threads, memory=memory)
     except KernelError as error:
         if error.status in ("E_ISA", "E_NO_MEMORY"):
             raise
@@ -121,6 +127,7 @@ class Model:
         isa: as for :func:`load_model`.
         precision: as for :func:`load_model`.
         threads: as for :func:`load_model`.
+        memory: as for :func:`load_model`.
 
     Attributes:
         info: everything but the weights.
@@ -154,6 +161,7 @@ class Model:
         isa: str | None = None,
         precision: str | None = None,
         threads: int | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.info: ModelMetadata = file.metadata
         layers = [
@@ -176,7 +184,7 @@ class Model:
             raise OutOfRangeError(f"threads must be 1 to {MAX_THREADS}, got {self.threads}")
         pool = pool_of(self.threads) if self.threads > 1 else None
         self._network = Network(
-            layers, self.info.columns, chosen, tables_of(self.info), self.precision, pool=pool
+            layers, self.info.columns, chosen, tables_of(self.info), self.precision, pool=pool, memory=memory
         )
         dated = [feature.column != feature.name for feature in self.info.features]
         self._plain = np.flatnonzero(~np.array(dated))

@@ -33,6 +33,12 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     workers: int = Field(default=1, ge=1, le=256, description="processes that serve")
+    worker_timeout: float = Field(
+        default=30.0,
+        ge=1,
+        le=86400,
+        description="seconds without a sign of life after which a worker is replaced; while it loads, ten times as many",
+    )
     threads: int = Field(
         default=1, ge=1, le=64, description="threads that share a large prediction; each process has its own"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, TypedDict
 
 from fastapi import FastAPI
@@ -16,9 +17,11 @@ from mariana.settings import Settings, load_settings
 
 from . import completions, errors, openapi
 from .auth import Admin
+from .board import Team
 from .follow import Follower
 from .front import Front
 from .lifecycle import Lifecycle
+from .metrics import Metrics
 from .routes import (
     complete,
     entries,
@@ -54,7 +57,8 @@ def create_app(settings: Settings | None = None) -> Application:
 
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[_Lifespan]:
-        state = State()
+        team = app.team
+        state = State() if team is None else State(metrics=Metrics(team.cells, team.counted), team=team)
         lifecycle = Lifecycle(settings, state)
         lifecycle.start()
         predictions = predict.PredictRoute(state)
@@ -74,6 +78,8 @@ def create_app(settings: Settings | None = None) -> Application:
         tasks = [asyncio.create_task(front.sweep())]
         if settings.reload_store:
             tasks.append(asyncio.create_task(lifecycle.watch()))
+        if team is not None:
+            tasks.append(asyncio.create_task(team.attend(partial(operate.tally, state), lifecycle.follow)))
         try:
             yield {"served": state, "admin": Admin(settings), "lifecycle": lifecycle, "front": front}
         finally:
@@ -125,6 +131,8 @@ class Application(FastAPI):
     """FastAPI behind its :class:`Front`, with what no signature tells in its OpenAPI document: models and errors."""
 
     front: Front | None = None
+    team: Team | None = None
+    """The other workers; set before it starts."""
     predictions: predict.PredictRoute
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

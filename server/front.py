@@ -191,7 +191,7 @@ class Front:
         self._max_binary = settings.max_binary_body
         self.state = state
         self.settings = settings
-        self.gate = Gate(settings, state.metrics)
+        self.gate = Gate(settings, state.metrics, state.clients)
         self.metrics = state.metrics
         self.log = AccessLog(settings)
         self.table: Mapping[str, Hot] = {}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,21 @@ FORMS = {
     form: int(getattr(lib, f"MRN_FORM_{form.upper()}")) for form in ("linear", "soft", "ramp", "missing")
 }
 """What an encoded column can be, by name: ``csrc/mrn.h`` tells of each."""
+
+
+class Memory(Protocol):
+    """Where packed networks may be that several processes use."""
+
+    def take(
+        self, key: bytes, size: int, fill: Callable[[NDArray[np.uint8]], None]
+    ) -> NDArray[np.uint8] | None:
+        """Return a block with what ``fill`` writes, at the same address in every process; None: there is no room.
+
+        Args:
+            key: 32 bytes that tell blocks apart.
+            size: of the block.
+            fill: writes the block; not called when another process has done that.
+        """
 
 
 class Layer(NamedTuple):
@@ -96,6 +112,7 @@ class Network:
         tables: encoding of the rows and scaling of the outputs.
         precision: what the weights are and how they are computed with, of ``precision_names``.
         pool: threads that share the work of a call where it is worth it; None: the caller's alone.
+        memory: where the packed weights are; None, and when there is no room: in memory of their own.
 
     Raises:
         KernelError: the description is not consistent, not finite, or too large.
@@ -123,6 +140,7 @@ class Network:
         precision: str = "float32",
         *,
         pool: Pool | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.columns = columns
         self.outputs = layers[-1].weight.shape[1] if layers else 0
@@ -132,9 +150,22 @@ class Network:
         check(lib.mrn_model_plan(network, isa, plan), "plan the network")
         self.nbytes = int(plan.model_bytes)
         self._pool = pool
-        self._block = self._place(self.nbytes)
         model = ffi.new("mrn_model **")
-        check(lib.mrn_model_open(network, isa, self._block, self.nbytes, model), "open the network")
+
+        def pack(block: Any) -> None:
+            check(lib.mrn_model_open(network, isa, block, self.nbytes, model), "open the network")
+
+        shared = None
+        if memory is not None:
+            key = _digest(layers, columns, tables, isa, precision)
+            shared = memory.take(key, self.nbytes, lambda block: pack(ffi.from_buffer(block)))
+        if shared is None:
+            self._block = self._place(self.nbytes)
+            pack(self._block)
+        else:
+            block = ffi.from_buffer(shared)
+            self._block = block if pool is None else pool.keep(block)
+            model[0] = ffi.cast("mrn_model *", self._block)  # a model begins its block
         if pool is None:
             self._call: partial[Any] = partial(lib.mrn_model_predict, model[0])
             self._scratch_bytes = int(plan.scratch_bytes)
@@ -219,6 +250,18 @@ _WEIGHTS: dict[str, tuple[str, type[np.generic]]] = {
     "int8": ("int8_t[]", np.int8),
 }
 """How C reads the weights of a precision; of the others as float32."""
+
+
+def _digest(layers: Sequence[Layer], columns: int, tables: Tables, isa: int, precision: str) -> bytes:
+    """Return what tells a packed network from every other one: 32 bytes."""
+    digest = hashlib.blake2b(repr((len(layers), columns, isa, precision)).encode(), digest_size=32)
+    for part in [part for layer in layers for part in layer] + list(tables):
+        if isinstance(part, np.ndarray):
+            digest.update(repr((part.dtype.str, part.shape)).encode())
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(repr(part).encode())
+    return digest.digest()
 
 
 def _describe(layers: Sequence[Layer], columns: int, tables: Tables, precision: str) -> tuple[Any, list[Any]]:
