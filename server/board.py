@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from mariana._binding.dense import Memory
+from mariana._binding.memory import Memory
 
 from .cells import CELLS_BYTES, Cells
 from .limits import BUCKETS_BYTES
@@ -265,21 +265,22 @@ class Team:
     Args:
         board: the memory.
         slot: the worker's own.
+        supervisor: its process.
         weights: where packed weights are; None: every worker has its own.
     """
 
-    def __init__(self, board: Board, slot: Slot, weights: Memory | None = None) -> None:
+    def __init__(self, board: Board, slot: Slot, supervisor: int, weights: Memory | None = None) -> None:
         self.board = board
         self.slot = slot
         self.weights = weights
         self.cells = slot.cells()
         self._counted = [self.cells if other is slot else other.cells() for other in board.slots]
-        self._parent = os.getppid()
+        self._supervisor = supervisor
 
     @property
     def orphaned(self) -> bool:
         """Whether the supervisor has gone."""
-        return os.getppid() != self._parent
+        return os.getppid() != self._supervisor
 
     def others(self) -> list[Slot]:
         """Return the slots of the other workers that serve."""
@@ -324,6 +325,7 @@ class Team:
             except Exception:  # noqa: BLE001 - nothing may end the looking
                 following = None
                 _log.exception("cannot follow the other workers")
+                await sleep(1)
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ class Cells:
         self._read = self._taken = 0
         self._rows: dict[Key, Values] = {}
         self._full = False
+        self._lock = threading.Lock()  # models are loaded beside the event loop
 
     def row(self, name: str, labels: Mapping[str, str], width: int = 1) -> Values:
         """Return the row of a name and labels; a new one holds zeros.
@@ -52,14 +53,17 @@ class Cells:
             width: numbers in it.
         """
         key = (name, tuple(labels.items()))
-        rows = self.rows()
-        found = rows.get(key)
-        if found is None or len(found) != width:
-            found = rows[key] = self._add(key, width)
+        found = self._rows.get(key)
+        if found is None:
+            with self._lock:
+                self._read_lines()
+                found = self._rows.get(key)
+                if found is None:
+                    found = self._rows[key] = self._add(key, width)
         return found
 
-    def rows(self) -> dict[Key, Values]:
-        """Return every row that there is by now."""
+    def _read_lines(self) -> None:
+        """Take note of the rows that have come."""
         end = min(self._used[0], _LINES_BYTES)
         if end > self._read:
             for line in bytes(self._lines[self._read : end]).splitlines():
@@ -68,7 +72,6 @@ class Cells:
                 self._rows[key] = self._values[self._taken : self._taken + width]
                 self._taken += width
             self._read = end
-        return self._rows
 
     def _add(self, key: Key, width: int) -> Values:
         line = json.dumps([*key, width]).encode() + b"\n"
@@ -83,5 +86,8 @@ class Cells:
         self._taken += width
         return self._values[self._taken - width : self._taken]
 
-    def __iter__(self) -> Iterator[tuple[Key, Any]]:
-        return iter(self.rows().items())
+    def __iter__(self) -> Iterator[tuple[Key, Values]]:
+        """Give every row that there is by now."""
+        with self._lock:
+            self._read_lines()
+            return iter(list(self._rows.items()))

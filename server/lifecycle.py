@@ -317,6 +317,7 @@ class Lifecycle:
             isa=settings.isa,
             precision=settings.precision,
             memory=None if team is None else team.weights,
+            validate=True,
         )
 
     def _load_index(self, name: str) -> ServedIndex:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
 from mariana.settings import Settings
 
@@ -22,6 +24,19 @@ BUCKETS_BYTES = CLIENTS * _CELL_BYTES
 
 BUSY = Problem(503, "the server is busy; try again in a moment", headers={"Retry-After": "1"})
 FULL = Problem(503, "too many connections; try again in a moment", headers={"Retry-After": "1"})
+
+
+@lru_cache(4096)
+def client_at(address: str) -> str:
+    """Return who is at an address: itself, or of one of IPv6 the network (/64), of which a person has all addresses."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    mapped = found.ipv4_mapped
+    return str(ipaddress.ip_network((int(found), 64), strict=False)) if mapped is None else str(mapped)
 
 
 class TokenBuckets:
@@ -100,7 +115,7 @@ class Gate:
             self._metrics.reject("busy")
             return BUSY
         if self._buckets.rate > 0:
-            seconds = self._buckets.wait(client)
+            seconds = self._buckets.wait(client_at(client))
             if seconds > 0:
                 self._metrics.reject("rate")
                 retry = str(int(seconds) + 1)

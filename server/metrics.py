@@ -59,6 +59,11 @@ FAMILIES = {
         SECONDS,
     ),
     "mariana_model_rows": Family("histogram", "Rows of a request.", ROWS),
+    "mariana_model_queue_seconds": Family(
+        "histogram", "Time that a request waited for its batch; what runs inline does not wait.", SECONDS
+    ),
+    "mariana_model_batch_rows": Family("histogram", "Rows that ran as one batch, not inline.", ROWS),
+    "mariana_model_queued_requests": Family("gauge", "Requests that wait for a batch."),
     "mariana_model_errors_total": Family(
         "counter", "Requests that were refused, by the status of the answer."
     ),
@@ -134,10 +139,10 @@ class ModelStats:
         version: its number.
     """
 
-    __slots__ = ("_cells", "_labels", "_last", "_seen", "infer", "parse", "rows", "write")
+    __slots__ = ("_cells", "_labels", "_last", "_seen", "batches", "infer", "parse", "queue", "rows", "write")
 
     def __init__(self, cells: Cells, name: str, version: int) -> None:
-        self._seen: list[tuple[int, float, float, float, float]] = []
+        self._seen: list[float] = []
         self._cells = cells
         self._labels = {"model": name, "version": str(version)}
         self.parse, self.infer, self.write = (
@@ -145,17 +150,27 @@ class ModelStats:
             for stage in ("parse", "infer", "write")
         )
         self.rows = _histogram(cells, "mariana_model_rows", self._labels)
+        self.queue = _histogram(cells, "mariana_model_queue_seconds", self._labels)
+        self.batches = _histogram(cells, "mariana_model_batch_rows", self._labels)
         self._last = cells.row(_LAST, self._labels)
 
     def observe(self, rows: int, start: float, parsed: float, inferred: float, written: float) -> None:
         """Note a request that was answered; the times are of ``time.perf_counter``."""
-        self._seen.append((rows, start, parsed, inferred, written))
+        self._seen += (rows, start, parsed, inferred, written)
+
+    def batch(self, rows: int, waits: list[float]) -> None:
+        """Note a batch: its rows, and how long each of its requests has waited, in seconds."""
+        self.batches.observe(rows)
+        for seconds in waits:
+            self.queue.observe(seconds)
 
     def fold(self) -> None:
         """Count what was noted."""
+        self.queue.fold()
+        self.batches.fold()
         if not self._seen:
             return
-        seen, self._seen = np.array(self._seen), []
+        seen, self._seen = np.array(self._seen).reshape(-1, 5), []
         self.rows.observe_all(seen[:, 0])
         for histogram, times in zip(
             (self.parse, self.infer, self.write), np.diff(seen[:, 1:]).T, strict=True
@@ -326,6 +341,8 @@ class ModelTotal(NamedTuple):
     errors: int
     parse: float
     """seconds of this stage"""
+    queue: float
+    """seconds of waiting for a batch"""
     infer: float
     write: float
     last: float
@@ -360,7 +377,10 @@ class ModelTotals:
             if metric == "mariana_model_errors_total" and labels[:2] == model
         )
         requests, last = int(rows[:-1].sum()), float(row(_LAST)[0])
-        return ModelTotal(requests, round(rows[-1]), int(errors), parse, infer, write, last)
+        queue = float(row("mariana_model_queue_seconds")[-1])
+        return ModelTotal(
+            requests, round(rows[-1]), int(errors), parse, queue, max(infer - queue, 0.0), write, last
+        )
 
 
 _NOTHING = np.zeros(2)

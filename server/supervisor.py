@@ -126,7 +126,7 @@ class Supervisor:
         """Keep workers going until a signal ends it; return the exit status."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            gc.collect()
+            gc.disable()  # it has little to collect
             gc.freeze()  # what is here now stays where it is: a collection in a worker would copy every page of it
             while True:
                 self._reap()
@@ -188,6 +188,8 @@ class Supervisor:
         except (MarianaError, OSError) as error:
             _log.error("the workers stay as they are: %s", " ".join(str(error).split()))
             return
+        gc.collect()
+        gc.freeze()
         _log.info("the workers are replaced one by one")
         self._before, self._plan = self._plan, plan
         self._want(plan.workers)
@@ -211,7 +213,10 @@ class Supervisor:
         self._before = None
         for worker in active[self._wanted :]:
             self._tell(worker, RETIRE)
-        while len(self._active()) < self._wanted and time.monotonic() >= self._start_at:
+        wanted = (
+            self._wanted if self._served else 1
+        )  # the first alone: it serves sooner, and packs for the others
+        while len(self._active()) < wanted and time.monotonic() >= self._start_at:
             if not self._start(mask):
                 break
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import time
@@ -54,6 +55,8 @@ class Server(uvicorn.Server):
             signal.signal(RETIRE, self._retire)
         await super().startup(sockets)
         if self.started:
+            gc.freeze()  # what there is now stays: no collection looks through it again, or copies its shared pages
+            gc.enable()
             if self._team is not None:
                 self._team.slot.live()
                 self._team.slot.state = SERVING

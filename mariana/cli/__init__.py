@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -42,6 +43,7 @@ class _LazyGroup(click.Group):
             return None
         if cmd_name == "serve":  # NumPy's BLAS has nothing to do there, and its threads would be forked over
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+            gc.disable()  # what is made until it serves stays: looking through it again and again costs a tenth of it
         module = importlib.import_module(f"mariana.cli.{_COMMANDS[cmd_name]}")
         command = getattr(module, cmd_name, None) or getattr(
             module, f"{cmd_name}_"

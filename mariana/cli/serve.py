@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import logging.config
 import math
+import os
 import signal
 import socket
 import sys
@@ -22,14 +23,14 @@ from mariana.cli.options import settings as settings_of
 from mariana.cli.options import store_option
 from mariana.errors import InvalidInputError, MarianaError
 from mariana.server import create_app
-from mariana.server.app import Application
+from mariana.server.app import Application, check_settings
 from mariana.server.board import Board, Slot, Team
 from mariana.server.observe import JsonFormatter
 from mariana.server.protocol import Protocol
 from mariana.server.supervisor import Plan, Supervisor
 from mariana.server.weights import Weights
 from mariana.server.worker import Server
-from mariana.settings import Settings
+from mariana.settings import Settings, unknown_variables
 
 GRACE_SECONDS = 10
 """In which requests that are under way finish, once it stops."""
@@ -77,6 +78,9 @@ def serve(
     }
     settings = settings_of(**options)
     choose_isa(settings.isa)  # a name that is none ends it here, not at each model
+    logging.config.dictConfig(_logging(settings))
+    for sentence in unknown_variables():
+        _log.warning("%s", sentence)
     listener = _listen(settings)
     address, bound_port = listener.getsockname()[:2]
     host_shown = f"[{address}]" if ":" in address else address
@@ -92,7 +96,7 @@ def serve(
 def _supervise(
     listener: socket.socket, options: dict[str, Any], workers: int, ready: Callable[[], None]
 ) -> None:
-    board = Board(2 * workers + 16)
+    board, supervisor = Board(2 * workers + 16), os.getpid()
     try:
         weights = Weights(board)
     except OSError as error:
@@ -102,13 +106,14 @@ def _supervise(
     def make_plan() -> Plan:
         settings = settings_of(**options)
         choose_isa(settings.isa)
+        check_settings(settings)
         logging.config.dictConfig(_logging(settings))
-        app = create_app(settings)
 
         def work(slot: Slot) -> int:
             if weights is not None:
                 weights.join(slot.number)
-            app.team = Team(board, slot, weights)
+            app = create_app(settings)  # here: telemetry has threads
+            app.team = Team(board, slot, supervisor, weights)
             _server(app, settings, team=app.team).run(sockets=[listener])
             return 0
 

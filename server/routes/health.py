@@ -141,9 +141,11 @@ async def _statistics(versions: list[Version], state: State) -> ModelStatistics:
                     "inference_count": stats.rows,
                     "execution_count": stats.requests,
                     "inference_stats": {
-                        "success": duration(stats.requests, stats.parse + stats.infer + stats.write),
+                        "success": duration(
+                            stats.requests, stats.parse + stats.queue + stats.infer + stats.write
+                        ),
                         "fail": duration(stats.errors, 0),
-                        "queue": duration(stats.requests, 0),
+                        "queue": duration(stats.requests, stats.queue),
                         "compute_input": duration(stats.requests, stats.parse),
                         "compute_infer": duration(stats.requests, stats.infer),
                         "compute_output": duration(stats.requests, stats.write),

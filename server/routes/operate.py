@@ -30,7 +30,12 @@ def tally(state: State) -> None:
     metrics = state.metrics
     metrics.fold()
     metrics.measure()
-    metrics.forget("mariana_model_loaded", "mariana_model_bytes", "mariana_index_entries")
+    metrics.forget(
+        "mariana_model_loaded",
+        "mariana_model_bytes",
+        "mariana_model_queued_requests",
+        "mariana_index_entries",
+    )
     for served in state.models.values():
         for number in sorted({*served.versions, *served.failures}):
             version = served.versions.get(number)
@@ -39,6 +44,7 @@ def tally(state: State) -> None:
             metrics.gauge("mariana_model_loaded", {**labels, "isa": isa}, float(version is not None))
             if version is not None:
                 metrics.gauge("mariana_model_bytes", labels, version.model.nbytes)
+                metrics.gauge("mariana_model_queued_requests", labels, version.schedule.queued)
     for index in state.indexes.values():
         if index.index is not None:
             metrics.gauge("mariana_index_entries", {"index": index.name}, len(index.index))

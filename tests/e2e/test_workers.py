@@ -62,18 +62,23 @@ class Service:
         assert all(condition() for _ in range(rounds))
 
 
+def command(store: Path, *arguments: str, hook: str = "") -> list[str]:
+    """Return the command line of a server; `hook` is Python that is run before."""
+    code = f"{hook}\nfrom mariana.cli import main\nmain()"
+    return [sys.executable, "-c", code, "serve", "--store", str(store), "--port", "0", *arguments]
+
+
 @contextmanager
-def serving(store: Path, *arguments: str, workers: int = 2, **environment: str) -> Iterator[Service]:
+def serving(
+    store: Path, *arguments: str, workers: int = 2, hook: str = "", **environment: str
+) -> Iterator[Service]:
     process = subprocess.Popen(
-        [
-            sys.executable, "-m", "mariana", "serve",
-            "--store", str(store), "--port", "0", "--workers", str(workers), *arguments,
-        ],
+        command(store, "--workers", str(workers), *arguments, hook=hook),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "MARIANA_ADMIN_TOKEN": TOKEN, "MARIANA_IDLE_TIMEOUT": "1", **environment},
-    )  # fmt: skip
+    )
     try:
         line = process.stdout.readline()
         assert line.startswith("Console: http://"), line + process.stderr.read()
@@ -358,16 +363,40 @@ def test_workers_come_and_go(store: Path) -> None:
     assert load.errors == []
 
 
+DYING = """
+import os
+from mariana.server.lifecycle import Lifecycle
+start = Lifecycle.start
+Lifecycle.start = lambda self: os.kill(os.getpid(), 9) if os.path.exists({flag!r}) else start(self)
+"""
+"""Workers that begin while there is a certain file are killed before they serve."""
+
+
+def test_a_roll_that_cannot_succeed_leaves_the_old_ones(store: Path, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    with serving(store, hook=DYING.format(flag=str(flag))) as service, Load(service) as load:
+        before = service.workers()
+        flag.touch()
+        service.process.send_signal(signal.SIGHUP)
+        assert "the workers are replaced one by one" in service.process.stderr.readline()
+        assert "the old workers stay" in service.process.stderr.readline()
+        assert service.workers() == before
+        os.kill(before[0], signal.SIGKILL)  # none comes to serve in its place: the other one goes on
+        assert "was killed by SIGKILL" in service.process.stderr.readline()
+        count = load.count
+        eventually(lambda: load.count > count + 50)
+        flag.unlink()
+        eventually(lambda: service.metrics()["mariana_workers"] == 2)
+        assert before[1] in service.workers()
+
+
 def test_a_start_that_cannot_succeed_ends(store: Path) -> None:
-    code = (
-        "import os, sys, mariana.server.lifecycle as lifecycle\n"
-        "lifecycle.Lifecycle.start = lambda self: os.kill(os.getpid(), 9)\n"
-        "from mariana.cli import main\n"
-        f"sys.argv = ['mariana', 'serve', '--store', {str(store)!r}, '--port', '0', '--workers', '2']\n"
-        "main()\n"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        command(store, "--workers", "2", hook=DYING.format(flag=str(store))),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
     last = done.stderr.splitlines()[-1]

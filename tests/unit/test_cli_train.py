@@ -205,6 +205,13 @@ def test_predict_csv_and_json(store: Path) -> None:
     answer = json.loads(from_csv.stdout)
     assert answer["label"] == "setosa"
     assert answer["probabilities"][0] == answer["probability"] > 0.9
+    explained = run("predict", "iris", "iris", "--store", store, "--explain").stdout.splitlines()
+    assert explained[0] == "label,probability," + ",".join(f"share of {name}" for name in record)
+    assert [line.rsplit(",", 4)[0] for line in explained[1:]] == lines[1:]
+    answer = run(
+        "predict", "iris", "-", "--store", store, "--json", "--explain", text=json.dumps(record)
+    ).stdout
+    assert list(json.loads(answer)["shares"]) == list(record)
     path = store / "models/iris"
     assert run("predict", path, "-", "--json", text=json.dumps(record)).stdout == from_csv.stdout
     file = store / "rows.jsonl"
