@@ -65,6 +65,7 @@ static size_t scan(const dictionary *d, const char *prefix, size_t limit, size_t
             continue;
         EXPECT(mrn_fold(d->texts[i], strlen(d->texts[i]), key, sizeof key, &key_bytes) == MRN_OK);
         key_bytes -= key_bytes > 0 && key[key_bytes - 1] == ' ';
+        key[key_bytes++] = ' '; /* as if one followed */
         if (key_bytes < wanted_bytes || memcmp(key, wanted, wanted_bytes) != 0)
             continue;
         size_t at = count < limit ? count++ : limit;
@@ -100,6 +101,8 @@ static unsigned distance(const char *typed, const char *text) {
     unsigned rows[3][80], least = UINT32_MAX;
     size_t n = points_of(typed, query), m = points_of(text, key);
     m -= m > 0 && key[m - 1] == ' ';
+    if (m > 0 && n == m + 1 && query[m] == ' ' && memcmp(query, key, m * sizeof *key) == 0)
+        return 0; /* as if one followed the text */
     for (size_t i = 0; i <= m; i++) {
         unsigned *row = rows[i % 3], *above = rows[(i + 2) % 3], *two_above = rows[(i + 1) % 3];
         for (size_t j = 0; j <= n; j++) {
