@@ -308,6 +308,9 @@ class TrainingRecord(_Part):
     seed: int | None = None
     epochs: int = Field(default=0, ge=0)
     batch_size: int | None = None
+    backend: str = Field(
+        default="", description="what computed the steps: numpy, or c with the instruction set"
+    )
     loss: str = ""
     optimizer: dict[str, Any] = Field(default_factory=dict, description="name and configuration")
     metrics: dict[str, dict[str, float]] = Field(
