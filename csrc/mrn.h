@@ -267,16 +267,18 @@ typedef struct mrn_loss_pass {
     const float *weights;    /* (rows) or NULL: all are 1 */
     float *losses;           /* (rows) gets the weighted loss of each row */
     float *gradient;         /* (rows, units) gets the gradient of the mean of those; or NULL */
+    double *sum;             /* gets the sum of those, summed in double */
 } mrn_loss_pass;
 
 size_t mrn_loss_count(void);
 const char *mrn_loss_name(size_t loss);
 
-/* *sum becomes the sum of the losses, summed in double. MRN_E_RANGE: a class is out of range. */
-int mrn_train_loss(const mrn_trainer *trainer, const mrn_loss_pass *pass, double *sum);
+/* MRN_E_RANGE: a class is out of range. */
+int mrn_train_loss(const mrn_trainer *trainer, const mrn_loss_pass *pass);
 
 /* One step of an optimizer over a vector of parameters, with what goes before and after it:
- *   g = gradients * scale, cut to -limit..limit;  p = p * keep;  the step;  average += (p - average) * share */
+ *   g = gradients * scale, cut to -limit..limit;  p -= p * decay;  the step;  average += (p - average) * share
+ * Memories are given as what is forgotten in a step: 0.999 is no float32, and its error would add up over a thousand steps. */
 typedef struct mrn_update {
     uint32_t optimizer;       /* a number of mrn_optimizer_name */
     float rate;               /* length of the step, corrections of bias included */
@@ -285,8 +287,8 @@ typedef struct mrn_update {
     const float *gradients;
     float *slots[3];          /* as many as the optimizer keeps, each (count); trainer/optimizers.py names them, in this order */
     float *average;           /* (count) or NULL */
-    float scale, limit, keep, share;
-    float beta_1, beta_2;     /* memories: of the mean gradient, of its square; beta_2 is RMSprop's rho */
+    float scale, limit, decay, share;
+    float share_1, share_2;   /* 1 - beta_1, 1 - beta_2: of the mean gradient, of its square; 1 - RMSprop's rho */
     float momentum, epsilon;
     float ahead;              /* nadam: length of the step along the new mean gradient; `rate` is that along the gradient */
     float correction;         /* nadam: 1 / (1 - beta_2^t) */

@@ -45,10 +45,8 @@ int mrn_trainer_open(size_t isa, const mrn_trainer **trainer) {
     return MRN_OK;
 }
 
-enum { LINE = 64 }; /* bytes of a cache line */
-
-int mrn_train_gather(const void *table, size_t table_rows, size_t row_bytes, const int64_t *rows, size_t count,
-                     void *out) {
+int mrn_train_gather(const void *table, size_t table_rows, size_t row_bytes, const int64_t *rows,
+                     size_t count, void *out) {
     if (!table || !rows || !out)
         return MRN_E_ARGUMENT;
     for (size_t i = 0; i < count; i++)
@@ -56,13 +54,8 @@ int mrn_train_gather(const void *table, size_t table_rows, size_t row_bytes, con
             return MRN_E_RANGE;
     const unsigned char *from = table;
     unsigned char *to = out;
-    for (size_t i = 0; i < count; i++, to += row_bytes) {
-        /* rows come in any order, so that the hardware cannot know the next one */
-        const unsigned char *next = from + (size_t)rows[i + 1 < count ? i + 1 : i] * row_bytes;
-        for (size_t b = 0; b < row_bytes; b += LINE)
-            __builtin_prefetch(next + b);
+    for (size_t i = 0; i < count; i++, to += row_bytes)
         memcpy(to, from + (size_t)rows[i] * row_bytes, row_bytes);
-    }
     return MRN_OK;
 }
 
@@ -94,8 +87,8 @@ int mrn_train_backward(const mrn_trainer *trainer, const mrn_activation_pass *pa
 }
 
 int mrn_train_normalize(const mrn_trainer *trainer, const mrn_normalization_pass *pass) {
-    if (!trainer || !pass || !pass->units || !pass->x || !pass->y || !pass->mean ||
-        !pass->inverse || !pass->moving_mean || !pass->moving_variance)
+    if (!trainer || !pass || !pass->units || !pass->x || !pass->y || !pass->mean || !pass->inverse ||
+        !pass->moving_mean || !pass->moving_variance)
         return MRN_E_ARGUMENT;
     if (pass->rows)
         trainer->normalize(pass);
@@ -103,8 +96,7 @@ int mrn_train_normalize(const mrn_trainer *trainer, const mrn_normalization_pass
 }
 
 int mrn_train_normalize_back(const mrn_trainer *trainer, const mrn_normalization_pass *pass) {
-    if (!trainer || !pass || !pass->units || !pass->x || !pass->mean || !pass->inverse ||
-        !pass->dy)
+    if (!trainer || !pass || !pass->units || !pass->x || !pass->mean || !pass->inverse || !pass->dy)
         return MRN_E_ARGUMENT;
     if (pass->rows)
         trainer->normalize_back(pass);
@@ -118,8 +110,8 @@ int mrn_train_drop(const mrn_trainer *trainer, const mrn_dropout_pass *pass) {
     return MRN_OK;
 }
 
-int mrn_train_loss(const mrn_trainer *trainer, const mrn_loss_pass *pass, double *sum) {
-    if (!trainer || !pass || !sum || pass->loss >= mrn_loss_count() || !pass->units || !pass->outputs ||
+int mrn_train_loss(const mrn_trainer *trainer, const mrn_loss_pass *pass) {
+    if (!trainer || !pass || !pass->sum || pass->loss >= mrn_loss_count() || !pass->units || !pass->outputs ||
         !pass->losses)
         return MRN_E_ARGUMENT;
     if (pass->loss == MRN_LOSS_sparse_categorical_crossentropy) {
@@ -130,7 +122,7 @@ int mrn_train_loss(const mrn_trainer *trainer, const mrn_loss_pass *pass, double
                 return MRN_E_RANGE;
     } else if (!pass->targets)
         return MRN_E_ARGUMENT;
-    *sum = trainer->loss(pass);
+    trainer->loss(pass);
     return MRN_OK;
 }
 

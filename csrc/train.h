@@ -1,5 +1,5 @@
-/* Between train.c, which checks, and the kernels, which compute the parts of a step of training: one table for each set of
- * float32 kernels. mrn.h says what each part does. */
+/* Between train.c, which checks, and the kernels, which compute the parts of a step of training: one table
+ * for each set of float32 kernels. mrn.h says what each part does. */
 #ifndef MRN_TRAIN_H
 #define MRN_TRAIN_H
 
@@ -23,7 +23,7 @@ struct mrn_trainer {
     void (*normalize)(const mrn_normalization_pass *pass);
     void (*normalize_back)(const mrn_normalization_pass *pass);
     void (*drop)(const mrn_dropout_pass *pass);
-    double (*loss)(const mrn_loss_pass *pass);
+    void (*loss)(const mrn_loss_pass *pass);
     void (*update)(const mrn_update *update);
     double (*squares)(const float *values, size_t count);
 };

@@ -1,8 +1,8 @@
-/* The parts of a step of training, written once for all instruction sets; kernels_generic.c says what the including file
- * defines. Their descriptions are in mrn.h; train.c has checked them.
+/* The parts of a step of training, written once for all instruction sets; kernels_generic.c says what the
+ * including file defines. Their descriptions are in mrn.h; train.c has checked them.
  *
- * A row need not fill whole vectors: PART(n) of one is loaded, computed and stored. Bodies are inlined with n = LANES, where
- * that costs nothing, and once more with what is left over. */
+ * A row need not fill whole vectors: PART(n) of one is loaded, computed and stored. Bodies are inlined with n
+ * = LANES, where that costs nothing, and once more with what is left over. */
 #define ALWAYS __attribute__((always_inline)) static inline TARGET
 
 ALWAYS vec NAME(load)(const float *p, size_t n) {
@@ -36,13 +36,14 @@ ALWAYS float NAME(lane_sum)(vec v) {
         for (; i_ + LANES <= (count); i_ += LANES)                                                           \
             body(i_, LANES);                                                                                 \
         if (i_ < (count))                                                                                    \
-            body(i_, (count)-i_);                                                                            \
+            body(i_, (count) - i_);                                                                          \
     } while (0)
 
 /* ---- Activations --------------------------------------------------------------------------------------- */
 
-/* up_NAME(x, slope, kept): the activation, and what backward needs beside it. down_NAME(dy, y, slope, kept): the gradient. */
-#define UP(name) ALWAYS vec NAME(up_##name)(vec x, vec slope, vec *kept)
+/* up_NAME(x, slope, kept): the activation, and what backward needs beside it. down_NAME(dy, y, slope, kept):
+ * the gradient. */
+#define UP(name) ALWAYS vec NAME(up_##name)(vec x, vec slope, vec * kept)
 #define DOWN(name) ALWAYS vec NAME(down_##name)(vec dy, vec y, vec slope, vec kept)
 #define IGNORE_UP (void)slope, (void)kept
 #define IGNORE_DOWN (void)slope, (void)kept
@@ -167,7 +168,8 @@ DOWN(gelu) {
     return V_MUL(dy, kept);
 }
 
-/* Along the rows: bias and slopes change from column to column. KEEPS is constant, so that its branches vanish. */
+/* Along the rows: bias and slopes change from column to column. KEEPS is constant, so that its branches
+ * vanish. */
 #define FORWARD(name, keeps)                                                                                 \
     ALWAYS void NAME(forward_part_##name)(const mrn_activation_pass *p, size_t r, size_t c, size_t n) {      \
         const size_t i = r * p->units + c;                                                                   \
@@ -202,7 +204,9 @@ FORWARD(gelu_tanh, 1)
 FORWARD(gelu, 1)
 #undef FORWARD
 
-enum { NAME(COLUMNS) = 4 }; /* vectors whose columns are summed together: two cache lines or more of each row */
+enum {
+    NAME(COLUMNS) = 4
+}; /* vectors whose columns are summed together: two cache lines or more of each row */
 
 /* Down the columns, so that their sums stay in registers. */
 #define BACKWARD(name, keeps)                                                                                \
@@ -367,8 +371,9 @@ static TARGET void NAME(normalize_back)(const mrn_normalization_pass *p) {
 
 /* ---- Dropout ------------------------------------------------------------------------------------------- */
 
-/* A random number from the place and the seed: two rounds of a 32-bit mixing of multiplications and shifts (constants of
- * Ellis' "lowbias32", 2018), one half of the seed before each. All compilers turn this plain loop into vectors. */
+/* A random number from the place and the seed: two rounds of a 32-bit mixing of multiplications and shifts
+ * (constants of Ellis' "lowbias32", 2018), one half of the seed before each. All compilers turn this plain
+ * loop into vectors. */
 static TARGET void NAME(drop)(const mrn_dropout_pass *p) {
     const uint32_t low = (uint32_t)*p->seed, high = (uint32_t)(*p->seed >> 32), threshold = p->threshold;
     const float *const from = p->from, scale = p->scale;
@@ -388,8 +393,8 @@ static TARGET void NAME(drop)(const mrn_dropout_pass *p) {
 
 /* ---- Losses -------------------------------------------------------------------------------------------- */
 
-/* ln x for x >= 1: x = 2^n m, ln m = 2 atanh(s) with s = (m - 1) / (m + 1) <= 1 / 3, whose series is cut where its rest is
- * under 1e-9. NaN gives NaN. */
+/* ln x for x >= 1: x = 2^n m, ln m = 2 atanh(s) with s = (m - 1) / (m + 1) <= 1 / 3, whose series is cut
+ * where its rest is under 1e-9. NaN gives NaN. */
 static inline double NAME(log)(float x) {
     uint32_t pattern;
     if (!(x >= 1.0F))
@@ -532,13 +537,13 @@ static void (*const NAME(loss_rows)[])(const mrn_loss_pass *p, size_t r, float w
 };
 #undef MRN_LOSS
 
-static double NAME(loss)(const mrn_loss_pass *p) {
+static void NAME(loss)(const mrn_loss_pass *p) {
     double sum = 0;
     for (size_t r = 0; r < p->rows; r++) {
         NAME(loss_rows)[p->loss](p, r, p->weights ? p->weights[r] : 1.0F);
         sum += (double)p->losses[r];
     }
-    return sum;
+    *p->sum = sum;
 }
 
 /* ---- Optimizers ---------------------------------------------------------------------------------------- */
@@ -546,9 +551,14 @@ static double NAME(loss)(const mrn_loss_pass *p) {
 /* step_NAME(u, p, g, s): the new parameters; s[0], s[1], ... are what is kept, in the order of the slots. */
 #define STEP(name) ALWAYS vec NAME(step_##name)(const mrn_update *u, vec p, vec g, vec *s)
 
-/* a moved by 1 - memory of the way to b */
-ALWAYS vec NAME(follow)(vec a, vec b, float memory) {
-    return V_FMA(V_SUB(b, a), V_SET(1.0F - memory), a);
+/* a moved by a share of the way to b */
+ALWAYS vec NAME(follow)(vec a, vec b, float share) {
+    return V_FMA(V_SUB(b, a), V_SET(share), a);
+}
+
+/* a less a share of itself, plus b */
+ALWAYS vec NAME(add_up)(vec a, vec b, float share) {
+    return V_ADD(V_FMA(a, V_SET(-share), a), b);
 }
 
 STEP(sgd) {
@@ -574,10 +584,10 @@ STEP(adagrad) {
 
 /* Slots: square, mean if centred, velocity if there is momentum. */
 ALWAYS vec NAME(rmsprop_any)(const mrn_update *u, vec p, vec g, vec *square, vec *mean, vec *velocity) {
-    *square = NAME(follow)(*square, V_MUL(g, g), u->beta_2);
+    *square = NAME(follow)(*square, V_MUL(g, g), u->share_2);
     vec size = *square;
     if (mean) {
-        *mean = NAME(follow)(*mean, g, u->beta_2);
+        *mean = NAME(follow)(*mean, g, u->share_2);
         size = V_SUB(size, V_MUL(*mean, *mean));
     }
     vec step = V_DIV(V_MUL(g, V_SET(u->rate)), V_SQRT(V_ADD(size, V_SET(u->epsilon))));
@@ -602,28 +612,28 @@ STEP(rmsprop_centered_momentum) {
 
 /* Slots: m / (1 - beta_1), v / (1 - beta_2) and its maximum. */
 STEP(adam) {
-    s[0] = V_FMA(s[0], V_SET(u->beta_1), g);
-    s[1] = V_FMA(s[1], V_SET(u->beta_2), V_MUL(g, g));
+    s[0] = NAME(add_up)(s[0], g, u->share_1);
+    s[1] = NAME(add_up)(s[1], V_MUL(g, g), u->share_2);
     return V_SUB(p, V_DIV(V_MUL(s[0], V_SET(u->rate)), V_ADD(V_SQRT(s[1]), V_SET(u->epsilon))));
 }
 STEP(amsgrad) {
-    s[0] = V_FMA(s[0], V_SET(u->beta_1), g);
-    s[1] = V_FMA(s[1], V_SET(u->beta_2), V_MUL(g, g));
+    s[0] = NAME(add_up)(s[0], g, u->share_1);
+    s[1] = NAME(add_up)(s[1], V_MUL(g, g), u->share_2);
     s[2] = V_MAX(s[2], s[1]);
     return V_SUB(p, V_DIV(V_MUL(s[0], V_SET(u->rate)), V_ADD(V_SQRT(s[2]), V_SET(u->epsilon))));
 }
 
 /* Slots: mean, largest. */
 STEP(adamax) {
-    s[0] = NAME(follow)(s[0], g, u->beta_1);
-    s[1] = V_MAX(V_MUL(s[1], V_SET(u->beta_2)), V_ABS(g));
+    s[0] = NAME(follow)(s[0], g, u->share_1);
+    s[1] = V_MAX(NAME(add_up)(s[1], V_SET(0.0F), u->share_2), V_ABS(g));
     return V_SUB(p, V_DIV(V_MUL(s[0], V_SET(u->rate)), V_ADD(s[1], V_SET(u->epsilon))));
 }
 
 /* Slots: mean, square. */
 STEP(nadam) {
-    s[0] = NAME(follow)(s[0], g, u->beta_1);
-    s[1] = NAME(follow)(s[1], V_MUL(g, g), u->beta_2);
+    s[0] = NAME(follow)(s[0], g, u->share_1);
+    s[1] = NAME(follow)(s[1], V_MUL(g, g), u->share_2);
     const vec step = V_FMA(s[0], V_SET(u->ahead), V_MUL(g, V_SET(u->rate)));
     const vec size = V_SQRT(V_MUL(s[1], V_SET(u->correction)));
     return V_SUB(p, V_DIV(step, V_ADD(size, V_SET(u->epsilon))));
@@ -633,11 +643,12 @@ STEP(nadam) {
     ALWAYS void NAME(update_part_##name)(const mrn_update *u, size_t i, size_t n) {                          \
         vec g = V_MUL(NAME(load)(u->gradients + i, n), V_SET(u->scale)), s[3];                               \
         g = V_MIN(V_SET(u->limit), V_MAX(V_SET(-u->limit), g));                                              \
-        UNROLL for (int k = 0; k < (slot_count); k++) s[k] = NAME(load)(u->slots[k] + i, n);              \
-        vec p = V_MUL(NAME(load)(u->parameters + i, n), V_SET(u->keep));                                     \
+        UNROLL for (int k = 0; k < (slot_count); k++) s[k] = NAME(load)(u->slots[k] + i, n);                 \
+        vec p = NAME(load)(u->parameters + i, n);                                                            \
+        p = V_FMA(p, V_SET(-u->decay), p);                                                                   \
         p = NAME(step_##name)(u, p, g, s);                                                                   \
         NAME(store)(u->parameters + i, p, n);                                                                \
-        UNROLL for (int k = 0; k < (slot_count); k++) NAME(store)(u->slots[k] + i, s[k], n);              \
+        UNROLL for (int k = 0; k < (slot_count); k++) NAME(store)(u->slots[k] + i, s[k], n);                 \
         if (u->average) {                                                                                    \
             const vec average = NAME(load)(u->average + i, n);                                               \
             NAME(store)(u->average + i, V_FMA(V_SUB(p, average), V_SET(u->share), average), n);              \

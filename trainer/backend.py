@@ -24,7 +24,7 @@ from .optimizers import Optimizer
 Call = Callable[[], object]
 """A part of a step, bound to its arrays."""
 
-Name = Literal["auto", "numpy", "c"]
+BackendName = Literal["auto", "numpy", "c"]
 
 
 class Backend:
@@ -89,11 +89,11 @@ class Backend:
         return update
 
 
-_chosen: ContextVar[Name | None] = ContextVar("backend", default=None)
+_chosen: ContextVar[BackendName | None] = ContextVar("backend", default=None)
 
 
 @contextmanager
-def use_backend(name: Name | None) -> Iterator[None]:
+def use_backend(name: BackendName | None) -> Iterator[None]:
     """Let networks learn with that backend within the ``with`` block.
 
     Args:
@@ -103,8 +103,8 @@ def use_backend(name: Name | None) -> Iterator[None]:
     Raises:
         InvalidInputError: another name.
     """
-    if name is not None and name not in get_args(Name):
-        raise InvalidInputError(f"backend is {name!r:.40}: use one of {', '.join(get_args(Name))}")
+    if name is not None and name not in get_args(BackendName):
+        raise InvalidInputError(f"backend is {name!r:.40}: use one of {', '.join(get_args(BackendName))}")
     token = _chosen.set(name)
     try:
         yield

@@ -51,7 +51,7 @@ class Fused(Backend):
         self._seeds: dict[Layer, Array] = {}
 
     def gather(self, table: Array, rows: Array, out: Array) -> Call:
-        """Copy rows; while one is copied, the next one is fetched."""
+        """Copy rows, one after the other."""
         if not table.flags.c_contiguous:
             return super().gather(table, rows, out)
         return self._kernels.gather(table, rows, out)
@@ -248,7 +248,7 @@ class _Update:
             update.numbers.share = 0.0 if self._average is None else 1 - self._average.momentum
             norm = kernels.norm(gradients[piece] if "clipnorm" in common else gradients)
             self._pieces.append((update, piece.start in decayed, norm))
-        self._folded = folded is not None
+        self._folded = None if folded is None else self._average
 
     def __call__(self) -> None:
         optimizer = self._optimizer
@@ -259,15 +259,15 @@ class _Update:
             for name, value in coefficients.items():
                 setattr(numbers, name, value)
             if decayed and self._decay:
-                numbers.keep = 1 - rate * self._decay
+                numbers.decay = rate * self._decay
             if self._longest is not None:
                 length = norm()
                 numbers.scale = self._longest / length if length > self._longest else 1.0
             update.run()
         for layer in self._constrained:
             layer.constrain()
-        if self._folded:
-            self._average.steps += 1
+        if self._folded is not None:
+            self._folded.steps += 1
         elif self._average is not None:
             self._average.follow(self._parameters)
 
@@ -280,8 +280,17 @@ def _known(activation: ActivationFunction) -> bool:
 
 def _slope(activation: ActivationFunction, name: str, units: int) -> Array | None:
     """Return the slope of each unit, for the activations that have one."""
+    if name != activation.name:  # the bias alone
+        return None
     if isinstance(activation, activations.PReLU):
-        return activation.alpha if name == activation.name else None
-    if name in ("leaky_relu", "elu"):
-        return np.full(units, *activation.config().values(), np.float32)
+        return activation.alpha
+    if isinstance(activation, activations.LeakyReLU):
+        return _repeated(activation.negative_slope, units)
+    if isinstance(activation, activations.ELU) and name == "elu":
+        return _repeated(activation.alpha, units)
     return None
+
+
+def _repeated(value: float, units: int) -> Array:
+    array: Array = np.full(units, value, np.float32)
+    return array

@@ -265,14 +265,15 @@ class Training:
         """Return the arrays of a batch size, and what fills them."""
         samples, backend = self.samples, self.engine.backend
         rows = buffers.get("rows", dtype=np.int64)
-        x, y, weights = (
-            None if table is None else buffers.get(name, *table.shape[1:], dtype=table.dtype)
-            for name, table in (("x", samples.x), ("y", samples.y), ("weights", samples.weights))
-        )
-        pairs = ((samples.x, x), (samples.y, y), (samples.weights, weights))
-        gathers = [
-            backend.gather(table, rows, out) for table, out in pairs if table is not None and out is not None
-        ]
+        gathers: list[Call] = []
+
+        def gathered(table: Array, name: str) -> Array:
+            out = buffers.get(name, *table.shape[1:], dtype=table.dtype)
+            gathers.append(backend.gather(table, rows, out))
+            return out
+
+        weights = None if samples.weights is None else gathered(samples.weights, "weights")
+        x, y = gathered(samples.x, "x"), gathered(samples.y, "y")
         batch = self._batches[len(rows)] = Gathered(rows, x, y, weights, gathers)
         return batch
 

@@ -21,6 +21,20 @@ from .optimizer import Common, Optimizer
 from .registry import get as _get
 from .schedules import Schedule
 
+__all__ = [
+    "OPTIMIZERS",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Common",
+    "Nadam",
+    "Optimizer",
+    "RMSprop",
+    "get",
+]
+
 
 class SGD(Optimizer):
     """Stochastic gradient descent: ``p -= learning_rate * g``; with momentum ``v = momentum * v - learning_rate * g``.
@@ -129,7 +143,7 @@ class RMSprop(Optimizer):
 
     def coefficients(self, rate: float) -> dict[str, float]:
         """Return rate, memories and epsilon."""
-        return {"rate": rate, "beta_2": self.rho, "momentum": self.momentum, "epsilon": self.epsilon}
+        return {"rate": rate, "share_2": 1 - self.rho, "momentum": self.momentum, "epsilon": self.epsilon}
 
     def slot_values(self) -> dict[str, float]:
         """The running means, and the velocity if there is momentum."""
@@ -236,7 +250,12 @@ class _Adaptive(Optimizer):
 
     def coefficients(self, rate: float) -> dict[str, float]:
         """Return rate, memories and epsilon."""
-        return {"rate": rate, "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+        return {
+            "rate": rate,
+            "share_1": 1 - self.beta_1,
+            "share_2": 1 - self.beta_2,
+            "epsilon": self.epsilon,
+        }
 
     def slot_values(self) -> dict[str, float]:
         """Both running means."""

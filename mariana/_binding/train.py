@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from mariana._binding import check, choose_isa, ffi, isa_names, lib
 from mariana._binding.dense import activation_names
 
-Call = Callable[[], object]
+Call = Callable[[], int]
 Array = NDArray[Any]
 
 _POINTERS = {"float32": "float[]", "int64": "int64_t[]", "uint64": "uint64_t[]"}
@@ -46,6 +47,7 @@ def _described(kind: str, fields: dict[str, Any]) -> tuple[Any, list[Any]]:
             alive.append(_pointer(value))
             setattr(described, name, alive[-1])
         elif value is not None:
+            alive.append(value)
             setattr(described, name, value)
     return described, alive
 
@@ -141,15 +143,15 @@ class Kernels:
             "units": outputs.shape[1],
             "outputs": outputs,
         }
-        described, alive = _described("mrn_loss_pass", fields)
         total = ffi.new("double *")
+        call = self._bound(lib.mrn_train_loss, "mrn_loss_pass", fields | {"sum": total})
 
         def loss() -> float:
-            check(lib.mrn_train_loss(handle, described, total), "compute the loss")
+            status = call()
+            if status != 0:
+                check(status, "compute the loss")
             return float(total[0])
 
-        handle = self._handle
-        loss.__dict__["alive"] = alive
         return loss
 
     def update(
@@ -165,7 +167,7 @@ class Kernels:
 
         def norm() -> float:
             call()
-            return float(total[0]) ** 0.5
+            return math.sqrt(total[0])
 
         return norm
 
@@ -192,7 +194,6 @@ class Update:
             "average": average,
             "scale": 1.0,
             "limit": float("inf"),
-            "keep": 1.0,
         }
         self.numbers, self._alive = _described("mrn_update", fields)
         for place, slot in enumerate(slots):
