@@ -549,7 +549,7 @@ static void NAME(loss)(const mrn_loss_pass *p) {
 /* ---- Optimizers ---------------------------------------------------------------------------------------- */
 
 /* step_NAME(u, p, g, s): the new parameters; s[0], s[1], ... are what is kept, in the order of the slots. */
-#define STEP(name) ALWAYS vec NAME(step_##name)(const mrn_update *u, vec p, vec g, vec *s)
+#define RULE(name) ALWAYS vec NAME(step_##name)(const mrn_update *u, vec p, vec g, vec *s)
 
 /* a moved by a share of the way to b */
 ALWAYS vec NAME(follow)(vec a, vec b, float share) {
@@ -561,23 +561,23 @@ ALWAYS vec NAME(add_up)(vec a, vec b, float share) {
     return V_ADD(V_FMA(a, V_SET(-share), a), b);
 }
 
-STEP(sgd) {
+RULE(sgd) {
     (void)s;
     return V_SUB(p, V_MUL(g, V_SET(u->rate)));
 }
 
-STEP(momentum) {
+RULE(momentum) {
     s[0] = V_SUB(V_MUL(s[0], V_SET(u->momentum)), V_MUL(g, V_SET(u->rate)));
     return V_ADD(p, s[0]);
 }
 
-STEP(nesterov) {
+RULE(nesterov) {
     const vec step = V_MUL(g, V_SET(u->rate));
     s[0] = V_SUB(V_MUL(s[0], V_SET(u->momentum)), step);
     return V_FMA(s[0], V_SET(u->momentum), V_SUB(p, step));
 }
 
-STEP(adagrad) {
+RULE(adagrad) {
     s[0] = V_FMA(g, g, s[0]);
     return V_SUB(p, V_DIV(V_MUL(g, V_SET(u->rate)), V_SQRT(V_ADD(s[0], V_SET(u->epsilon)))));
 }
@@ -597,26 +597,26 @@ ALWAYS vec NAME(rmsprop_any)(const mrn_update *u, vec p, vec g, vec *square, vec
     }
     return V_SUB(p, step);
 }
-STEP(rmsprop) {
+RULE(rmsprop) {
     return NAME(rmsprop_any)(u, p, g, s, NULL, NULL);
 }
-STEP(rmsprop_momentum) {
+RULE(rmsprop_momentum) {
     return NAME(rmsprop_any)(u, p, g, s, NULL, s + 1);
 }
-STEP(rmsprop_centered) {
+RULE(rmsprop_centered) {
     return NAME(rmsprop_any)(u, p, g, s, s + 1, NULL);
 }
-STEP(rmsprop_centered_momentum) {
+RULE(rmsprop_centered_momentum) {
     return NAME(rmsprop_any)(u, p, g, s, s + 1, s + 2);
 }
 
 /* Slots: m / (1 - beta_1), v / (1 - beta_2) and its maximum. */
-STEP(adam) {
+RULE(adam) {
     s[0] = NAME(add_up)(s[0], g, u->share_1);
     s[1] = NAME(add_up)(s[1], V_MUL(g, g), u->share_2);
     return V_SUB(p, V_DIV(V_MUL(s[0], V_SET(u->rate)), V_ADD(V_SQRT(s[1]), V_SET(u->epsilon))));
 }
-STEP(amsgrad) {
+RULE(amsgrad) {
     s[0] = NAME(add_up)(s[0], g, u->share_1);
     s[1] = NAME(add_up)(s[1], V_MUL(g, g), u->share_2);
     s[2] = V_MAX(s[2], s[1]);
@@ -624,14 +624,14 @@ STEP(amsgrad) {
 }
 
 /* Slots: mean, largest. */
-STEP(adamax) {
+RULE(adamax) {
     s[0] = NAME(follow)(s[0], g, u->share_1);
     s[1] = V_MAX(NAME(add_up)(s[1], V_SET(0.0F), u->share_2), V_ABS(g));
     return V_SUB(p, V_DIV(V_MUL(s[0], V_SET(u->rate)), V_ADD(s[1], V_SET(u->epsilon))));
 }
 
 /* Slots: mean, square. */
-STEP(nadam) {
+RULE(nadam) {
     s[0] = NAME(follow)(s[0], g, u->share_1);
     s[1] = NAME(follow)(s[1], V_MUL(g, g), u->share_2);
     const vec step = V_FMA(s[0], V_SET(u->ahead), V_MUL(g, V_SET(u->rate)));
@@ -699,6 +699,6 @@ static TARGET double NAME(squares)(const float *values, size_t count) {
 #undef DOWN
 #undef IGNORE_UP
 #undef IGNORE_DOWN
-#undef STEP
+#undef RULE
 #undef EACH_PART
 #undef ALWAYS
