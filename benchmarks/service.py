@@ -16,14 +16,14 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.harness import Row, versions, write_results
 from benchmarks.http import _post, _publish
-from benchmarks.http_client import closed_loop, open_loop
+from benchmarks.http_client import client_core, closed_loop, open_loop
 from mariana.autocomplete import build_index
 from mariana.store import Store
 
@@ -69,22 +69,6 @@ def serving(store: Path, *, core: int | None, workers: int = 1) -> Iterator[tupl
         process.wait(timeout=30)
 
 
-@contextmanager
-def _client_core() -> Iterator[int]:
-    """Put this process on the first core; give the last, for a server: the system's own work is mostly on the first."""
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[0]})
-    with suppress(
-        OSError
-    ):  # before all else there, where the system allows it: a client that waits measures itself
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
-    try:
-        yield cores[-1]
-    finally:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-        os.sched_setaffinity(0, cores)
-
-
 def _request(columns: int) -> bytes:
     values = np.random.default_rng(0).random(columns, dtype=np.float32).round(4)
     text = ",".join(f"{value:.4f}" for value in values)
@@ -94,7 +78,7 @@ def _request(columns: int) -> bytes:
 def _evenness(folder: Path) -> Iterator[Row]:
     store = folder / "even"
     _publish(store, 784, (256, 128, 10))
-    with _client_core() as core, serving(store, core=core) as (_, address):
+    with client_core() as core, serving(store, core=core) as (_, address):
         closed_loop(address, _request(784), CONNECTIONS, 1)
         ratios, medians = [], []
         for _ in range(5):
@@ -117,7 +101,7 @@ def _overload(folder: Path) -> Iterator[Row]:
     store = folder / "large"
     _publish(store, *LARGE)
     request = _request(LARGE[0])
-    with _client_core() as core, serving(store, core=core) as (_, address):
+    with client_core() as core, serving(store, core=core) as (_, address):
         usual = statistics.median(closed_loop(address, request, 1, 2).seconds)
         capacity = max(
             len(closed_loop(address, request, connections, 4).seconds) / 4 for connections in (16, 64, 256)
