@@ -394,9 +394,9 @@ typedef struct mrn_spelled {
     uint32_t key;
 } mrn_spelled;
 
-/* What one query writes while it runs; need not be cleared. About 180 kB, of which a plain query touches a few. */
+/* What one query writes while it runs; need not be cleared. About 190 kB, of which a plain query touches a few. */
 typedef struct mrn_workspace {
-    char query[256];           /* folded; MRN_QUERY_MAX */
+    char query[264];           /* folded; MRN_QUERY_MAX and a margin */
     uint64_t pool[100];        /* MRN_LIMIT_MAX */
     mrn_spelled spelled[100];  /* MRN_LIMIT_MAX */
     mrn_answer answers[101];   /* MRN_LIMIT_MAX, and the one that falls out */
@@ -407,6 +407,9 @@ typedef struct mrn_workspace {
     uint64_t walk[260];
     uint64_t log[8192];
     mrn_todo todo[4096];
+    uint16_t next[4096];       /* of each: the one that waits in the same bucket */
+    uint16_t first[512];
+    uint64_t some[8];          /* which buckets have one */
 } mrn_workspace;
 
 /* The entry whose text as shown is exactly this one: its rank in the segment, from 0. MRN_E_NOT_FOUND. */

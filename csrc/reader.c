@@ -10,7 +10,7 @@
 
 _Static_assert(sizeof((mrn_workspace *)0)->pool == MRN_LIMIT_MAX * sizeof(uint64_t),
                "mrn.h spells the number out");
-_Static_assert(sizeof((mrn_workspace *)0)->query == MRN_QUERY_MAX, "mrn.h spells the number out");
+_Static_assert(sizeof((mrn_workspace *)0)->query == MRN_QUERY_MAX + 8, "mrn.h spells the number out");
 _Static_assert(sizeof((mrn_workspace *)0)->answers == (MRN_LIMIT_MAX + 1) * sizeof(mrn_answer),
                "mrn.h spells the number out");
 _Static_assert(sizeof((mrn_workspace *)0)->words == (MRN_WORDS_MAX + 1) * sizeof(uint16_t),
@@ -317,11 +317,7 @@ const uint8_t *answer_text(const search *s, const mrn_answer *answer, uint8_t *b
     const uint8_t *text = read_blob(g->index, MRN_SECTION_TEXTS, answer->entry, bytes);
     if (*bytes > 0)
         return text;
-    if (!s->spelled)
-        return spell(s, &g->keys, answer->path, buffer, bytes);
-    const mrn_spelled *key = &s->space->spelled[answer->path];
-    *bytes = key->key_bytes;
-    return (const uint8_t *)s->space->todo + key->key;
+    return spell(s, &g->keys, answer->path, buffer, bytes);
 }
 
 /* Whether answer a comes before b. */
@@ -493,14 +489,13 @@ static void search_exact(search *s, size_t number) {
         offer_stream(s, number, KIND_WORD, &at);
 }
 
-/* Spell the keys of what trie_best gave, each from that of its parent, in the room of space->todo; 0 when
- * they do not fit. */
-static int spell_pool(search *s) {
-    uint8_t *room = (uint8_t *)s->space->todo;
+/* Spell the keys of what trie_best gave one behind the other, each from that of its parent; 0 when they may not
+ * fit. */
+static int spell_pool(search *s, uint8_t *room, size_t capacity) {
     mrn_spelled *keys = s->space->spelled;
     size_t used = 0;
     for (size_t i = 0; i < s->count; i++) {
-        uint64_t item = s->space->pool[i];
+        const uint64_t item = s->space->pool[i];
         size_t position = pool_position(item), start = s->query_bytes, skipped = position;
         const uint8_t *from = (const uint8_t *)s->space->query;
         if (i > 0) {
@@ -509,14 +504,14 @@ static int spell_pool(search *s) {
             start = parent->key_bytes - parent->suffix_bytes + position;
             skipped = 0;
         }
-        if (sizeof s->space->todo - used < MRN_KEY_MAX)
+        if (capacity - used < MRN_KEY_MAX + 8)
             return 0;
         uint8_t *key = room + used, *to = key;
-        memcpy(to, from, start);
+        copy_short(to, from, start);
         to += start;
         if (i > 0 && (uint8_t)item != 0)
             *to++ = (uint8_t)item;
-        memcpy(to, keys[i].suffix + skipped, keys[i].suffix_bytes - skipped);
+        copy_short(to, keys[i].suffix + skipped, keys[i].suffix_bytes - skipped);
         to += keys[i].suffix_bytes - skipped;
         keys[i].key = (uint32_t)used;
         keys[i].key_bytes = (uint32_t)(to - key);
@@ -525,23 +520,29 @@ static int spell_pool(search *s) {
     return 1;
 }
 
+/* Make answers of what trie_best gave. */
+static void answer_pool(search *s) {
+    const size_t first = log_pool(s, &s->start, s->count);
+    for (size_t i = 0; i < s->count; i++) {
+        uint32_t rank = pool_node(s->space->pool[i]);
+        s->space->answers[i] = (mrn_answer){
+            .entry = rank, .node = rank, .path = (uint16_t)(first + i), .matched = (uint16_t)s->query_bytes};
+    }
+    s->plain = 0;
+}
+
 /* The usual case: one segment without words, nothing dead, nothing asked for: the nodes are the answers. */
 static int search_plain(search *s) {
     const reader_segment *g = &s->reader->segments[0];
     if (s->reader->count != 1 || g->dead != NULL || g->words.nodes > 0 || s->filtered || s->preferring ||
         s->marks)
         return 0;
-    place at;
-    if (!trie_walk(&g->keys, (const uint8_t *)s->space->query, s->query_bytes, &at))
+    if (!trie_walk(&g->keys, (const uint8_t *)s->space->query, s->query_bytes, &s->start))
         return 1;
-    s->count = trie_best(&g->keys, &at, s->limit, s->space->pool, s->space->spelled);
-    s->spelled = g->index->items[MRN_SECTION_TEXTS] == 0 && spell_pool(s);
-    size_t first = s->spelled ? 0 : log_pool(s, &at, s->count);
-    for (size_t i = 0; i < s->count; i++) {
-        uint32_t rank = pool_node(s->space->pool[i]);
-        s->space->answers[i] = (mrn_answer){
-            .entry = rank, .node = rank, .path = (uint16_t)(first + i), .matched = (uint16_t)s->query_bytes};
-    }
+    s->count = trie_best(&g->keys, &s->start, s->limit, s->space->pool, s->space->spelled);
+    s->plain = g->index->items[MRN_SECTION_TEXTS] == 0;
+    if (!s->plain)
+        answer_pool(s);
     return 1;
 }
 
@@ -670,6 +671,23 @@ static uint64_t name_mask(const mrn_index *index, const char *names, size_t byte
     return mask;
 }
 
+/* Fold the query. */
+static int prepare_query(search *s) {
+    char *key = s->space->query;
+    s->query_bytes = s->typed_bytes;
+    s->query_points = (uint16_t)s->typed_bytes;
+    if (fold_ascii(s->typed, s->typed_bytes, (uint8_t *)key))
+        return MRN_OK;
+    int status = mrn_fold((const char *)s->typed, s->typed_bytes, key, MRN_QUERY_MAX, &s->query_bytes);
+    if (status != MRN_OK)
+        return status;
+    s->marks = fold_has_marks(s->typed, s->typed_bytes);
+    s->query_points = 0;
+    for (size_t i = 0; i < s->query_bytes; i++)
+        s->query_points = (uint16_t)(s->query_points + (((uint8_t)key[i] & 0xc0) != 0x80));
+    return MRN_OK;
+}
+
 static int search_run(search *s, const mrn_reader *reader, const char *query, size_t query_bytes,
                       const mrn_options *options, mrn_workspace *space) {
     if (reader == NULL || options == NULL || space == NULL || (query == NULL && query_bytes > 0) ||
@@ -683,17 +701,12 @@ static int search_run(search *s, const mrn_reader *reader, const char *query, si
     s->space = space;
     s->limit = options->limit;
     s->count = s->logged = s->visits = 0;
-    s->partial = s->marks = s->edits = s->spelled = 0;
+    s->partial = s->marks = s->edits = s->plain = 0;
     s->typed = (const uint8_t *)query;
     s->typed_bytes = query_bytes;
-    int status = mrn_fold(query, query_bytes, space->query, MRN_QUERY_MAX, &s->query_bytes);
+    int status = prepare_query(s);
     if (status != MRN_OK)
         return status;
-    if (query_bytes > 0)
-        s->marks = fold_has_marks(s->typed, s->typed_bytes);
-    s->query_points = 0;
-    for (size_t i = 0; i < s->query_bytes; i++)
-        s->query_points = (uint16_t)(s->query_points + (((uint8_t)space->query[i] & 0xc0) != 0x80));
     s->filtered = options->contexts_bytes > 0;
     s->preferring = options->prefer_bytes > 0;
     if (s->filtered | s->preferring)
@@ -792,31 +805,46 @@ static void highlight(const search *s, const mrn_answer *answer, const uint8_t *
     }
     if (answer->edits > 0)
         matched = points_bytes(key + from, key_bytes - from, matched);
-    if (matched > 0 && s->spelled) { /* a text that is its key: a character a character */
-        c->highlight[0] = 0;
-        c->highlight[1] = s->query_points;
-        c->highlights = 1;
-    } else if (matched > 0) {
+    if (matched > 0)
         add_highlight(c, text, bytes, from, from + matched);
-    }
+}
+
+/* What the index says of an entry. */
+static inline void describe_entry(const mrn_index *index, uint32_t segment, uint32_t entry, mrn_completion *c) {
+    size_t bytes;
+    const uint8_t *payload = read_blob(index, MRN_SECTION_PAYLOADS, entry, &bytes);
+    c->score = entry_score(index, entry);
+    c->payload = bytes == 0 ? 0 : (uint64_t)(payload - (const uint8_t *)index->file);
+    c->payload_bytes = (uint32_t)bytes;
+    c->segment = segment;
+    c->entry = entry;
 }
 
 /* Everything about an answer but where its text goes. */
 static const uint8_t *describe(const search *s, const mrn_answer *answer, mrn_completion *c) {
-    const mrn_index *index = s->reader->segments[answer->segment].index;
-    size_t bytes, payload_bytes;
+    size_t bytes;
     const uint8_t *text = answer_text(s, answer, (uint8_t *)s->space->keys[0], &bytes);
-    const uint8_t *payload = read_blob(index, MRN_SECTION_PAYLOADS, answer->entry, &payload_bytes);
-    c->score = entry_score(index, answer->entry);
-    c->payload = payload_bytes == 0 ? 0 : (uint64_t)(payload - (const uint8_t *)index->file);
-    c->payload_bytes = (uint32_t)payload_bytes;
-    c->segment = answer->segment;
-    c->entry = answer->entry;
+    describe_entry(s->reader->segments[answer->segment].index, answer->segment, answer->entry, c);
     c->text_bytes = (uint32_t)bytes;
     c->edits = answer->edits;
     c->highlights = 0;
     highlight(s, answer, text, bytes, c);
     return text;
+}
+
+/* The same of plain answers, whose texts were spelled: a character of the text is one of its key. */
+static void describe_plain(const search *s, mrn_completion *completions) {
+    const mrn_index *index = s->reader->segments[0].index;
+    for (size_t i = 0; i < s->count; i++) {
+        mrn_completion *c = &completions[i];
+        describe_entry(index, 0, pool_node(s->space->pool[i]), c);
+        c->text = s->space->spelled[i].key;
+        c->text_bytes = s->space->spelled[i].key_bytes;
+        c->edits = 0;
+        c->highlights = s->query_points > 0;
+        c->highlight[0] = 0;
+        c->highlight[1] = s->query_points;
+    }
 }
 
 int mrn_reader_complete(const mrn_reader *reader, const char *query, size_t query_bytes,
@@ -828,6 +856,15 @@ int mrn_reader_complete(const mrn_reader *reader, const char *query, size_t quer
     int status = search_run(&s, reader, query, query_bytes, options, workspace);
     if (status != MRN_OK)
         return status;
+    *count = s.count;
+    *partial = s.partial;
+    if (s.plain) {
+        if (spell_pool(&s, (uint8_t *)texts, texts_bytes)) {
+            describe_plain(&s, completions);
+            return MRN_OK;
+        }
+        answer_pool(&s);
+    }
     size_t used = 0;
     for (size_t i = 0; i < s.count; i++) {
         mrn_completion *c = &completions[i];
@@ -838,8 +875,6 @@ int mrn_reader_complete(const mrn_reader *reader, const char *query, size_t quer
         c->text = (uint32_t)used;
         used += c->text_bytes;
     }
-    *count = s.count;
-    *partial = s.partial;
     return MRN_OK;
 }
 
@@ -915,6 +950,39 @@ static void write_completion(writer *w, const search *s, const mrn_answer *answe
     WRITE(w, "}");
 }
 
+/* Plain answers, whose texts were spelled in `room`: what is alike in all of them is written once. */
+static void write_plain(writer *w, const search *s, const uint8_t *room) {
+    const mrn_index *index = s->reader->segments[0].index;
+    char same[64], number[NUMBER_TEXT_MAX];
+    writer tail = {same, same + sizeof same, 0};
+    WRITE(&tail, ",\"edits\":0,\"highlights\":[");
+    if (s->query_points > 0) {
+        WRITE(&tail, "[0,");
+        write_integer(&tail, s->query_points);
+        WRITE(&tail, "]");
+    }
+    WRITE(&tail, "],\"payload\":");
+    const size_t tail_bytes = (size_t)(tail.at - same);
+    for (size_t i = 0; i < s->count; i++) {
+        const mrn_spelled *key = &s->space->spelled[i];
+        uint32_t entry = pool_node(s->space->pool[i]);
+        size_t payload_bytes;
+        const uint8_t *payload = read_blob(index, MRN_SECTION_PAYLOADS, entry, &payload_bytes);
+        if (i > 0)
+            WRITE(w, ",");
+        WRITE(w, "{\"text\":");
+        write_string(w, room + key->key, key->key_bytes);
+        WRITE(w, ",\"score\":");
+        write_bytes(w, number, double_text(entry_score(index, entry), number));
+        write_bytes(w, same, tail_bytes);
+        if (payload_bytes > 0)
+            write_bytes(w, payload, payload_bytes);
+        else
+            WRITE(w, "null");
+        WRITE(w, "}");
+    }
+}
+
 int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t query_bytes,
                              const mrn_options *options, mrn_workspace *workspace, char *json,
                              size_t capacity, size_t *json_bytes) {
@@ -928,10 +996,17 @@ int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t
     WRITE(&w, "{\"query\":");
     write_string(&w, s.typed, s.typed_bytes);
     WRITE(&w, ",\"completions\":[");
-    for (size_t i = 0; i < s.count; i++) {
-        if (i > 0)
-            WRITE(&w, ",");
-        write_completion(&w, &s, &workspace->answers[i]);
+    uint8_t *room = (uint8_t *)workspace->todo;
+    if (s.plain && spell_pool(&s, room, sizeof workspace->todo)) {
+        write_plain(&w, &s, room);
+    } else {
+        if (s.plain)
+            answer_pool(&s);
+        for (size_t i = 0; i < s.count; i++) {
+            if (i > 0)
+                WRITE(&w, ",");
+            write_completion(&w, &s, &workspace->answers[i]);
+        }
     }
     WRITE(&w, "]}");
     *json_bytes = (size_t)(w.at - json);

@@ -40,6 +40,13 @@ struct mrn_reader {
     reader_segment segments[MRN_SEGMENTS_MAX];
 };
 
+/* Where a key is used up: inside the suffix of a node, at a position. */
+typedef struct place {
+    uint32_t rank;
+    size_t position;
+    trie_node node;
+} place;
+
 /* One query on its way. */
 typedef struct search {
     const mrn_reader *reader;
@@ -54,7 +61,8 @@ typedef struct search {
     int filtered, preferring; /* by contexts */
     int partial;
     uint16_t query_points; /* characters of the folded query */
-    int spelled;           /* the keys of the answers are spelled, in their order */
+    int plain;             /* the answers are those of trie_best, and their texts their keys */
+    place start;           /* then: where it began */
     uint64_t filter[MRN_SEGMENTS_MAX], prefer[MRN_SEGMENTS_MAX];
 } search;
 
@@ -109,14 +117,7 @@ ALWAYS_INLINE uint64_t log_entry(uint32_t node, size_t parent, size_t position, 
 
 /* ---- trie.c ------------------------------------------------------------------------------------------- */
 
-/* Where a key is used up: inside the suffix of a node, at a position. */
-typedef struct place {
-    uint32_t rank;
-    size_t position;
-    trie_node node;
-} place;
-
-/* Walk down a key; 0 when no key begins so. */
+/* Walk down a key, behind which 7 bytes more can be read; 0 when no key begins so. */
 int trie_walk(const trie *t, const uint8_t *key, size_t key_bytes, place *at);
 
 /* The best `limit` nodes below a place, best first: items to be read with the functions below, and their
