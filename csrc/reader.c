@@ -18,6 +18,7 @@ _Static_assert(sizeof((mrn_workspace *)0)->words == (MRN_WORDS_MAX + 1) * sizeof
 _Static_assert(sizeof((mrn_workspace *)0)->todo == TODO_MAX * sizeof(mrn_todo),
                "mrn.h spells the number out");
 _Static_assert(sizeof((mrn_workspace *)0)->log == LOG_MAX * sizeof(uint64_t), "mrn.h spells the number out");
+_Static_assert(sizeof((mrn_columns *)0)->scores == MRN_LIMIT_MAX * sizeof(double), "mrn.h spells the number out");
 _Static_assert(sizeof((mrn_completion *)0)->highlight == 2 * MRN_HIGHLIGHTS_MAX * sizeof(uint16_t),
                "mrn.h spells the number out");
 
@@ -489,9 +490,9 @@ static void search_exact(search *s, size_t number) {
         offer_stream(s, number, KIND_WORD, &at);
 }
 
-/* Spell the keys of what trie_best gave one behind the other, each from that of its parent; 0 when they may not
- * fit. */
-static int spell_pool(search *s, uint8_t *room, size_t capacity) {
+/* Spell the keys of what trie_best gave one behind the other, each from that of its parent, with `gap` bytes of
+ * line feed between them; 0 when they may not fit. */
+static int spell_pool(search *s, uint8_t *room, size_t capacity, size_t gap) {
     mrn_spelled *keys = s->space->spelled;
     size_t used = 0;
     for (size_t i = 0; i < s->count; i++) {
@@ -504,8 +505,10 @@ static int spell_pool(search *s, uint8_t *room, size_t capacity) {
             start = parent->key_bytes - parent->suffix_bytes + position;
             skipped = 0;
         }
-        if (capacity - used < MRN_KEY_MAX + 8)
+        if (capacity - used < MRN_KEY_MAX + 9)
             return 0;
+        room[used] = '\n';
+        used += i > 0 ? gap : 0;
         uint8_t *key = room + used, *to = key;
         copy_short(to, from, start);
         to += start;
@@ -847,6 +850,34 @@ static void describe_plain(const search *s, mrn_completion *completions) {
     }
 }
 
+/* Describe all answers, and write their texts with `gap` line feeds between them. */
+static int write_answers(search *s, mrn_completion *completions, char *texts, size_t capacity, size_t gap,
+                         size_t *texts_bytes) {
+    if (s->plain) {
+        if (spell_pool(s, (uint8_t *)texts, capacity, gap)) {
+            describe_plain(s, completions);
+            *texts_bytes = s->count == 0 ? 0 : completions[s->count - 1].text + completions[s->count - 1].text_bytes;
+            return MRN_OK;
+        }
+        answer_pool(s);
+    }
+    size_t used = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        mrn_completion *c = &completions[i];
+        const uint8_t *text = describe(s, &s->space->answers[i], c);
+        const size_t before = i > 0 ? gap : 0;
+        if (before + c->text_bytes > capacity - used)
+            return MRN_E_MEMORY;
+        memset(texts + used, '\n', before);
+        used += before;
+        memcpy(texts + used, text, c->text_bytes);
+        c->text = (uint32_t)used;
+        used += c->text_bytes;
+    }
+    *texts_bytes = used;
+    return MRN_OK;
+}
+
 int mrn_reader_complete(const mrn_reader *reader, const char *query, size_t query_bytes,
                         const mrn_options *options, mrn_workspace *workspace, mrn_completion *completions,
                         size_t *count, char *texts, size_t texts_bytes, int *partial) {
@@ -858,24 +889,35 @@ int mrn_reader_complete(const mrn_reader *reader, const char *query, size_t quer
         return status;
     *count = s.count;
     *partial = s.partial;
-    if (s.plain) {
-        if (spell_pool(&s, (uint8_t *)texts, texts_bytes)) {
-            describe_plain(&s, completions);
-            return MRN_OK;
-        }
-        answer_pool(&s);
-    }
-    size_t used = 0;
+    return write_answers(&s, completions, texts, texts_bytes, 0, &texts_bytes);
+}
+
+/* Whether a completion says nothing but its text, its score, and that its first `points` characters match. */
+static int is_bare(const mrn_completion *c, uint32_t points) {
+    return c->edits == 0 && c->payload_bytes == 0 && c->highlights == (points > 0) &&
+           (points == 0 || (c->highlight[0] == 0 && c->highlight[1] == points));
+}
+
+int64_t mrn_bound_columns(const mrn_reader *reader, mrn_bound *bound, const char *query, size_t query_bytes,
+                          mrn_columns *columns) {
+    search s;
+    if (bound == NULL || bound->completions == NULL || bound->out == NULL || columns == NULL)
+        return MRN_E_ARGUMENT;
+    int status = search_run(&s, reader, query, query_bytes, &bound->options, bound->workspace);
+    size_t texts_bytes = 0;
+    if (status == MRN_OK)
+        status = write_answers(&s, bound->completions, bound->out, bound->capacity, 1, &texts_bytes);
+    if (status != MRN_OK)
+        return status;
+    columns->texts_bytes = (uint32_t)texts_bytes;
+    columns->partial = (uint32_t)s.partial;
+    columns->points = s.query_points;
+    columns->alike = 1;
     for (size_t i = 0; i < s.count; i++) {
-        mrn_completion *c = &completions[i];
-        const uint8_t *text = describe(&s, &workspace->answers[i], c);
-        if (c->text_bytes > texts_bytes - used)
-            return MRN_E_MEMORY;
-        memcpy(texts + used, text, c->text_bytes);
-        c->text = (uint32_t)used;
-        used += c->text_bytes;
+        columns->scores[i] = bound->completions[i].score;
+        columns->alike &= (uint32_t)is_bare(&bound->completions[i], s.query_points);
     }
-    return MRN_OK;
+    return (int64_t)s.count;
 }
 
 /* ---- JSON --------------------------------------------------------------------------------------------- */
@@ -950,10 +992,35 @@ static void write_completion(writer *w, const search *s, const mrn_answer *answe
     WRITE(w, "}");
 }
 
+/* Whether one of eight bytes has to be escaped; may be wrong about those behind one that has. */
+static inline uint64_t find_escaped(uint64_t part) {
+    const uint64_t ones = UINT64_C(0x0101010101010101), quote = part ^ '"' * ones, back = part ^ '\\' * ones;
+    return ((quote - ones) & ~quote) | ((back - ones) & ~back) | ((part - ' ' * ones) & ~part);
+}
+
+/* write_string of a text that mostly needs no escaping; 7 bytes behind it can be read. There is room. */
+static inline void write_clean(writer *w, const uint8_t *text, size_t bytes) {
+    uint64_t escaped = 0;
+    *w->at = '"';
+    for (size_t at = 0; at < bytes; at += 8) {
+        uint64_t part = load64(text + at);
+        if (bytes - at < 8)
+            part |= UINT64_MAX << (8 * (bytes - at));
+        escaped |= find_escaped(part);
+        store64((uint8_t *)w->at + 1 + at, part);
+    }
+    w->at[1 + bytes] = '"';
+    if (escaped & UINT64_C(0x8080808080808080))
+        write_string(w, text, bytes);
+    else
+        w->at += bytes + 2;
+}
+
 /* Plain answers, whose texts were spelled in `room`: what is alike in all of them is written once. */
 static void write_plain(writer *w, const search *s, const uint8_t *room) {
+    enum { SAME_MAX = 64 };
     const mrn_index *index = s->reader->segments[0].index;
-    char same[64], number[NUMBER_TEXT_MAX];
+    char same[SAME_MAX] = {0};
     writer tail = {same, same + sizeof same, 0};
     WRITE(&tail, ",\"edits\":0,\"highlights\":[");
     if (s->query_points > 0) {
@@ -962,19 +1029,24 @@ static void write_plain(writer *w, const search *s, const uint8_t *room) {
         WRITE(&tail, "]");
     }
     WRITE(&tail, "],\"payload\":");
-    const size_t tail_bytes = (size_t)(tail.at - same);
     for (size_t i = 0; i < s->count; i++) {
         const mrn_spelled *key = &s->space->spelled[i];
-        uint32_t entry = pool_node(s->space->pool[i]);
+        const uint32_t entry = pool_node(s->space->pool[i]);
         size_t payload_bytes;
         const uint8_t *payload = read_blob(index, MRN_SECTION_PAYLOADS, entry, &payload_bytes);
+        /* so that no piece but the payload needs to be checked */
+        if ((size_t)(w->end - w->at) < 6 * (size_t)key->key_bytes + NUMBER_TEXT_MAX + 2 * SAME_MAX) {
+            w->full = 1;
+            return;
+        }
         if (i > 0)
-            WRITE(w, ",");
+            *w->at++ = ',';
         WRITE(w, "{\"text\":");
-        write_string(w, room + key->key, key->key_bytes);
+        write_clean(w, room + key->key, key->key_bytes);
         WRITE(w, ",\"score\":");
-        write_bytes(w, number, double_text(entry_score(index, entry), number));
-        write_bytes(w, same, tail_bytes);
+        w->at += double_text(entry_score(index, entry), w->at);
+        memcpy(w->at, same, sizeof same);
+        w->at += tail.at - same;
         if (payload_bytes > 0)
             write_bytes(w, payload, payload_bytes);
         else
@@ -997,7 +1069,7 @@ int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t
     write_string(&w, s.typed, s.typed_bytes);
     WRITE(&w, ",\"completions\":[");
     uint8_t *room = (uint8_t *)workspace->todo;
-    if (s.plain && spell_pool(&s, room, sizeof workspace->todo)) {
+    if (s.plain && spell_pool(&s, room, sizeof workspace->todo, 0)) {
         write_plain(&w, &s, room);
     } else {
         if (s.plain)
@@ -1011,4 +1083,13 @@ int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t
     WRITE(&w, "]}");
     *json_bytes = (size_t)(w.at - json);
     return w.full ? MRN_E_MEMORY : MRN_OK;
+}
+
+int64_t mrn_bound_json(const mrn_reader *reader, mrn_bound *bound, const char *query, size_t query_bytes) {
+    size_t bytes = 0;
+    if (bound == NULL)
+        return MRN_E_ARGUMENT;
+    int status = mrn_reader_complete_json(reader, query, query_bytes, &bound->options, bound->workspace, bound->out,
+                                          bound->capacity, &bytes);
+    return status == MRN_OK ? (int64_t)bytes : status;
 }

@@ -70,10 +70,13 @@ ALWAYS_INLINE unsigned load16(const uint8_t *at) {
     return at[0] | (unsigned)at[1] << 8;
 }
 
-/* Copy a few bytes, eight at a time: up to 7 more are read, and written. */
+/* Copy a few bytes, eight at a time: up to 7 more are read, and written. `to` may lie right behind `from`. */
 ALWAYS_INLINE void copy_short(uint8_t *to, const uint8_t *from, size_t bytes) {
-    for (size_t at = 0; at < bytes; at += 8)
-        memcpy(to + at, from + at, 8);
+    for (size_t at = 0; at < bytes; at += 8) {
+        uint64_t part;
+        memcpy(&part, from + at, sizeof part);
+        memcpy(to + at, &part, sizeof part);
+    }
 }
 
 /* How many of the first bytes are the same in both, `most` at most; up to 7 more are read. */
