@@ -163,6 +163,17 @@ static inline void wait_push(waiting *w, mrn_todo item) {
     *some |= bit;
 }
 
+/* Have the node near that is likely to be taken next. */
+static inline void wait_prefetch(const waiting *w, const trie *t) {
+    const mrn_workspace *space = w->space;
+    for (unsigned word = 0; word < BUCKETS / 64; word++)
+        if (space->some[word] != 0) {
+            unsigned bucket = word * 64 + (unsigned)__builtin_ctzll(space->some[word]);
+            prefetch_node(t, space->todo[space->first[bucket]].node);
+            return;
+        }
+}
+
 /* Take one of the best; 0 when those weigh more than `limit`, or there is none. */
 static inline int wait_pop(waiting *w, uint64_t limit, mrn_todo *item) {
     mrn_workspace *space = w->space;
@@ -278,7 +289,6 @@ static void visit(search *s, const ground *g, const pattern *q, mrn_todo item, w
             wait_push(w, (mrn_todo){least, item.node, (uint32_t)(log << 19 | i), save_path(walk_start)});
             return;
         }
-        prefetch_node(g->trie, b.rank);
         wait_push(w, (mrn_todo){weight, b.rank, hang(log, b.position, byte), save_path(next)});
     }
 }
@@ -312,6 +322,7 @@ void search_typed(search *s, size_t number, int kind) {
             return;
         }
         s->visits++;
+        wait_prefetch(&w, g.trie);
         visit(s, &g, &q, item, &w);
     }
 }

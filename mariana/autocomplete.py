@@ -49,6 +49,10 @@ ERROR_FACTORS = (1, 512, 512 * 64)
 DEFAULT_SCORE = 1.0
 """The score of an entry that has none."""
 
+_EDITS: dict[Fuzzy, int] = {"auto": trie.EDITS_AUTO, 0: 0, 1: 1, 2: 2}
+_FUZZY_TYPES = (str, int)  # True is none of its values
+_NO_NAMES = ()
+
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _FIELDS = ("text", "score", "payload", "contexts")
 
@@ -316,8 +320,8 @@ class Index:
         limit: int = 10,
         fuzzy: Fuzzy = "auto",
         *,
-        context: Names = (),
-        prefer: Names = (),
+        context: Names = _NO_NAMES,
+        prefer: Names = _NO_NAMES,
     ) -> list[Completion]:
         """Return the best entries for what was typed, best first.
 
@@ -356,8 +360,8 @@ class Index:
         limit: int = 10,
         fuzzy: Fuzzy = "auto",
         *,
-        context: Names = (),
-        prefer: Names = (),
+        context: Names = _NO_NAMES,
+        prefer: Names = _NO_NAMES,
     ) -> bytes:
         """Return what :meth:`complete` does as the body that HTTP answers with, out of one call into C.
 
@@ -367,7 +371,17 @@ class Index:
         Returns:
             JSON in UTF-8: ``{"query", "completions": [{"text", "score", "edits", "highlights", "payload"}]}``.
         """
-        return self._opened().reader.complete_json(*_query(prefix, limit, fuzzy, context, prefer))
+        reader = self._opened().reader
+        if (
+            context is _NO_NAMES is prefer
+            and type(prefix) is str
+            and type(limit) is int
+            and type(fuzzy) in _FUZZY_TYPES
+        ):
+            body = reader.repeat_json(prefix, limit, _EDITS.get(fuzzy))
+            if body is not None:
+                return body
+        return reader.complete_json(*_query(prefix, limit, fuzzy, context, prefer))
 
     def explain(
         self,
@@ -375,8 +389,8 @@ class Index:
         limit: int = 10,
         fuzzy: Fuzzy = "auto",
         *,
-        context: Names = (),
-        prefer: Names = (),
+        context: Names = _NO_NAMES,
+        prefer: Names = _NO_NAMES,
     ) -> list[Explanation]:
         """Return what :meth:`complete` does, each answer with what its place comes from.
 
@@ -595,16 +609,13 @@ def _read_contexts(given: object) -> tuple[str, ...]:
     return tuple(sorted({*names}))
 
 
-_FUZZY_TYPES = (str, int)
-_EDITS: dict[Fuzzy, int] = {"auto": trie.EDITS_AUTO, 0: 0, 1: 1, 2: 2}
-
 
 def _query(
     prefix: object, limit: int, fuzzy: Fuzzy, context: Names, prefer: Names
 ) -> tuple[bytes, int, int, Collection[str], Collection[str]]:
     """Return a query as C takes it."""
     if (  # nearly all are so; each further check counts in a call of a microsecond
-        context == () == prefer
+        context is _NO_NAMES is prefer
         and type(prefix) is str
         and type(limit) is int
         and 1 <= limit <= LIMIT_MAX

