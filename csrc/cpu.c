@@ -5,6 +5,7 @@
 #if defined(MRN_X86)
 
 #include <cpuid.h>
+#include <stddef.h>
 
 enum {
     YMM = 0x6,
@@ -45,12 +46,14 @@ unsigned mrn_cpu_features(void) {
     enum { AVX512_BF16 = 1 << 5 };                                       /* leaf 7, subleaf 1, eax */
     unsigned eax, ebx, ecx, edx, features = 0;
 
-    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & OSXSAVE))
+    if (__get_cpuid_max(0, NULL) < 7) /* asked once: under a hypervisor each CPUID takes microseconds */
+        return 0;
+    __cpuid(1, eax, ebx, ecx, edx);
+    if (!(ecx & OSXSAVE))
         return 0;
     const unsigned saved = saved_registers();
     const unsigned fma = ecx & FMA;
-    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx))
-        return 0;
+    __cpuid_count(7, 0, eax, ebx, ecx, edx);
     if (fma && (ebx & AVX2) && (saved & YMM) == YMM)
         features |= MRN_CPU_AVX2_FMA;
     const unsigned avx512 = AVX512F | AVX512DQ | AVX512BW | AVX512VL;
@@ -62,8 +65,11 @@ unsigned mrn_cpu_features(void) {
     const unsigned amx = AMX_BF16 | AMX_TILE | AMX_INT8;
     if ((edx & amx) == amx && (saved & TILES) == TILES && may_use_tiles())
         features |= MRN_CPU_AMX;
-    if (eax >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & AVX512_BF16))
-        features |= MRN_CPU_BF16;
+    if (eax >= 1) {
+        __cpuid_count(7, 1, eax, ebx, ecx, edx);
+        if (eax & AVX512_BF16)
+            features |= MRN_CPU_BF16;
+    }
     return features;
 }
 

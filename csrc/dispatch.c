@@ -106,7 +106,8 @@ int mrn_isa_choose(const char *highest, size_t *isa) {
         if (bound == mrn_isa_count())
             return MRN_E_ISA;
     }
-    while (!mrn_isa_usable(bound)) /* ends: generic needs nothing */
+    const unsigned missing = ~mrn_cpu_features();
+    while (isas[bound].features & missing) /* ends: generic needs nothing */
         bound--;
     *isa = bound;
     return MRN_OK;

@@ -147,7 +147,9 @@ typedef struct mrn_model mrn_model;
 int mrn_model_plan(const mrn_network *network, size_t isa, mrn_plan *plan);
 
 /* Check as above, then pack the weights into `block`; *model points into it. The block must live and stay in
- * place as long as the model; there is nothing to close. MRN_E_MEMORY: block too small or not aligned. */
+ * place as long as the model; there is nothing to close. MRN_E_MEMORY: block too small or not aligned.
+ * *model is where the block begins, and points into it and to constants of this library: a process that has both at the
+ * same addresses, as after a fork, may use the model as well. */
 int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t block_bytes, mrn_model **model);
 
 /* Run `rows` raw rows: x is (rows, columns), y is (rows, units of the last layer), both float32, row-major;
@@ -189,6 +191,47 @@ int mrn_model_predict_shared(const mrn_model *model, mrn_pool *pool, const float
 
 /* Wait until no helper uses anything that was given to the pool. NULL is fine. */
 void mrn_pool_settle(mrn_pool *pool);
+
+/* ---- The head of a request ---------------------------------------------------------------------------- */
+
+enum {
+    MRN_HTTP_HEAD_MAX = 16384,  /* bytes of a request's line and headers */
+    MRN_HTTP_HEADERS_MAX = 64
+};
+
+/* What a body is, by Content-Type. */
+enum mrn_http_kind { MRN_HTTP_UNTOLD = 0, MRN_HTTP_JSON = 1, MRN_HTTP_OCTETS = 2 };
+
+/* Headers whose values are told: Accept-Encoding, If-None-Match, X-Request-Id, traceparent, X-Server-Timing. */
+enum mrn_http_field {
+    MRN_HTTP_ACCEPT = 0,
+    MRN_HTTP_ETAG = 1,
+    MRN_HTTP_ID = 2,
+    MRN_HTTP_TRACE = 3,
+    MRN_HTTP_TIMING = 4,
+    MRN_HTTP_FIELDS = 5
+};
+
+/* A request, by places in its bytes. */
+typedef struct mrn_http_request {
+    uint32_t route;         /* where "METHOD /path" ends; it begins at 0 */
+    uint32_t target;        /* where the target ends; unless it is `route`, a query begins behind the '?' there */
+    uint32_t body;          /* where the body begins; it goes to the end */
+    uint32_t kind;          /* an mrn_http_kind */
+    uint32_t fields;        /* how many of the fields, and of header_length, are there */
+    uint32_t present;       /* a bit a field that is there */
+    int64_t header_length;  /* Inference-Header-Content-Length; -1: it is not there */
+    uint32_t field[5];      /* (MRN_HTTP_FIELDS), where its value begins */
+    uint32_t field_bytes[5];
+} mrn_http_request;
+
+/* Read a request of HTTP/1.1 (RFC 9112): GET or POST, its head, and a body that is exactly as long as
+ * Content-Length says. Nothing outside the `bytes` of `data` is read.
+ * MRN_E_ARGUMENT: a pointer is NULL. MRN_E_DECLINED: anything else, right or wrong: a part of a request, more than one,
+ * a header twice that is told here, one that changes the framing or the answer (Transfer-Encoding, Content-Encoding,
+ * Expect, Upgrade, Origin, a Connection that is not keep-alive), a Content-Type that is none of the kinds, a head
+ * beyond the limits; *request is undefined then, a full parser decides. */
+int mrn_http_read(const void *data, size_t bytes, mrn_http_request *request);
 
 /* ---- Rows out of JSON --------------------------------------------------------------------------------- */
 

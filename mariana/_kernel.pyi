@@ -43,7 +43,14 @@ class _Lib:
     MRN_PAYLOAD_MAX: int
     MRN_QUERY_MAX: int
     MRN_LIMIT_MAX: int
+    def mrn_http_read(self, data: bytes, bytes: int, request: Any) -> int: ...  # noqa: A002 - the name in mrn.h
     def mrn_json_rows(self, json: Any, size: int, columns: int, x: Any, capacity: int, rows: Any) -> int: ...
+    MRN_HTTP_HEAD_MAX: int
+    MRN_HTTP_HEADERS_MAX: int
+    MRN_HTTP_UNTOLD: int
+    MRN_HTTP_JSON: int
+    MRN_HTTP_OCTETS: int
+    MRN_HTTP_TIMING: int
     MRN_JSON_FLOAT: int
     def mrn_json_tensor(
         self, json: Any, size: int, columns: int, x: Any, capacity: int, request: Any

@@ -19,7 +19,6 @@ from itertools import repeat
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic_core import from_json
-from tqdm import tqdm
 
 from mariana._binding import trie
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError, OutOfRangeError
@@ -491,6 +490,8 @@ def build_index(
         if on_invalid is None:
             raise InvalidInputError(f"entry {position}: {reason}", pointer=f"/{position}{field}")
         on_invalid(position, reason)
+
+    from tqdm import tqdm  # noqa: PLC0415 - whoever looks up does not wait for it
 
     shown = tqdm(entries, unit=" entries", unit_scale=True, disable=None if progress else True)
     for position, entry in enumerate(shown):

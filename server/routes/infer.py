@@ -13,7 +13,7 @@ from ..errors import Problem
 from ..front import OCTETS_HEADERS, Head, Hot, Reply, compressed
 from ..schemas import REF, problems
 from ..state import Served, ServedModel, State
-from ..tensors import HEADER_LENGTH, InferAnswer, InferRequest, read_infer, write_infer
+from ..tensors import HEADER_LENGTH, InferAnswer, InferRequest, inference, read_infer, write_infer
 from ..versions import Infer, Version
 from .health import version_number
 
@@ -57,10 +57,10 @@ def publish(state: State) -> dict[str, Hot]:
     table: dict[str, Hot] = {}
     for served in state.models.values():
         base = f"/v2/models/{served.name}"
+        picks = {f"{base}/versions/{number}/infer": _always(v) for number, v in served.versions.items()}
         if served.version is not None:
-            table[f"{base}/infer"] = Hot("POST", _ENDPOINT, _quick(served.picker()))
-        for number, version in served.versions.items():
-            table[f"{base}/versions/{number}/infer"] = Hot("POST", _ENDPOINT, _quick(_always(version)))
+            picks[f"{base}/infer"] = served.picker()
+        table |= {path: Hot("POST", _ENDPOINT, _quick(pick), path) for path, pick in picks.items()}
     return table
 
 
@@ -121,7 +121,10 @@ async def _infer(
         length = _length(header_length)
         body = await read_body(request, version.reader.longest(JSON if length is None else OCTETS))
         start = perf_counter()
-        asked = read_infer(body, length, version)
+        plain = version.read_plain(
+            body, length
+        )  # in C: a large model's rows came no other way than a small one's
+        asked = read_infer(body, length, version) if plain is None else inference(plain)
         parsed = perf_counter()
         y = await version.predict(asked.x)
         inferred = perf_counter()

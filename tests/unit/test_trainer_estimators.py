@@ -99,7 +99,7 @@ def test_frames_end_in_a_served_model(tmp_path: Path, kind: str) -> None:
         hidden_layer_sizes=(64, 32), max_iter=30, random_state=0
     ).fit(x, y)
     assert estimator.score(x, y) > 0.85
-    assert estimator.network_.layers[0].kind == "embedding"  # 90 codes
+    assert {net.layers[0].kind for net in estimator.committee_.members} == {"embedding"}  # 90 codes
     model = load_model(estimator.export(tmp_path, name="frame"))
     rows = x.iloc[:40]
     records = [
@@ -217,10 +217,24 @@ def test_temperature_is_the_best_there_is() -> None:
         assert found == pytest.approx(2.5, rel=0.15)
 
         def loss(t: float, whole: Any = whole, y: Any = y) -> float:
+            """The rows as they are, and all of them once more in each class, which weigh as much as one row."""
+            rows, count = whole.shape
             scaled = np.exp(whole / t)
-            return log_loss(y, scaled / scaled.sum(axis=1, keepdims=True))
+            p = scaled / scaled.sum(axis=1, keepdims=True)
+            alike = [log_loss(np.full(rows, k), p, labels=range(count)) for k in range(count)]
+            return (rows * log_loss(y, p) + np.mean(alike)) / (rows + 1)
 
         assert loss(found) <= min(map(loss, np.geomspace(0.5, 10, 60))) + 1e-9
         sure = np.exp(whole) / np.exp(whole).sum(axis=1, keepdims=True)
         assert expected_calibration_error(p, y) < 0.05 < expected_calibration_error(sure, y)
         assert np.allclose(np.diff(logits(p)), np.diff(true)) if classes > 1 else True
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_a_few_right_answers_do_not_make_a_network_certain(classes: int) -> None:
+    """One more row that belongs to each class alike, worked out by hand: all n rows right with the same margin."""
+    for rows in (1, 12, 1000):
+        z = np.zeros((rows, classes))
+        z[:, 0] = 3
+        p = np.exp(3 / find_temperature(z, np.zeros(rows, np.int64)))
+        assert p / (p + classes - 1) == pytest.approx((rows + 1 / classes) / (rows + 1), abs=1e-6)
