@@ -145,7 +145,8 @@ static inline uint64_t load_few(const uint8_t *at, size_t bytes) {
         return load64(at);
     if (bytes >= 4)
         return load32(at) | (uint64_t)load32(at + bytes - 4) << (8 * (bytes - 4));
-    return at[0] | (uint64_t)at[bytes / 2] << (8 * (bytes / 2)) | (uint64_t)at[bytes - 1] << (8 * (bytes - 1));
+    return at[0] | (uint64_t)at[bytes / 2] << (8 * (bytes / 2)) |
+           (uint64_t)at[bytes - 1] << (8 * (bytes - 1));
 }
 
 int fold_ascii(const uint8_t *text, size_t bytes, uint8_t *key) {
@@ -156,7 +157,8 @@ int fold_ascii(const uint8_t *text, size_t bytes, uint8_t *key) {
         uint64_t part = load_few(text + at, count);
         if (count < 8)
             part |= 'a' * ones << (8 * count);
-        uint64_t seven = part & ~high, capital = (seven + (0x80 - 'A') * ones) & ~(seven + (0x7f - 'Z') * ones);
+        uint64_t seven = part & ~high,
+                 capital = (seven + (0x80 - 'A') * ones) & ~(seven + (0x7f - 'Z') * ones);
         wrong |= part | (seven + ones) | ~(seven + (0x7f - ' ') * ones);
         store64(key + at, part + ((capital & high) >> 2));
     }

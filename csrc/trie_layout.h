@@ -127,9 +127,10 @@ ALWAYS_INLINE trie segment_trie(const mrn_index *index, unsigned id) {
 ALWAYS_INLINE unsigned sum_lengths(const uint8_t *lengths, unsigned at) {
 #if defined(__SSE2__)
     static const uint8_t kept[32] = {63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63};
-    __m128i sums = _mm_sad_epu8(_mm_and_si128(_mm_loadu_si128((const __m128i *)(const void *)lengths),
-                                              _mm_loadu_si128((const __m128i *)(const void *)(kept + 16 - at))),
-                                _mm_setzero_si128());
+    __m128i sums =
+        _mm_sad_epu8(_mm_and_si128(_mm_loadu_si128((const __m128i *)(const void *)lengths),
+                                   _mm_loadu_si128((const __m128i *)(const void *)(kept + 16 - at))),
+                     _mm_setzero_si128());
     return (unsigned)(_mm_cvtsi128_si32(sums) + _mm_extract_epi16(sums, 4));
 #else
     const uint64_t bytes = UINT64_C(0x3f3f3f3f3f3f3f3f), pairs = UINT64_C(0x00ff00ff00ff00ff);

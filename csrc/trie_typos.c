@@ -41,7 +41,8 @@ typedef struct path {
     uint16_t state;
     uint8_t depth;   /* characters of the path */
     uint8_t matched; /* the depth where the whole query cost `best` */
-    uint32_t point : 21, left : 2, best : 2, rest : 1, others : 1; /* others: whether any other character may follow */
+    uint32_t point : 21, left : 2, best : 2, rest : 1,
+        others : 1; /* others: whether any other character may follow */
 } path;
 
 _Static_assert(sizeof(path) == sizeof(uint64_t), "it is kept as a number");
@@ -119,19 +120,22 @@ static inline path append_byte(const pattern *q, path p, uint8_t byte) {
 
 /* ---- What waits --------------------------------------------------------------------------------------- */
 
-/* Subtrees wait in buckets of like weights, eight for each factor of two, so that to add one and to take one of
- * the best costs a few instructions whatever their number. Within a bucket any order does: a search that is not
- * cut short visits all that weighs no more than the worst answer, whichever comes first. */
+/* Subtrees wait in buckets of like weights, eight for each factor of two, so that to add one and to take one
+ * of the best costs a few instructions whatever their number. Within a bucket any order does: a search that
+ * is not cut short visits all that weighs no more than the worst answer, whichever comes first. */
 typedef struct waiting {
     mrn_workspace *space;
-    uint32_t used; /* items that were ever taken; those that are free again hang below each other from `free` */
+    uint32_t
+        used; /* items that were ever taken; those that are free again hang below each other from `free` */
     uint16_t free;
 } waiting;
 
 enum { NO_ITEM = UINT16_MAX, BUCKETS = 512 };
 
-_Static_assert(sizeof((mrn_workspace *)0)->next == TODO_MAX * sizeof(uint16_t), "mrn.h spells the number out");
-_Static_assert(sizeof((mrn_workspace *)0)->first == BUCKETS * sizeof(uint16_t), "mrn.h spells the number out");
+_Static_assert(sizeof((mrn_workspace *)0)->next == TODO_MAX * sizeof(uint16_t),
+               "mrn.h spells the number out");
+_Static_assert(sizeof((mrn_workspace *)0)->first == BUCKETS * sizeof(uint16_t),
+               "mrn.h spells the number out");
 _Static_assert(sizeof((mrn_workspace *)0)->some == BUCKETS / 8, "mrn.h spells the number out");
 
 static inline unsigned bucket_of(uint64_t weight) {
@@ -202,8 +206,8 @@ static inline uint32_t hang(size_t parent, size_t position, uint8_t byte) {
     return (uint32_t)(parent << 19 | position << 8 | byte);
 }
 
-/* What keys cost at least that go on from a path with a character that is none of the query's near it; more than
- * the edits that are forgiven when they do not count. */
+/* What keys cost at least that go on from a path with a character that is none of the query's near it; more
+ * than the edits that are forgiven when they do not count. */
 static inline unsigned cost_of_other(const pattern *q, path p) {
     if (p.left == 0 && p.state != 0)
         p = append_bits(q, p, 0);
@@ -276,7 +280,8 @@ static void visit(search *s, const ground *g, const pattern *q, mrn_todo item, w
         if (least > limit)
             return; /* branches are best first: none that follows can win */
         if (weight > limit) {
-            if (rank << (edit_bits(others) + g->penalty) > limit) /* and so it is for all others that follow */
+            if (rank << (edit_bits(others) + g->penalty) >
+                limit) /* and so it is for all others that follow */
                 others = EDITS_MAX + 1;
             continue;
         }
@@ -300,8 +305,7 @@ void search_typed(search *s, size_t number, int kind) {
                       .number = number,
                       .kind = kind,
                       .masks = kind == KIND_KEY ? MRN_SECTION_KEY_MASKS : MRN_SECTION_WORD_MASKS,
-                      .penalty =
-                          (kind == KIND_WORD ? WORD_BITS : 0U) + (s->marks ? PENALTY_BITS : 0U)};
+                      .penalty = (kind == KIND_WORD ? WORD_BITS : 0U) + (s->marks ? PENALTY_BITS : 0U)};
     pattern q = {osa1_next,       osa1_clip,        osa1_whole, osa1_least,
                  s->space->match, s->space->points, 0,          s->edits};
     if (s->edits == 2)
@@ -312,8 +316,9 @@ void search_typed(search *s, size_t number, int kind) {
     path p = start_path(&q);
     waiting w;
     wait_open(&w, s->space);
-    wait_push(&w, (mrn_todo){weigh(segment, node_entry(segment, kind, 0), edit_bits(least_edits(&q, p)) + g.penalty),
-                             0, 0, save_path(p)});
+    wait_push(&w, (mrn_todo){
+                      weigh(segment, node_entry(segment, kind, 0), edit_bits(least_edits(&q, p)) + g.penalty),
+                      0, 0, save_path(p)});
     for (mrn_todo item; wait_pop(&w, bar(s), &item);) {
         if (item.weight > bar(s))
             continue;

@@ -14,8 +14,8 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from itertools import repeat
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic_core import from_json
@@ -608,7 +608,6 @@ def _read_contexts(given: object) -> tuple[str, ...]:
         except InvalidInputError as error:
             raise InvalidInputError(str(error), pointer="/contexts") from None
     return tuple(sorted({*names}))
-
 
 
 def _query(

@@ -283,9 +283,7 @@ class Reader:
             rows = ffi.buffer(spare.completions, count * _COMPLETION_BYTES)
             for payload, payload_bytes, segment, cost, ranges, *ends in _COMPLETION.iter_unpack(rows):
                 edits_column.append(cost)
-                highlights.append(
-                    tuple(zip(ends[: 2 * ranges : 2], ends[1 : 2 * ranges : 2], strict=True))
-                )
+                highlights.append(tuple(zip(ends[: 2 * ranges : 2], ends[1 : 2 * ranges : 2], strict=True)))
                 payloads.append(
                     self._segments[segment]._file[payload : payload + payload_bytes]  # noqa: SLF001
                     if payload_bytes
@@ -317,7 +315,6 @@ class Reader:
         body: bytes = _unpack(spare.out, size)
         _spares.append(spare)
         return body
-
 
     def repeat_json(self, prefix: str, limit: int, edits: int | None) -> bytes | None:
         """Return :meth:`complete_json` if the last query was asked in the same way and all goes well, else None.
@@ -389,9 +386,7 @@ _spares: list[_Spare] = []
 """Of all readers, so that a new one after an update needs none of its own."""
 
 
-def _take(
-    limit: int, edits: int, contexts: Collection[str] = (), prefer: Collection[str] = ()
-) -> _Spare:
+def _take(limit: int, edits: int, contexts: Collection[str] = (), prefer: Collection[str] = ()) -> _Spare:
     try:
         spare = _spares.pop()
     except IndexError:
