@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import Row, versions, write_results
+from benchmarks.http_client import client_core
 from benchmarks.http_peers import PACKAGES, SERVERS, Absent, environment
 from mariana.autocomplete import build_index
 from mariana.format import DenseLayer, ModelMetadata, NumericFeature, to_bytes
@@ -134,11 +135,9 @@ def _measure(
     cpu: dict[str, list[float]] = {name: [] for name in requests}
     rate: dict[str, list[float]] = {name: [] for name in requests}
     counts: dict[str, int] = {}
-    cores = sorted(os.sched_getaffinity(0))
     with ExitStack() as stack:
-        servers = {n: stack.enter_context(_serving(n, store, cores[0], peers.get(n))) for n in requests}
-        stack.callback(os.sched_setaffinity, 0, cores)
-        os.sched_setaffinity(0, {cores[-1]})
+        core = stack.enter_context(client_core())
+        servers = {n: stack.enter_context(_serving(n, store, core, peers.get(n))) for n in requests}
         connections = {}
         for name, (process, server) in servers.items():
             _wait(server, process, requests[name])

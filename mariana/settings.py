@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     )
     isa: str | None = Field(
         default=None,
-        description="highest instruction set to use: generic, avx2, avx512, avx512vnni, avx512bf16, amx (unset: the best)",
+        description="highest instruction set to use: generic, avx2, avx512, avx512vnni, avx512bf16, amx; neon, neondot (unset: the best)",
     )
     precision: Literal["float32", "float32-split"] = Field(
         default="float32",

@@ -221,6 +221,8 @@ class Front:
         """The same, by method and path as they stand in a request."""
         self.connections: set[Any] = set()
         """Of ``protocol``."""
+        self.resting: list[Any] = []
+        """Those of them that are not read from for a moment."""
         self.now = 0.0
         """The event loop's time, a quarter of a second late at most."""
         self._prefix = secrets.token_hex(4).encode()
@@ -340,6 +342,9 @@ class Front:
                 self.metrics.connections = len(self.connections)
                 for connection in [c for c in self.connections if min(c.deadline, c.stalled) < self.now]:
                     connection.expire()
+                resting, self.resting = self.resting, []
+                for connection in resting:
+                    connection.wake()
                 self.metrics.fold()
                 self.log.flush()
             except Exception:  # noqa: BLE001 - a full disk under the log must not end all deadlines
