@@ -192,6 +192,118 @@ int mrn_model_predict_shared(const mrn_model *model, mrn_pool *pool, const float
 /* Wait until no helper uses anything that was given to the pool. NULL is fine. */
 void mrn_pool_settle(mrn_pool *pool);
 
+/* ---- Training ----------------------------------------------------------------------------------------- */
+
+/* The parts of a step of training beside the matrix products, which are the caller's: each is one pass over its arrays, all
+ * float32, row-major, of any alignment. A description is filled once and used in every step; nothing is allocated. Arrays of one
+ * description do not overlap unless it is said. The same numbers give the same bits on one instruction set. Every function gives
+ * MRN_E_ARGUMENT for a NULL that must not be, an unknown number of a list, or no units. */
+typedef struct mrn_trainer mrn_trainer;
+
+/* The kernels of instruction set `isa`: constant, nothing to close. MRN_E_ISA: there is none, or this machine cannot run it. */
+int mrn_trainer_open(size_t isa, const mrn_trainer **trainer);
+
+/* Copy `count` rows of a table of `table_rows` rows, `row_bytes` each: out[i] = table[rows[i]].
+ * MRN_E_RANGE: a number of a row is out of the table; out is undefined then. */
+int mrn_train_gather(const void *table, size_t table_rows, size_t row_bytes, const int64_t *rows, size_t count, void *out);
+
+/* Bias and activation of a layer, forward and back. */
+typedef struct mrn_activation_pass {
+    uint32_t activation;   /* a number of mrn_activation_name; softmax, which works on rows, is none of them */
+    size_t rows, units;
+    const float *x;        /* (rows, units): what a product gave; may be y */
+    float *y;              /* (rows, units) gets the outputs */
+    const float *bias;     /* (units) or NULL */
+    const float *slope;    /* (units) for leaky_relu, elu, prelu; else NULL */
+    float *kept;           /* (rows, units) for prelu, gelu, gelu_tanh, silu: what backward needs beside y; else NULL */
+    const float *dy;       /* (rows, units): the gradient of the outputs */
+    float *dx;             /* (rows, units) gets that of what went into the activation; may be dy */
+    float *dbias;          /* (units) gets the sums of the columns of that; or NULL */
+    float *dslope;         /* (units) gets the gradient of prelu's slopes; or NULL */
+} mrn_activation_pass;
+
+/* y = activation(x + bias); derivatives with an error of at most 2e-6 (1e-6 of those of at least 1). */
+int mrn_train_forward(const mrn_trainer *trainer, const mrn_activation_pass *pass);
+/* dx = dy * activation'; it takes the y that forward left. */
+int mrn_train_backward(const mrn_trainer *trainer, const mrn_activation_pass *pass);
+
+/* Batch normalisation (Ioffe and Szegedy, 2015) with the mean and the biased variance of the batch. */
+typedef struct mrn_normalization_pass {
+    size_t rows, units;           /* no rows: nothing is done */
+    const float *x;               /* (rows, units); backward wants it as forward found it */
+    float *y;                     /* (rows, units) gets gamma * (x - mean) / sqrt(variance + epsilon) + beta */
+    const float *gamma, *beta;    /* (units) each, or NULL: 1 and 0 */
+    float *mean, *inverse;        /* (units) each: from forward to backward, mean and 1 / sqrt(variance + epsilon) */
+    float *moving_mean, *moving_variance;  /* (units) each: moved by `share` of the way to those of the batch */
+    float share, epsilon;
+    const float *dy;              /* (rows, units) */
+    float *dx;                    /* (rows, units) gets the gradient of x; or NULL */
+    float *dgamma, *dbeta;        /* (units) each, or NULL */
+} mrn_normalization_pass;
+
+int mrn_train_normalize(const mrn_trainer *trainer, const mrn_normalization_pass *pass);
+int mrn_train_normalize_back(const mrn_trainer *trainer, const mrn_normalization_pass *pass);
+
+/* to[i] = 0 with a chance of threshold / 2^32, else from[i] * scale. What is dropped depends on *seed and i alone, so the way back is
+ * the same pass over the gradients, with the same seed. */
+typedef struct mrn_dropout_pass {
+    const uint64_t *seed;
+    size_t count;
+    const float *from;
+    float *to;
+    uint32_t threshold;
+    float scale;
+} mrn_dropout_pass;
+
+int mrn_train_drop(const mrn_trainer *trainer, const mrn_dropout_pass *pass);
+
+/* The loss of a batch and its gradient. */
+typedef struct mrn_loss_pass {
+    uint32_t loss;           /* a number of mrn_loss_name */
+    float smoothing;         /* of the labels, of the cross-entropies */
+    float delta;             /* of huber */
+    size_t rows, units;
+    float *outputs;          /* (rows, units); of a cross-entropy the logits, which become probabilities */
+    const int64_t *classes;  /* (rows), from 0 to below units: of sparse_categorical_crossentropy; else NULL */
+    const float *targets;    /* (rows, units): of the others */
+    const float *weights;    /* (rows) or NULL: all are 1 */
+    float *losses;           /* (rows) gets the weighted loss of each row */
+    float *gradient;         /* (rows, units) gets the gradient of the mean of those; or NULL */
+    double *sum;             /* gets the sum of those, summed in double */
+} mrn_loss_pass;
+
+size_t mrn_loss_count(void);
+const char *mrn_loss_name(size_t loss);
+
+/* MRN_E_RANGE: a class is out of range. */
+int mrn_train_loss(const mrn_trainer *trainer, const mrn_loss_pass *pass);
+
+/* One step of an optimizer over a vector of parameters, with what goes before and after it:
+ *   g = gradients * scale, cut to -limit..limit;  p -= p * decay;  the step;  average += (p - average) * share
+ * Memories are given as what is forgotten in a step: 0.999 is no float32, and its error would add up over a thousand steps. */
+typedef struct mrn_update {
+    uint32_t optimizer;       /* a number of mrn_optimizer_name */
+    float rate;               /* length of the step, corrections of bias included */
+    size_t count;
+    float *parameters;
+    const float *gradients;
+    float *slots[3];          /* as many as the optimizer keeps, each (count); trainer/optimizers.py names them, in this order */
+    float *average;           /* (count) or NULL */
+    float scale, limit, decay, share;
+    float share_1, share_2;   /* 1 - beta_1, 1 - beta_2: of the mean gradient, of its square; 1 - RMSprop's rho */
+    float momentum, epsilon;
+    float ahead;              /* nadam: length of the step along the new mean gradient; `rate` is that along the gradient */
+    float correction;         /* nadam: 1 / (1 - beta_2^t) */
+} mrn_update;
+
+size_t mrn_optimizer_count(void);
+const char *mrn_optimizer_name(size_t optimizer);
+
+int mrn_train_update(const mrn_trainer *trainer, const mrn_update *update);
+
+/* *sum becomes the sum of the squares, summed in double. */
+int mrn_train_squares(const mrn_trainer *trainer, const float *values, size_t count, double *sum);
+
 /* ---- The head of a request ---------------------------------------------------------------------------- */
 
 enum {

@@ -81,7 +81,7 @@ def serving(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "MARIANA_ADMIN_TOKEN": TOKEN, "MARIANA_IDLE_TIMEOUT": "1", **environment},
+        env={**os.environ, "MARIANA_ADMIN_TOKEN": TOKEN, "MARIANA_IDLE_TIMEOUT": "20", **environment},
     )
     try:
         line = process.stdout.readline()
