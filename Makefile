@@ -7,10 +7,10 @@ BIN    := $(VENV)/bin
 KERNEL := setup.py pyproject.toml $(shell find csrc -name '*.[ch]' -o -name '*.def' -o -name build_ffi.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check c-check bench docs clean format
+.PHONY: help run test check c-check bench conformance docs clean format
 
 help:            ## this list
-	@sed -n 's/^\([a-z-]*\): .*## /\1|/p;s/^\([a-z-]*\):  *## /\1|/p' $(MAKEFILE_LIST) | sort | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\): .*## /\1|/p;s/^\([a-z-]*\):  *## /\1|/p' $(MAKEFILE_LIST) | sort | awk -F'|' '{printf "make %-11s %s\n", $$1, $$2}'
 
 $(VENV)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Mariana needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 ..." >&2; exit 1; }
@@ -61,6 +61,10 @@ format: $(VENV)/check ## rewrite the sources as the formatters want them
 
 bench: $(VENV)/bench ## peers and ourselves in one run, into benchmarks/results/
 	$(BIN)/python -m benchmarks
+
+conformance: $(VENV)/test ## other people's clients and schemathesis, each in an environment of its own, against the server
+	$(BIN)/python -m benchmarks.http_peers
+	$(BIN)/pytest -m 'optional or slow' tests/e2e/test_protocol_clients.py tests/e2e/test_schema_walk.py $(PYTEST)
 
 docs: $(VENV)/test ## run every example in the documents
 	$(BIN)/pytest tests/docs

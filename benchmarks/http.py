@@ -3,7 +3,8 @@
 "Nothing" is an application that reads the body and answers {}: what uvicorn itself costs.
 
 Server processes are pinned to one core, the client to another where there is one. Each of 16 kept-alive connections has
-one request under way at a time. CPU time per request is the figure to trust: the client's speed does not enter it.
+one request under way at a time. CPU time per request, of a server's whole process tree by the kernel's clock of each, is
+the figure to trust: the client's speed does not enter it.
 """
 
 from __future__ import annotations
@@ -22,16 +23,19 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import Row, versions, write_results
-from benchmarks.http_peers import PACKAGES, environment
+from benchmarks.http_client import client_core
+from benchmarks.http_peers import PACKAGES, SERVERS, Absent, environment
 from mariana.autocomplete import build_index
 from mariana.format import DenseLayer, ModelMetadata, NumericFeature, to_bytes
 from mariana.store import Store
 
 CONNECTIONS = 16
 NETWORKS = {784: (256, 128, 10), 16: (64, 32, 3)}
-ROUNDS = 7
-REQUESTS = 1600
-"""Requests a round and contestant: enough for the clock of /proc, whose tick is 10 ms."""
+ROUNDS = 9
+ROUND_SECONDS = 0.12
+"""Of one contestant in one round; how many requests that is comes out of the warm-up."""
+START_SECONDS = 40.0
+"""For a server to answer its first request."""
 
 OTHER, EMPTY = "ours, other ASGI server", "empty uvicorn"
 BARS = {
@@ -40,12 +44,15 @@ BARS = {
 }
 """What ours may cost, in units of the other."""
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-
 
 def run() -> str:
     rows: list[Row] = []
-    peers = {name: python for name in PACKAGES if (python := environment(name)) is not None}
+    peers, absent = {}, {}
+    for peer in SERVERS:
+        try:
+            peers[peer] = environment(peer)
+        except Absent as reason:
+            absent[peer] = f"left out: {reason}"
     with tempfile.TemporaryDirectory() as folder:
         for columns, widths in NETWORKS.items():
             store = Path(folder) / str(columns)
@@ -80,9 +87,10 @@ def run() -> str:
         request = b"GET /v1/indexes/words/complete?q=word+1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
         contestants = dict.fromkeys(("ours", OTHER, EMPTY), request)
         rows += _measure("complete, 10 of 50,000", store, contestants, peers, {EMPTY: 1.5})
-    return write_results(
-        "http", "HTTP", rows, versions("fastapi", "pydantic", "starlette", "uvicorn", "uvloop")
-    )
+    packages = {name: " ".join(PACKAGES[name]) for name in peers}
+    known = versions("fastapi", "pydantic", "starlette", "uvicorn", "uvloop")
+    text = write_results("http", "HTTP", rows, {**known, **packages, **absent})
+    return text + "".join(f"\n{name} {reason}.\n" for name, reason in absent.items())
 
 
 def _ask(peers: dict[str, Path], **requests: bytes) -> dict[str, bytes]:
@@ -126,23 +134,29 @@ def _measure(
     """Return a row for each contestant beside ours: CPU microseconds per request; requests per second in the extras."""
     cpu: dict[str, list[float]] = {name: [] for name in requests}
     rate: dict[str, list[float]] = {name: [] for name in requests}
-    cores = sorted(os.sched_getaffinity(0))
+    counts: dict[str, int] = {}
     with ExitStack() as stack:
-        servers = {n: stack.enter_context(_serving(n, store, cores[0], peers.get(n))) for n in requests}
-        stack.callback(os.sched_setaffinity, 0, cores)
-        os.sched_setaffinity(0, {cores[-1]})
+        core = stack.enter_context(client_core())
+        servers = {n: stack.enter_context(_serving(n, store, core, peers.get(n))) for n in requests}
+        connections = {}
+        for name, (process, server) in servers.items():
+            _wait(server, process, requests[name])
+            connections[name] = [_connect(server) for _ in range(CONNECTIONS)]
+            _load(connections[name], requests[name], 10 * CONNECTIONS)
+            start = time.perf_counter()
+            _load(connections[name], requests[name], 10 * CONNECTIONS)
+            took = (time.perf_counter() - start) / (10 * CONNECTIONS)
+            counts[name] = max(2, round(ROUND_SECONDS / took / CONNECTIONS)) * CONNECTIONS
         for _ in range(ROUNDS):
-            for name, (process, server) in servers.items():
-                connections = [_connect(server, process) for _ in range(CONNECTIONS)]
-                _load(connections, requests[name], REQUESTS // 4)
-                pid = process.pid
-                used, start = _cpu(pid), time.perf_counter()
-                _load(connections, requests[name], REQUESTS)
-                rate[name].append(REQUESTS / (time.perf_counter() - start))
-                cpu[name].append((_cpu(pid) - used) / REQUESTS * 1e6)
-                for connection in connections:
-                    connection.close()
-    figures = {name: statistics.mean(values) for name, values in cpu.items()}  # a mean: the clock is coarse
+            for name, (process, _) in servers.items():
+                used, start = tree_seconds(process.pid), time.perf_counter()
+                _load(connections[name], requests[name], counts[name])
+                rate[name].append(counts[name] / (time.perf_counter() - start))
+                cpu[name].append((tree_seconds(process.pid) - used) / counts[name] * 1e6)
+        for some in connections.values():
+            for connection in some:
+                connection.close()
+    figures = {name: statistics.median(values) for name, values in cpu.items()}
     rates = {f"requests/s {name}": statistics.median(values) for name, values in rate.items()}
     own = figures.pop("ours")
     return [
@@ -175,27 +189,30 @@ def _serving(
         )
         os.sched_setaffinity(process.pid, {core})
     try:
-        _connect(address, process).close()
-        if peer is not None:
-            time.sleep(2)  # it listens before its model is there
         yield process, address
     finally:
         process.kill()
         process.wait()
 
 
-def _connect(address: tuple[str, int], process: subprocess.Popen[bytes]) -> socket.socket:
-    for _ in range(600):
+def _connect(address: tuple[str, int]) -> socket.socket:
+    connection = socket.create_connection(address, timeout=30)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def _wait(address: tuple[str, int], process: subprocess.Popen[bytes], request: bytes) -> None:
+    """Wait until a server answers; it may listen before its model is there."""
+    end = time.monotonic() + START_SECONDS
+    while True:
         try:
-            connection = socket.create_connection(address, timeout=30)
-        except ConnectionRefusedError:
-            if process.poll() is not None:
+            with _connect(address) as connection:
+                _load([connection], request, 1)
+                return
+        except (OSError, RuntimeError):
+            if process.poll() is not None or time.monotonic() > end:
                 raise
             time.sleep(0.1)
-        else:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return connection
-    raise TimeoutError("the server does not listen")
 
 
 def _load(connections: list[socket.socket], request: bytes, count: int) -> None:
@@ -215,17 +232,19 @@ def _receive(connection: socket.socket) -> None:
         body += connection.recv(65536)
 
 
-def _cpu(pid: int) -> float:
-    """Return the seconds of CPU time that a process and its children have used, user and system."""
-    seconds = 0.0
+def tree_seconds(pid: int) -> float:
+    """Return the seconds of CPU time that a process and its descendants have used, to the nanosecond."""
+    parents: dict[int, int] = {}
     for task in Path("/proc").glob("[0-9]*"):
         try:
-            fields = (task / "stat").read_text(encoding="ascii").rpartition(")")[2].split()
+            parents[int(task.name)] = int((task / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if int(task.name) == pid or int(fields[1]) == pid:
-            seconds += (int(fields[11]) + int(fields[12])) / _TICKS
-    return seconds
+    tree = {pid}
+    while more := {child for child, parent in parents.items() if parent in tree} - tree:
+        tree |= more
+    # The clock of another process, as clock_getcpuclockid(3) makes its number.
+    return sum(time.clock_gettime((~member << 3) | 2) for member in tree)
 
 
 if __name__ == "__main__":

@@ -134,12 +134,12 @@ static int lay_out(const mrn_network *network, size_t isa, layout *at) {
     }
     if (encoded > MRN_MAX_WIDTH)
         return MRN_E_TOO_LARGE;
-    for (size_t e = 0; network->forms && e < encoded; e++)
-        if (network->forms[e] >= MRN_FORM_COUNT)
-            return MRN_E_ARGUMENT;
     int status = check_layers(network, encoded);
     if (status != MRN_OK)
         return status;
+    for (size_t e = 0; network->forms && e < encoded; e++)
+        if (network->forms[e] >= MRN_FORM_COUNT)
+            return MRN_E_ARGUMENT;
 
     const size_t outputs = network->layers[network->layer_count - 1].units;
     at->encoded = encoded;

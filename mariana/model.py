@@ -1,42 +1,42 @@
-"""A model in memory: raw rows in, labels or values out."""
+"""A model in memory: raw rows in, labels or values out.
+
+What is imported here is all that loading a sealed file and predicting need; the rest comes when it is first used.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from mariana._binding import choose_isa
-from mariana._binding.dense import FORMS, Layer, Network, Tables, precision_usable
-from mariana._binding.pool import MAX_THREADS, pool_of
+from mariana._binding.dense import Network, precision_usable
+from mariana.environment import running
 from mariana.errors import FileFormatError, InvalidInputError, KernelError, NotFoundError, OutOfRangeError
-from mariana.format import (
-    SLOPES,
-    CategoricalFeature,
-    DatePart,
-    DenseLayer,
-    Feature,
-    Form,
-    InputField,
-    ModelFile,
-    ModelMetadata,
-    NumericFeature,
-    read_date,
-    read_model,
-)
-from mariana.settings import Settings
-from mariana.store import MODEL_FILE, versions_in
+from mariana.sealed import SealedFile, read_sealed
 
-Float32 = NDArray[np.float32]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from mariana._binding.memory import Memory
+    from mariana._binding.pool import Pool
+    from mariana.explain import Attribution, Gradients
+    from mariana.format import ModelFile, ModelMetadata
+    from mariana.plan import Plan
+    from mariana.records import ClassPrediction, Prediction, Records, ValuePrediction
+
+    Float32 = NDArray[np.float32]
+
+__all__ = ["ClassPrediction", "Model", "Prediction", "ValuePrediction", "find_model", "load_model"]
 
 _ndarray = np.ndarray
 _FLOAT32 = np.dtype(np.float32)
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
-_MISSING = float("nan")
 _GOLDEN_ABSOLUTE, _GOLDEN_RELATIVE = 1e-4, 1e-3
 """How far golden outputs may be off, in units of the target scale: instruction sets and libraries round differently."""
 _GOLDEN_NARROW = 0.02
@@ -44,39 +44,31 @@ _GOLDEN_NARROW = 0.02
 steps, a last bit that differs moves it by a whole step."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClassPrediction:
-    """What a classification network says of one row.
-
-    Attributes:
-        label: the most probable class; of equal ones the first.
-        probability: its probability.
-        probabilities: of every class, in the order of the model's labels.
-    """
-
-    label: int | str
-    probability: float
-    probabilities: tuple[float, ...]
+_CALLERS = ("E_ISA", "E_NO_MEMORY")
+"""What C refuses that is not the file's fault."""
 
 
-@dataclass(frozen=True, slots=True)
-class ValuePrediction:
-    """What a regression network says of one row.
+def __getattr__(name: str) -> Any:
+    if name in ("ClassPrediction", "Prediction", "ValuePrediction"):
+        from mariana import records  # noqa: PLC0415 - brings pydantic along
 
-    Attributes:
-        value: the predicted number; one a target when there are several.
-    """
-
-    value: float | tuple[float, ...]
-
-
-Prediction = ClassPrediction | ValuePrediction
+        return getattr(records, name)
+    raise AttributeError(f"module 'mariana.model' has no attribute {name!r}")
 
 
 def load_model(
-    path: str | Path, *, isa: str | None = None, precision: str | None = None, threads: int | None = None
+    path: str | Path,
+    *,
+    isa: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    memory: Memory | None = None,
+    validate: bool = False,
 ) -> Model:
-    """Read a model file, check all of it, and make it ready to run.
+    """Read a model file, check it, and make it ready to run.
+
+    A file with its seal whole (``docs/format.md``) is as it was when it was written, after every check, and loads
+    quickly; of every other file all is checked.
 
     Args:
         path: the file, the folder of a version, or the folder of a model (its highest version).
@@ -87,6 +79,8 @@ def load_model(
             Where the machine has no AMX, ``float32-split`` runs as ``float32``; ``Model.precision`` says what runs.
         threads: that share the work of a call, with the caller's own, where it is worth it; the answers have the
             same bits. Idle ones cost no time. Default: ``MARIANA_THREADS``, else 1.
+        memory: where the packed weights are, for processes that share them; default: this process's own.
+        validate: check all of a file whose seal is whole, too: it may be forged.
 
     Returns:
         The model; any number of threads may use it at a time.
@@ -100,14 +94,28 @@ def load_model(
         OSError: the file cannot be read.
     """
     found = find_model(Path(path))
+    sealed = None if validate else read_sealed(found)
+    if sealed is not None:
+        try:
+            model = Model(sealed, isa=isa, precision=precision, threads=threads, memory=memory)
+        except KernelError as error:
+            if error.status in _CALLERS:
+                raise
+        else:
+            if _broken_promise(model, sealed.plan) is None:
+                return model
+    from mariana.format import read_model  # noqa: PLC0415 - brings pydantic along
+
     file = read_model(found)
     try:
-        model = Model(file, isa=isa, precision=precision, threads=threads)
+        model = Model(file, isa=isa, precision=precision, threads=threads, memory=memory)
     except KernelError as error:
-        if error.status in ("E_ISA", "E_NO_MEMORY"):
+        if error.status in _CALLERS:
             raise
         raise FileFormatError(f"{found}: {error}") from None
-    _check_golden(found, model)
+    if (fault := _broken_promise(model, file.plan)) is not None:
+        raise FileFormatError(f"{found}: {fault}")
+    model._source = found  # noqa: SLF001 - in place of the weights, which C has packed a copy of
     return model
 
 
@@ -121,6 +129,7 @@ class Model:
         isa: as for :func:`load_model`.
         precision: as for :func:`load_model`.
         threads: as for :func:`load_model`.
+        memory: as for :func:`load_model`.
 
     Attributes:
         info: everything but the weights.
@@ -132,63 +141,64 @@ class Model:
         outputs: numbers that come out for a row.
     """
 
-    __slots__ = (
-        "_dates",
-        "_network",
-        "_plain",
-        "_readers",
-        "_run",
-        "columns",
-        "info",
-        "isa",
-        "nbytes",
-        "outputs",
-        "precision",
-        "threads",
-    )
-
     def __init__(
         self,
-        file: ModelFile,
+        file: ModelFile | SealedFile,
         *,
         isa: str | None = None,
         precision: str | None = None,
         threads: int | None = None,
+        memory: Memory | None = None,
     ) -> None:
-        self.info: ModelMetadata = file.metadata
-        layers = [
-            Layer(
-                file.tensors[f"{layer.name}.weight"],
-                file.tensors[f"{layer.name}.bias"] if layer.use_bias else None,
-                layer.activation,
-                slopes_of(layer, file.tensors),
-                file.tensors.get(f"{layer.name}.weight_scale"),
-            )
-            for layer in self.info.layers
-        ]
-        settings = Settings()
-        chosen = choose_isa(settings.isa if isa is None else isa)
+        plan = file.plan
+        set_isa, set_precision, set_threads = running() or _settings()
+        chosen = choose_isa(set_isa if isa is None else isa)
         self.precision: str = _precision(
-            self.info.precision, settings.precision if precision is None else precision, chosen
+            plan.precision, set_precision if precision is None else precision, chosen
         )
-        self.threads: int = settings.threads if threads is None else threads
-        if not 1 <= self.threads <= MAX_THREADS:
-            raise OutOfRangeError(f"threads must be 1 to {MAX_THREADS}, got {self.threads}")
-        pool = pool_of(self.threads) if self.threads > 1 else None
+        self.threads: int = set_threads if threads is None else threads
+        pool = None if self.threads == 1 else _pool(self.threads)
         self._network = Network(
-            layers, self.info.columns, chosen, tables_of(self.info), self.precision, pool=pool
+            plan.layers,
+            math.prod(plan.input_shape),
+            chosen,
+            plan.tables,
+            self.precision,
+            pool=pool,
+            memory=memory,
         )
-        dated = [feature.column != feature.name for feature in self.info.features]
-        self._plain = np.flatnonzero(~np.array(dated))
-        self._readers = {
-            f.name: _Reader(f) for f, part in zip(self.info.features, dated, strict=True) if not part
-        }
-        self._dates = [_DateReader(self.info, field) for field in self.info.fields if field.kind == "date"]
+        self._input_shape = plan.input_shape
+        self._source: ModelFile | Path
+        self._document: ModelMetadata | tuple[Path, bytes]
+        if isinstance(file, SealedFile):
+            self._source, self._document = file.path, (file.path, file.header)
+        else:
+            self._source, self._document = file, file.metadata
         self.isa: str = self._network.isa
         self.nbytes: int = self._network.nbytes
-        self.columns: int = self.info.columns
-        self.outputs: int = self.info.outputs
+        self.columns: int = self._network.columns
+        self.outputs: int = self._network.outputs
         self._run = self._network.predict
+        self._gradients: Gradients | None = None
+
+    @cached_property
+    def info(self) -> ModelMetadata:
+        """Everything but the weights; of a sealed file it is read, and checked, when it is first asked for.
+
+        Raises:
+            FileFormatError: what a sealed file says is not consistent.
+        """
+        if not isinstance(self._document, tuple):
+            return self._document
+        from mariana.format import read_metadata  # noqa: PLC0415 - brings pydantic along
+
+        return read_metadata(*self._document)
+
+    @cached_property
+    def _records(self) -> Records:
+        from mariana.records import Records  # noqa: PLC0415 - brings pydantic along
+
+        return Records(self.info)
 
     def __repr__(self) -> str:
         widths = "-".join(str(n) for n in (self.info.encoded_columns, *(la.units for la in self.info.layers)))
@@ -272,30 +282,7 @@ class Model:
                 ``pointer`` says where, for example ``/3/sepal_length``.
             OutOfRangeError: a number is not finite or does not fit float32; a category is unknown.
         """
-        readers = self._readers
-        x = np.empty((len(records), self.columns), np.float32)
-        for i, record in enumerate(records):
-            if not isinstance(record, Mapping):
-                raise InvalidInputError(
-                    f"row {i} must map feature names to values, got {type(record).__name__}", pointer=f"/{i}"
-                )
-            found = 0
-            row = []
-            for name, reader in readers.items():
-                value = record.get(name, reader)  # a reader is never a value
-                if value is reader:
-                    value = None
-                else:
-                    found += 1
-                row.append(reader.read(value, i))
-            if self._dates:
-                found += self._encode_dates(record, i, x[i])
-                x[i, self._plain] = row
-            else:
-                x[i] = row
-            if found != len(record):
-                self._refuse_unknown(i)
-        return x
+        return self._records.encode(records)
 
     def decode(self, y: Float32) -> list[Prediction]:
         """Say what outputs mean.
@@ -309,19 +296,7 @@ class Model:
         Raises:
             InvalidInputError: ``y`` has another shape.
         """
-        if y.ndim != 2 or y.shape[1] != self.outputs:
-            raise InvalidInputError(f"expected outputs of shape (batch, {self.outputs}), got {y.shape}")
-        rows: list[list[float]] = y.tolist()
-        if self.info.task == "regression":
-            return [ValuePrediction(row[0] if len(row) == 1 else tuple(row)) for row in rows]
-        labels = self.info.labels
-        if self.outputs == 1:
-            rows = [[1.0 - row[0], row[0]] for row in rows]
-        predictions: list[Prediction] = []
-        for row in rows:
-            probability = max(row)
-            predictions.append(ClassPrediction(labels[row.index(probability)], probability, tuple(row)))
-        return predictions
+        return self._records.decode(y)
 
     def predict_records(self, records: Sequence[Mapping[str, object]]) -> list[Prediction]:
         """Run rows with names through the network and say what comes out.
@@ -330,14 +305,48 @@ class Model:
         """
         return self.decode(self._network.predict(self.encode(records)))
 
-    def _encode_dates(self, record: Mapping[str, object], i: int, row: Float32) -> int:
-        """Write the parts of a record's dates to their columns and return how many dates there were."""
-        found = 0
-        for reader in self._dates:
-            found += reader.name in record
-            for place, value in reader.read(record.get(reader.name), i):
-                row[place] = value
-        return found
+    def explain(
+        self, data: ArrayLike | Sequence[Mapping[str, object]], method: str = "auto"
+    ) -> list[list[Attribution]]:
+        """Say what each feature adds to the answers to some rows.
+
+        Of a class it is the log-odds of the predicted one that is explained, ``log(p / (1 - p))``; of values each. Shares
+        are of features as a row with names has them, counted from ``mariana.explain.baseline_record(model.info)``.
+
+        Args:
+            data: rows as :meth:`predict` takes them, or records as :meth:`encode` does.
+            method: ``leave_one_out``, ``gradient_x_input``, ``integrated_gradients``; ``auto`` is the first one for up to
+                128 features, else the second. ``mariana.explain`` tells of each, and where it comes from.
+
+        Returns:
+            For each row one :class:`~mariana.explain.Attribution`, or one a target where there are several.
+
+        Raises:
+            InvalidInputError: as :meth:`predict` or :meth:`encode`; or there is no such method.
+            NotFoundError, FileFormatError: gradients need the weights, and the file is gone, or another one.
+        """
+        from mariana.explain import Gradients, choose, leave_one_out  # noqa: PLC0415 - brings pydantic along
+
+        chosen = choose(self.info, method)
+        records = isinstance(data, Sequence) and any(isinstance(row, Mapping) for row in data)
+        x = self.encode(data) if records else self._rows(data)  # type: ignore[arg-type] # that is what was asked
+        if chosen == "leave_one_out":
+            return leave_one_out(self.info, self._network.predict, x)
+        if self._gradients is None:
+            self._gradients = Gradients(self._file())
+        return self._gradients.explain(x, integrated=chosen == "integrated_gradients")
+
+    def _file(self) -> ModelFile:
+        if not isinstance(self._source, Path):
+            return self._source
+        from mariana.format import read_model  # noqa: PLC0415 - brings pydantic along
+
+        file = read_model(find_model(self._source))
+        if file.metadata != self.info:
+            raise FileFormatError(
+                f"{self._source}: it is not the file any more that the model was loaded from"
+            )
+        return file
 
     def _rows(self, x: ArrayLike) -> Float32:
         """Return ``x`` as (batch, columns) float32, C-contiguous."""
@@ -349,7 +358,7 @@ class Model:
             ) from None
         if array.dtype.kind not in "fiub":
             raise InvalidInputError(f"expected real numbers, got an array of {array.dtype}")
-        if array.ndim > 2 and array.shape[1:] == self.info.input_shape:
+        if array.ndim > 2 and array.shape[1:] == self._input_shape:
             array = array.reshape(len(array), self.columns)
         if array.ndim != 2:
             hint = "; put one row into a list" if array.ndim == 1 else ""
@@ -370,109 +379,6 @@ class Model:
             )
         return rows
 
-    def _refuse_unknown(self, row: int) -> None:
-        names = [field.name for field in self.info.fields]
-        known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-        raise InvalidInputError(
-            f"row {row}: a name is no feature of this model; there are: {known}",
-            pointer=f"/{row}",
-        )
-
-
-class _Reader:
-    """Reads the values of one feature out of records."""
-
-    __slots__ = ("_filled", "_indexes", "_kind", "_name")
-
-    def __init__(self, feature: Feature) -> None:
-        self._name = feature.name
-        self._kind = feature.kind
-        self._filled = feature.fill is not None
-        self._indexes: dict[str, float] = {}
-        if isinstance(feature, CategoricalFeature):
-            self._indexes = {category: float(i) for i, category in enumerate(feature.categories)}
-
-    def read(self, value: object, row: int) -> float:
-        """Return the number that stands for ``value``, NaN for a missing one."""
-        if self._kind == "numeric":
-            if isinstance(value, float | int | np.floating | np.integer) and not isinstance(value, bool):
-                if -_FLOAT32_MAX <= value <= _FLOAT32_MAX:
-                    return float(value)
-                raise OutOfRangeError(
-                    f"row {row}: {self._name!r} is not finite or does not fit float32", pointer=self._at(row)
-                )
-            expected = "a number"
-        elif self._kind == "boolean":
-            if isinstance(value, bool | np.bool_):
-                return 1.0 if value else 0.0
-            expected = "true or false"
-        else:
-            if isinstance(value, str):
-                index = self._indexes.get(value)
-                return self._missing(row, known=True) if index is None else index
-            expected = "a string"
-        if value is None:
-            return self._missing(row)
-        raise InvalidInputError(
-            f"row {row}: {self._name!r} must be {expected}, got {type(value).__name__}", pointer=self._at(row)
-        )
-
-    def _missing(self, row: int, *, known: bool = False) -> float:
-        if self._filled:
-            return _MISSING
-        if known:
-            first = ", ".join(repr(category) for category in list(self._indexes)[:10])
-            more = ", ..." if len(self._indexes) > 10 else ""
-            raise OutOfRangeError(
-                f"row {row}: {self._name!r} is none of its categories; there are: {first}{more}",
-                pointer=self._at(row),
-            )
-        raise InvalidInputError(
-            f"row {row}: {self._name!r} is missing, and the model has no substitute for it",
-            pointer=self._at(row),
-        )
-
-    def _at(self, row: int) -> str:
-        return _pointer(row, self._name)
-
-
-class _DateReader:
-    """Reads the dates of one column out of records."""
-
-    __slots__ = ("_parts", "_required", "name")
-
-    def __init__(self, info: ModelMetadata, field: InputField) -> None:
-        self.name = field.name
-        self._required = field.required
-        self._parts: list[tuple[int, DatePart]] = []
-        for place in field.features:
-            feature = info.features[place]
-            if isinstance(feature, NumericFeature) and feature.date is not None:
-                self._parts.append((place, feature.date))
-
-    def read(self, value: object, row: int) -> list[tuple[int, float]]:
-        """Return place and number of each part, NaN for a missing date."""
-        if value is None:
-            if self._required:
-                raise InvalidInputError(
-                    f"row {row}: {self.name!r} is missing, and the model has no substitute for it",
-                    pointer=_pointer(row, self.name),
-                )
-            return [(place, _MISSING) for place, _ in self._parts]
-        date = read_date(value)
-        if date is None:
-            raise InvalidInputError(
-                f"row {row}: {self.name!r} must be a date as ISO 8601 writes it, such as 2024-03-05 or "
-                "2024-03-05T14:30:00",
-                pointer=_pointer(row, self.name),
-            )
-        return [(place, part.of(date)) for place, part in self._parts]
-
-
-def _pointer(row: int, name: str) -> str:
-    """Return a JSON pointer (RFC 6901)."""
-    return f"/{row}/" + name.replace("~", "~0").replace("/", "~1")
-
 
 def _kind(thing: object) -> str:
     if isinstance(thing, np.ndarray):
@@ -491,6 +397,8 @@ def find_model(path: Path) -> Path:
         if not path.exists():
             raise NotFoundError(f"{path}: there is no such file or folder")
         return path
+    from mariana.store import MODEL_FILE, versions_in  # noqa: PLC0415 - a file alone needs no store
+
     if (path / MODEL_FILE).exists():
         return path / MODEL_FILE
     versions = versions_in(path)
@@ -499,12 +407,20 @@ def find_model(path: Path) -> Path:
     return path / str(versions[-1]) / MODEL_FILE
 
 
-def slopes_of(layer: DenseLayer, tensors: Mapping[str, Float32]) -> Float32 | None:
-    """Return the slope of each unit of a layer whose activation has one."""
-    if layer.activation in SLOPES:
-        slope = SLOPES[layer.activation] if layer.slope is None else layer.slope
-        return np.full(layer.units, slope, np.float32)
-    return tensors.get(f"{layer.name}.slope")
+def _settings() -> tuple[str | None, str, int]:
+    """Return isa, precision and threads as all settings together say, or their error."""
+    from mariana.settings import load_settings  # noqa: PLC0415 - brings pydantic along
+
+    settings = load_settings()
+    return settings.isa, settings.precision, settings.threads
+
+
+def _pool(threads: int) -> Pool:
+    from mariana._binding.pool import MAX_THREADS, pool_of  # noqa: PLC0415 - most models have none
+
+    if not 1 <= threads <= MAX_THREADS:
+        raise OutOfRangeError(f"threads must be 1 to {MAX_THREADS}, got {threads}")
+    return pool_of(threads)
 
 
 def _precision(stored: str, wanted: str, isa: int) -> str:
@@ -516,58 +432,26 @@ def _precision(stored: str, wanted: str, isa: int) -> str:
         )
     if stored != "float32":
         return stored
-    return wanted if precision_usable(wanted, isa) else "float32"
+    return wanted if wanted == "float32" or precision_usable(wanted, isa) else "float32"
 
 
-def tables_of(info: ModelMetadata) -> Tables:
-    """Return what happens around the layers; a table that would change nothing is None."""
-    categories, fill, copies = [], [], []
-    encoded: list[tuple[Form, float, float]] = []
-    for feature in info.features:
-        if isinstance(feature, CategoricalFeature):
-            categories.append(feature.width)
-            fill.append(_MISSING if feature.fill is None else feature.categories.index(feature.fill))
-            encoded += [("linear", 0.0, 1.0)] * feature.width
-        else:
-            categories.append(0)
-            fill.append(_MISSING if feature.fill is None else float(feature.fill))
-            encoded += feature.encoding
-        copies.append(feature.width)
-    forms, shift, scale = zip(*encoded, strict=True)
-    target = info.target_scaling
-    return Tables(
-        categories=np.array(categories, np.uint32) if any(categories) else None,
-        fill=None if all(math.isnan(value) for value in fill) else np.array(fill, np.float32),
-        copies=None
-        if all(c or n == 1 for c, n in zip(categories, copies, strict=True))
-        else np.array(copies, np.uint32),
-        forms=None if set(forms) == {"linear"} else np.array([FORMS[form] for form in forms], np.uint32),
-        shift=np.array(shift, np.float32) if any(shift) else None,
-        scale=np.array(scale, np.float32) if any(value != 1.0 for value in scale) else None,
-        target_shift=None if target is None else np.array(target.shift, np.float32),
-        target_scale=None if target is None else np.array(target.scale, np.float32),
-    )
-
-
-def _check_golden(path: Path, model: Model) -> None:
-    """Refuse a model that does not give the outputs that its file promises."""
-    golden = model.info.golden
-    if not golden.inputs:
-        return
-    x = np.array(
-        [[_MISSING if value is None else value for value in row] for row in golden.inputs], np.float32
-    )
-    found, promised = model.predict(x), np.array(golden.outputs, np.float32)
-    target = model.info.target_scaling
-    unit = np.ones(model.outputs) if target is None else np.abs(target.scale)
-    if model.info.precision == "float32":
+def _broken_promise(model: Model, plan: Plan) -> str | None:
+    """Say which golden row gives other outputs than the file promises; None if all are kept."""
+    if not len(plan.golden_inputs):
+        return None
+    found, promised = model.predict(plan.golden_inputs), plan.golden_outputs
+    target = plan.tables.target_scale
+    unit = np.ones(model.outputs) if target is None else np.abs(target, dtype=np.float64)
+    if plan.precision == "float32":
         allowed = _GOLDEN_ABSOLUTE * unit + _GOLDEN_RELATIVE * np.abs(promised)
     else:
         allowed = np.broadcast_to(_GOLDEN_NARROW * np.maximum(unit, np.abs(promised).max()), promised.shape)
-    wrong = ~(np.abs(found - promised) <= allowed)
-    if wrong.any():
-        row, output = np.argwhere(wrong)[0].tolist()
-        raise FileFormatError(
-            f"{path}: golden row {row} gives {found[row, output]:.6g} at output {output}, "
-            f"but the file promises {promised[row, output]:.6g}"
-        )
+    with np.errstate(all="ignore"):  # a forged promise may be infinite
+        wrong = ~(np.abs(found - promised) <= allowed)
+    if not wrong.any():
+        return None
+    row, output = np.argwhere(wrong)[0].tolist()
+    return (
+        f"golden row {row} gives {found[row, output]:.6g} at output {output}, "
+        f"but the file promises {promised[row, output]:.6g}"
+    )

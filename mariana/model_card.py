@@ -81,6 +81,9 @@ def _data(info: ModelMetadata, name: str) -> Iterator[str]:
         "not learned from": "; ".join(f"`{_plain(c)}` ({_plain(why)})" for c, why in record.left_out.items()),
         "seed": "" if record.seed is None else str(record.seed),
         "epochs": str(record.epochs or ""),
+        "networks": ""
+        if record.members == 1
+        else f"{record.members}, merged into one that answers their mean",
         "loss": record.loss,
         "calibrated with temperature": "" if record.temperature is None else f"{record.temperature:.3g}",
         "versions": ", ".join(f"{thing} {version}" for thing, version in record.versions.items()),

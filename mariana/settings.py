@@ -16,12 +16,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from mariana.environment import CONFIG_VARIABLE, PREFIX, config_file
 from mariana.errors import InvalidInputError
-
-PREFIX = "MARIANA_"
-CONFIG_VARIABLE = "MARIANA_CONFIG"
-CONFIG_FILE = Path("mariana.toml")
-"""Read from the working folder when ``MARIANA_CONFIG`` names no other file."""
 
 
 class Settings(BaseSettings):
@@ -33,16 +29,26 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     workers: int = Field(default=1, ge=1, le=256, description="processes that serve")
+    worker_timeout: float = Field(
+        default=30.0,
+        ge=1,
+        le=86400,
+        description="seconds without a sign of life after which a worker is replaced; while it loads, ten times as many",
+    )
     threads: int = Field(
         default=1, ge=1, le=64, description="threads that share a large prediction; each process has its own"
     )
     isa: str | None = Field(
         default=None,
-        description="highest instruction set to use: generic, avx2, avx512, avx512vnni, avx512bf16, amx (unset: the best)",
+        description="highest instruction set to use: generic, avx2, avx512, avx512vnni, avx512bf16, amx; neon, neondot (unset: the best)",
     )
     precision: Literal["float32", "float32-split"] = Field(
         default="float32",
         description="how float32 models are computed: float32, or float32-split for large batches on AMX",
+    )
+    backend: Literal["auto", "numpy", "c"] = Field(
+        default="auto",
+        description="what computes the steps of a training: numpy, or c (fused kernels); auto: c where it is there",
     )
     max_body: int = Field(default=1 << 20, ge=1, description="largest JSON body, bytes")
     max_binary_body: int = Field(default=16 << 20, ge=1, description="largest binary body, bytes")
@@ -102,6 +108,14 @@ class Settings(BaseSettings):
         default=None,
         description="file of SHA-256 hashes of further admin tokens, one a line; read again on change",
     )
+    sandbox: Literal["off", "on", "auto"] = Field(
+        default="off",
+        description="once loaded, give up all access but to the store (landlock); on: refuse to start where the kernel cannot",
+    )
+    telemetry: Literal["off", "on"] = Field(
+        default="off",
+        description="send OpenTelemetry traces and metrics, as the variables OTEL_* say; needs the extra otel",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="origins that browsers may call from, comma-separated; none by default"
     )
@@ -132,14 +146,6 @@ class Settings(BaseSettings):
         return value
 
 
-def config_file() -> Path | None:
-    """Return the settings file in force: what ``MARIANA_CONFIG`` names, or ``mariana.toml`` if it is here."""
-    named = os.environ.get(CONFIG_VARIABLE)
-    if named:
-        return Path(named)
-    return CONFIG_FILE if CONFIG_FILE.is_file() else None
-
-
 def _file_settings() -> dict[str, Any]:
     path = config_file()
     if path is None:
@@ -165,6 +171,20 @@ def source(name: str) -> str:
     if os.environ.get(PREFIX + name.upper()):
         return "environment"
     return "file" if name in _file_settings() else "default"
+
+
+def unknown_variables() -> list[str]:
+    """Return a sentence for each variable of the environment that looks like a setting and is none."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for those few who read settings, not for all who load
+
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    found = []
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else "; mariana config lists them"
+            found.append(f"{name} is no setting{hint}")
+    return found
 
 
 def load_settings(**options: Any) -> Settings:

@@ -13,8 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,7 +86,7 @@ def make_folder(path: Path) -> None:
 
 def _temporary(folder: Path) -> Path:
     """Return a path that nothing else uses and that no listing shows."""
-    return folder / f".tmp-{secrets.token_hex(8)}"
+    return folder / f".tmp-{os.urandom(8).hex()}"
 
 
 def versions_in(folder: Path) -> list[int]:
@@ -171,6 +169,8 @@ class Store:
                 while not _renamed(temporary, folder / str(version)):
                     version = self._next_version(folder)
             except BaseException:
+                import shutil  # noqa: PLC0415 - takes long to import, and is rarely needed
+
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
             fsync_directory(folder)

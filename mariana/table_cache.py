@@ -1,4 +1,4 @@
-"""Tables larger than memory: a CSV or Parquet file becomes, once, a folder of columns that are mapped, not read.
+"""Tables larger than memory: a CSV, Parquet or NumPy file becomes, once, a folder of columns that are mapped, not read.
 
 A column of numbers or booleans is a ``.npy`` file of float64, one of texts or dates a ``.npy`` file of int32 codes beside
 its different texts. The folder is named after the file's place, size and time of change: a changed file gets another one.
@@ -18,12 +18,13 @@ import json
 import math
 import secrets
 import shutil
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from datetime import date
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -33,6 +34,7 @@ from mariana.errors import FileFormatError, InvalidInputError, NotFoundError
 from mariana.format import read_date
 from mariana.scratch import CHUNK_ROWS, reserve
 from mariana.store import fsync_directory, make_folder, store_errors, write_whole
+from mariana.table_size import array_header
 from mariana.tables import (
     BOOLEANS,
     MISSING,
@@ -46,19 +48,22 @@ from mariana.tables import (
     stem,
 )
 
-_VERSION = 1
+_VERSION = 2
+_MOST_LABELS = 10_000
+"""A column of more different numbers is no set of classes: how they are written is not kept."""
+
 _MANIFEST = "table.json"
 _NUMBERS = ("numeric", "boolean")
 
-Chunk = tuple[list[list[Any]], list[int]]
-"""The cells of some rows, column by column, and the rows' lines."""
+Chunk = tuple[list[Any], list[int]]
+"""The cells of some rows, column by column (lists, or arrays of numbers), and the rows' lines."""
 
 
 def cached_table(source: str | Path, folder: Path) -> Table:
     """Return a table whose columns are mapped from a cache, which is made if it is not there.
 
     Args:
-        source: a file ``.csv``, ``.tsv`` (both also with ``.gz``) or ``.parquet``.
+        source: a file ``.csv``, ``.tsv`` (both also with ``.gz``), ``.parquet`` or ``.npz``.
         folder: of the caches, made if it is not there.
 
     Raises:
@@ -75,9 +80,10 @@ def cached_table(source: str | Path, folder: Path) -> Table:
         ".csv": _Text,
         ".tsv": _Text,
         ".parquet": _Parquet,
+        ".npz": _Archive,
     }
     if suffix.lower() not in kinds:
-        raise InvalidInputError(f"{source}: a cache is made of .csv[.gz], .tsv[.gz] and .parquet files")
+        raise InvalidInputError(f"{source}: a cache is made of .csv[.gz], .tsv[.gz], .parquet and .npz files")
     found = path.stat()
     identity = f"{_VERSION} {path.resolve()} {found.st_size} {found.st_mtime_ns}"
     home = folder / f"{stem(path.name)}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
@@ -110,7 +116,7 @@ def _open(home: Path) -> Table:
             cells = values if texts is None else Texts(values, texts)
             columns[title] = Column(title, cells, kind, document["unit"], places)
         if all(len(column.cells) == rows for column in columns.values()):
-            return Table(document["name"], columns, rows, document["sha256"])
+            return Table(document["name"], columns, rows, document["sha256"], tuple(document["input_shape"]))
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         pass
     raise FileFormatError(f"{home}: a damaged cache; remove the folder, and it is made anew")
@@ -123,9 +129,13 @@ class _Source:
         path: of the file.
         titles: of the columns.
         unit: what its rows are called.
+        written: places of the columns whose numbers are kept as they are written, such as labels 01 and 02.
+        input_shape: of one row of ``x`` in a NumPy archive; else empty.
     """
 
     unit: str
+    written: frozenset[int] = frozenset()
+    input_shape: tuple[int, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.path, self.titles = path, [""]
@@ -187,18 +197,25 @@ class _Text(_Source):
 
     def survey(self) -> tuple[list[Kind], int]:
         rows, numeric, boolean, dated = 0, set[int](), set[int](), set[int]()
+        texts: dict[int, set[str]] = {}
         for columns, lines in self.chunks():
             if not rows:
                 numeric, boolean, dated = (set(range(len(columns))) for _ in range(3))
+                texts = {number: set() for number in numeric}
             rows += len(lines)
             for number, cells in enumerate(columns):
                 known = set(cells) - {None}
                 if number in numeric and not all(read_number(cell) is not None for cell in known):
                     numeric.remove(number)
+                if number in texts:
+                    texts[number] |= known
+                    if number not in numeric or len(texts[number]) > _MOST_LABELS:
+                        del texts[number]
                 if number in boolean and not known <= BOOLEANS.keys():
                     boolean.remove(number)
                 if number in dated and not all(read_date(cell) is not None for cell in known):
                     dated.remove(number)
+        self.written = frozenset(n for n, known in texts.items() if not all(map(_plainly_written, known)))
         kinds: list[Kind] = [
             "numeric"
             if n in numeric
@@ -261,6 +278,89 @@ class _Parquet(_Source):
         )
 
 
+class _Archive(_Source):
+    """``x`` (rows, ...) and, optionally, ``y`` (rows,) of a NumPy archive, row by row as they lie there."""
+
+    unit = "row"
+
+    def chunks(self) -> Iterator[Chunk]:
+        name, start = str(self.path), 0
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                there = [key for key in ("x", "y") if f"{key}.npy" in archive.namelist()]
+                if "x" not in there:
+                    raise FileFormatError(f"{name}: expected arrays x (rows, ...) and y (rows,), found no x")
+                with ExitStack() as opened:
+                    files = [opened.enter_context(archive.open(f"{key}.npy")) for key in there]
+                    headers = [array_header(file) for file in files]
+                    self._check([(shape, dtype) for shape, _, dtype in headers])
+                    if headers[0][1]:
+                        raise InvalidInputError(
+                            f"{name}: x lies column by column (Fortran's order) and cannot be read in parts; "
+                            "save it with numpy.ascontiguousarray"
+                        )
+                    rows, self.input_shape = headers[0][0][0], headers[0][0][1:]
+                    width = math.prod(self.input_shape)
+                    self.titles = [*(f"x{i}" for i in range(width)), *there[1:]]
+                    while start < rows:
+                        count = min(CHUNK_ROWS, rows - start)
+                        flat = _read_rows(files[0], headers[0][2], count, width)
+                        columns: list[Any] = list(flat.T)
+                        for file, (_, _, dtype) in zip(files[1:], headers[1:], strict=True):
+                            cells = _read_rows(file, dtype, count, 1)[:, 0]
+                            columns.append(
+                                cells if cells.dtype.kind != "U" else [_cell(text) for text in cells.tolist()]
+                            )
+                        yield columns, list(range(start, start := start + count))
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            raise FileFormatError(f"{name}: not an archive of plain arrays: {str(error)[:200]}") from None
+
+    def _check(self, headers: list[tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
+        (shape, dtype), *others = headers
+        if len(shape) < 2 or 0 in shape or dtype.kind not in "biuf":
+            raise FileFormatError(f"{self.path}: x must be numbers (rows, ...), found {dtype} {shape}")
+        for other, kind in others:
+            if other != shape[:1] or kind.kind not in "biufU":
+                raise FileFormatError(
+                    f"{self.path}: y must be numbers or texts ({shape[0]},), found {kind} {other}"
+                )
+
+    def survey(self) -> tuple[list[Kind], int]:
+        kinds: list[Kind] = []
+        rows, dated, known = 0, True, False
+        for columns, lines in self.chunks():
+            rows += len(lines)
+            kinds = [_array_kind(cells) for cells in columns]
+            if kinds[-1] == "categorical":
+                texts = set(columns[-1]) - {None}
+                known = known or bool(texts)
+                dated = dated and all(read_date(text) is not None for text in texts)
+        if kinds[-1] == "categorical" and known and dated:
+            kinds[-1] = "date"
+        return kinds, rows
+
+
+def _array_kind(cells: Any) -> Kind:
+    if not isinstance(cells, np.ndarray):
+        return "categorical"
+    return "boolean" if cells.dtype.kind == "b" else "numeric"
+
+
+def _read_rows(file: IO[bytes], dtype: np.dtype[Any], rows: int, width: int) -> NDArray[Any]:
+    """Return the next rows of an array: (rows, width)."""
+    size = rows * width * dtype.itemsize
+    data = file.read(size)
+    if len(data) != size:
+        raise EOFError("an array ends too early")
+    return np.frombuffer(data, dtype).reshape(rows, width)
+
+
+def _plainly_written(text: str) -> bool:
+    """Whether a number is written as :meth:`mariana.tables.Column.texts` writes it, so that its text can be made again."""
+    value = float(text)
+    return text == (str(int(value)) if value.is_integer() else repr(value))
+
+
 def _cell(cell: Any) -> Any:
     return None if isinstance(cell, str) and cell in MISSING else cell
 
@@ -273,7 +373,7 @@ def _columns(rows: list[list[str]]) -> list[list[Any]]:
 def _write(source: _Source, folder: Path) -> None:
     """Write the cache of a file."""
     kinds, rows = source.survey()
-    numbers = [kind in _NUMBERS for kind in kinds]
+    numbers = [kind in _NUMBERS and n not in source.written for n, kind in enumerate(kinds)]
     arrays = [
         _new_array(folder / f"{n}.npy", np.float64 if number else np.int32, rows)
         for n, number in enumerate(numbers)
@@ -288,7 +388,9 @@ def _write(source: _Source, folder: Path) -> None:
         lines[start:end] = places
         for array, cells, number, known in zip(arrays, columns, numbers, codes, strict=True):
             if number:
-                array[start:end] = [_number(cell) for cell in cells]
+                array[start:end] = (
+                    cells if isinstance(cells, np.ndarray) else [_number(cell) for cell in cells]
+                )
             else:
                 texts = (c.isoformat() if isinstance(c, date) else c for c in cells)
                 array[start:end] = [-1 if t is None else known.setdefault(t, len(known)) for t in texts]
@@ -303,6 +405,7 @@ def _write(source: _Source, folder: Path) -> None:
         "rows": rows,
         "sha256": digest,
         "unit": source.unit,
+        "input_shape": source.input_shape,
         "columns": [
             (title, kind, None if number else list(known))
             for title, kind, number, known in zip(source.titles, kinds, numbers, codes, strict=True)

@@ -25,6 +25,7 @@ from mariana.datasets import BUNDLED
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError
 from mariana.format import DatePart, Feature, read_date
 from mariana.scratch import CHUNK_ROWS
+from mariana.table_size import SHARE, memory_bytes
 
 MISSING = frozenset(("", "?", "NA", "N/A", "NaN", "nan", "NULL", "null", "None"))
 """How a missing value is written in a CSV file."""
@@ -392,14 +393,14 @@ def _read_parquet(name: str, data: bytes) -> Table:
 
 
 def table_of(x: Any, names: Sequence[str] | None = None) -> Table:
-    """Return an array or a data frame (pandas, polars, pyarrow) as a table.
+    """Return an array, a sparse matrix or a data frame (pandas, polars, pyarrow) as a table.
 
     Args:
         x: (rows, columns); columns of a data frame may hold numbers, booleans, texts and dates, and miss values.
         names: of an array's columns, if it has so many; else x0, x1, ...
 
     Raises:
-        InvalidInputError: it is sparse, complex, empty, or of another shape.
+        InvalidInputError: it is complex, empty, of another shape, or sparse and too large with its zeros.
         TypeError: a cell is no number, text, boolean or date.
     """
     titles = getattr(x, "column_names", None) or getattr(
@@ -426,9 +427,7 @@ def table_of(x: Any, names: Sequence[str] | None = None) -> Table:
 
 
 def _matrix(x: Any) -> NDArray[Any]:
-    if hasattr(x, "tocsr") or hasattr(x, "todense"):
-        raise InvalidInputError("Sparse data was passed, but dense data is required; use X.toarray()")
-    array = np.asarray(x)
+    array = np.asarray(_dense(x) if hasattr(x, "todense") else x)
     if array.dtype.kind == "c":
         raise InvalidInputError("Complex data not supported: X must be real numbers")
     if array.ndim != 2:
@@ -438,6 +437,17 @@ def _matrix(x: Any) -> NDArray[Any]:
             "single sample."
         )
     return array
+
+
+def _dense(x: Any) -> NDArray[Any]:
+    """Return a sparse matrix with its zeros, if there is memory for it."""
+    size, there = math.prod(x.shape) * np.dtype(np.float64).itemsize, memory_bytes()
+    if size > SHARE * there:
+        raise InvalidInputError(
+            f"X is sparse, and with its zeros {x.shape} would take {size / 1e9:.3g} GB of the {there / 1e9:.3g} GB of "
+            "memory; choose fewer columns, or learn the rows in parts with partial_fit"
+        )
+    return np.asarray(x.toarray() if hasattr(x, "toarray") else x.todense())
 
 
 def _array_column(name: str, array: NDArray[Any]) -> Column:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, TypedDict
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 from mariana import __version__
 from mariana.settings import Settings, load_settings
 
-from . import completions, errors, openapi
+from . import completions, errors, openapi, sandbox
 from .auth import Admin
+from .board import Team
 from .follow import Follower
 from .front import Front
 from .lifecycle import Lifecycle
+from .metrics import Metrics
 from .routes import (
     complete,
     entries,
@@ -33,6 +38,9 @@ from .routes import (
     tensorflow,
 )
 from .state import State
+from .telemetry import HotTelemetry, configure
+
+_log = logging.getLogger("mariana.server")
 
 DESCRIPTION = "Neural networks and autocomplete indexes of one store. Errors are RFC 9457 problem details."
 
@@ -44,22 +52,43 @@ class _Lifespan(TypedDict):
     front: Front
 
 
-def create_app(settings: Settings | None = None) -> Application:
+def check_settings(settings: Settings) -> TelemetryConfig:
+    """Return what is to be told to OpenTelemetry.
+
+    Raises:
+        MarianaError: the settings ask for a sandbox, or for telemetry, that is not to be had here.
+    """
+    sandbox.check(settings)
+    return configure(settings)
+
+
+def create_app(settings: Settings | None = None, telemetry: TelemetryConfig | None = None) -> Application:
     """Return the application. Its lifespan loads the store; what cannot be loaded is told, and stops nothing else.
 
     Args:
         settings: None reads them from the environment.
+        telemetry: what FastAPI tells OpenTelemetry, and to whom; None: what the settings say.
+
+    Raises:
+        MarianaError: the settings ask for a sandbox, or for telemetry, that is not to be had here.
     """
     settings = load_settings() if settings is None else settings
+    found = check_settings(settings)
+    told = found if telemetry is None else telemetry
 
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[_Lifespan]:
-        state = State()
+        team = app.team
+        state = State() if team is None else State(metrics=Metrics(team.cells, team.counted), team=team)
         lifecycle = Lifecycle(settings, state)
         lifecycle.start()
+        caged = sandbox.enter(settings)  # before the first helper thread starts
+        if caged is not None:
+            _log.info("sandbox: %s", caged)
         predictions = predict.PredictRoute(state)
         app.router.routes.insert(0, predictions)  # first, so that a prediction waits for no other look-up
         front = Front(super(Application, app).__call__, settings, state)
+        front.telemetry = HotTelemetry.make(told)
 
         def publish() -> None:
             front.publish({**predictions.publish(), **infer.publish(state), **completions.publish(state)})
@@ -74,6 +103,8 @@ def create_app(settings: Settings | None = None) -> Application:
         tasks = [asyncio.create_task(front.sweep())]
         if settings.reload_store:
             tasks.append(asyncio.create_task(lifecycle.watch()))
+        if team is not None:
+            tasks.append(asyncio.create_task(team.attend(partial(operate.tally, state), lifecycle.follow)))
         try:
             yield {"served": state, "admin": Admin(settings), "lifecycle": lifecycle, "front": front}
         finally:
@@ -95,6 +126,7 @@ def create_app(settings: Settings | None = None) -> Application:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=told,
     )
     for part in (
         complete.router,
@@ -125,6 +157,8 @@ class Application(FastAPI):
     """FastAPI behind its :class:`Front`, with what no signature tells in its OpenAPI document: models and errors."""
 
     front: Front | None = None
+    team: Team | None = None
+    """The other workers; set before it starts."""
     predictions: predict.PredictRoute
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

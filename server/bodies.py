@@ -125,6 +125,8 @@ class RowReader:
         self._columns = model.columns
         self._shape = model.info.input_shape
         self._settings = settings
+        self.max_values = settings.max_values
+        """Rows x columns that one request may have."""
         self._required = np.array([feature.fill is None for feature in model.info.features])
         row = Annotated[
             list[Number | None], Field(min_length=model.columns, max_length=model.columns), FailFast()

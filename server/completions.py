@@ -67,7 +67,9 @@ def etag_matches(if_none_match: str, etag: str) -> bool:
 def publish(state: State) -> dict[str, Hot]:
     """Return the quick ways of the indexes as they are now."""
     return {
-        f"/v1/indexes/{name}/complete": Hot("GET", ENDPOINT, _Quick(served).call)
+        f"/v1/indexes/{name}/complete": Hot(
+            "GET", ENDPOINT, _Quick(served).call, f"/v1/indexes/{name}/complete"
+        )
         for name, served in state.indexes.items()
         if served.index is not None
     }

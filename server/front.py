@@ -22,7 +22,9 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from mariana._binding import http
 from mariana.settings import Settings
 
 from .bodies import JSON, OCTETS
@@ -30,6 +32,7 @@ from .errors import Problem
 from .limits import BUSY, Gate
 from .observe import AccessLog
 from .state import State
+from .telemetry import HotTelemetry
 
 Pairs = Iterable[tuple[bytes, bytes]]
 
@@ -70,24 +73,32 @@ DECLINED = "mariana.declined"
 
 
 class Head(NamedTuple):
-    """What the quick ways want to know of a request's headers."""
+    """What the quick ways want to know of a request's headers; empty where one is not there."""
 
     kind: str
     """JSON or OCTETS; empty: none is given"""
-    length: int
-    """of the body"""
-    header_length: int | None
-    """Inference-Header-Content-Length"""
-    accept: bytes
+    accept: bytes = b""
     """Accept-Encoding"""
-    etag: bytes
+    etag: bytes = b""
     """If-None-Match"""
-    identity: bytes
+    identity: bytes = b""
     """X-Request-Id"""
-    trace: bytes
+    trace: bytes = b""
     """traceparent"""
-    timing: bool
+    timing: bool = False
     """whether Server-Timing is wanted"""
+    header_length: int | None = None
+    """Inference-Header-Content-Length"""
+
+
+_PLAIN = {http.UNTOLD: Head(""), http.JSON: Head(JSON), http.OCTETS: Head(OCTETS)}
+"""The heads of requests with nothing more, by what C calls their kind."""
+
+
+def head_of(request: http.Request) -> Head:
+    """Return the head of a request that C has read."""
+    plain = _PLAIN[request.kind]
+    return plain if request.fields is None else Head(plain.kind, *request.fields)
 
 
 class Hot(NamedTuple):
@@ -98,6 +109,8 @@ class Hot(NamedTuple):
     """what it is called in the metrics"""
     call: Callable[[Head, bytes, bytes], Reply | None]
     """of the head, the query and the body"""
+    path: str
+    """of its requests"""
 
 
 _DECLINED = frozenset({b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"origin"})
@@ -117,8 +130,12 @@ _KINDS = {b"": "", JSON.encode(): JSON, OCTETS.encode(): OCTETS, b"application/j
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
-def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head | None:
-    """Return what the quick ways want to know of headers (names in lower case); None: it is nothing for them."""
+def read_head(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Head, int] | None:
+    """Return what the quick ways want to know of headers, and the body's length; None: it is nothing for them.
+
+    Args:
+        headers: with names in lower case.
+    """
     found: dict[bytes, bytes] = {}
     for name, value in headers:
         if name in _INTEREST:
@@ -132,22 +149,25 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head | None:
     binary = None if header_length is None else _number(header_length)
     if kind is None or length < 0 or (binary is not None and binary < 0):
         return None
-    return Head(
+    head = Head(
         kind,
-        length,
-        binary,
         get(b"accept-encoding", b""),
         get(b"if-none-match", b""),
         get(b"x-request-id", b""),
         get(b"traceparent", b""),
         b"x-server-timing" in found,
+        binary,
     )
+    return head, length
 
 
 def _number(text: bytes) -> int:
     """Return a number of bytes; -1 when it is none."""
     return int(text) if text.isdigit() and len(text) <= 12 else -1
 
+
+STARTS_KEPT = 64
+"""Beginnings of answers that are put together once a second; a few constants have them, and some refusals."""
 
 COMPRESS_FROM = 1024
 """Bytes of an answer from which it is compressed for whoever takes that; below it costs more than it saves."""
@@ -191,25 +211,29 @@ class Front:
         self._max_binary = settings.max_binary_body
         self.state = state
         self.settings = settings
-        self.gate = Gate(settings, state.metrics)
+        self.gate = Gate(settings, state.metrics, state.clients)
         self.metrics = state.metrics
         self.log = AccessLog(settings)
+        self.telemetry: HotTelemetry | None = None
         self.table: Mapping[str, Hot] = {}
         """The frequent requests by path."""
         self.raw: Mapping[bytes, Hot] = {}
-        """The same, by the bytes of a request line."""
+        """The same, by method and path as they stand in a request."""
         self.connections: set[Any] = set()
         """Of ``protocol``."""
+        self.resting: list[Any] = []
+        """Those of them that are not read from for a moment."""
         self.now = 0.0
         """The event loop's time, a quarter of a second late at most."""
         self._prefix = secrets.token_hex(4).encode()
         self._joined: tuple[object, bytes] = (None, b"")
+        self._starts: dict[Headers, bytes] = {}
         self._numbers = itertools.count(1)
 
     def publish(self, table: Mapping[str, Hot]) -> None:
         """Put other frequent requests in place, between two requests."""
         self.table = table
-        self.raw = {path.encode(): hot for path, hot in table.items()}
+        self.raw = {f"{hot.method} {path}".encode(): hot for path, hot in table.items()}
 
     def identity(self, given: bytes) -> bytes:
         """Return the id of a request: the one that it brought, if it is one, or a new one."""
@@ -217,11 +241,25 @@ class Front:
             return given
         return b"%b-%x" % (self._prefix, next(self._numbers))
 
-    def joined(self, pairs: list[tuple[bytes, bytes]]) -> bytes:
-        """Return headers that change once a second, as they go over the wire."""
+    def start(self, pairs: list[tuple[bytes, bytes]], headers: Headers, status: int) -> bytes:
+        """Return an answer's status line and headers as they go over the wire, but for those of its own.
+
+        Args:
+            pairs: headers that change once a second, and then are another list.
+            headers: of the answer.
+            status: of the answer.
+        """
         if pairs is not self._joined[0]:
             self._joined = (pairs, join(pairs))
-        return self._joined[1]
+            self._starts.clear()
+        if status != 200:
+            return b"%b%b%b" % (STATUS_LINE[status], self._joined[1], headers.raw)
+        found = self._starts.get(headers)
+        if found is None:
+            found = b"%b%b%b" % (STATUS_LINE[200], self._joined[1], headers.raw)
+            if len(self._starts) < STARTS_KEPT:
+                self._starts[headers] = found
+        return found
 
     def longest(self, head: Head) -> int:
         """Return how long a body may be."""
@@ -257,6 +295,8 @@ class Front:
         self.metrics.answered(hot.endpoint, reply.status, seconds)
         if self.log.on:
             self.log.write(hot.method, hot.endpoint, reply.status, seconds, client, identity, head.trace)
+        if self.telemetry is not None:
+            self.telemetry.tell(hot.endpoint, hot.path, reply.status, seconds, head.trace)
         return reply, own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -268,9 +308,10 @@ class Front:
         if DECLINED not in scope:
             hot = self.table.get(scope["path"].removeprefix(scope.get("root_path", "")))
         if hot is not None and hot.method == scope["method"]:
-            head = read_head(scope["headers"])
-            if head is not None and head.length <= self.longest(head):
-                body, rest = await _body(receive, head.length)
+            read = read_head(scope["headers"])
+            if read is not None and read[1] <= self.longest(read[0]):
+                head, length = read
+                body, rest = await _body(receive, length)
                 if rest is None:
                     found = self.quick(hot, head, scope["query_string"], body, _client(scope))
                     if found is not None:
@@ -301,6 +342,9 @@ class Front:
                 self.metrics.connections = len(self.connections)
                 for connection in [c for c in self.connections if min(c.deadline, c.stalled) < self.now]:
                     connection.expire()
+                resting, self.resting = self.resting, []
+                for connection in resting:
+                    connection.wake()
                 self.metrics.fold()
                 self.log.flush()
             except Exception:  # noqa: BLE001 - a full disk under the log must not end all deadlines

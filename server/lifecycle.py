@@ -2,11 +2,17 @@
 
 A new version is loaded beside the old one in a thread, checked completely (its file, and the golden rows in it, which
 also warm it up), and only then put where requests look. One that fails never replaces one that serves.
+
+Every worker has the whole of this for itself, and the store is the same for all. What the store does not tell is on the
+board: what the API took out of service or wants loaded anew, and that somebody has seen something new. Whoever decides
+writes it there first and then follows it like all the others (:meth:`Lifecycle.follow`), so that a worker that was
+restarted, or two that decide at once, come to the same.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import time
 from asyncio import sleep
@@ -22,6 +28,7 @@ from mariana.model import Model, load_model
 from mariana.settings import Settings
 from mariana.store import Store
 
+from .board import Decisions
 from .policy import POLICY_FILE, Policy, read_policy, write_policy
 from .state import ServedIndex, ServedModel, State
 from .versions import Version
@@ -57,16 +64,30 @@ class Lifecycle:
         self._seen: dict[str, Seen] = {}
         self._files: dict[str, dict[int, Seen]] = {}
         self._lock = asyncio.Lock()
+        self._decided = Decisions()
+        """What has been decided where there is only this process."""
+        self._followed = Decisions()
 
     def start(self) -> None:
         """Load everything. What cannot be loaded is logged and told by the API; it stops nothing else."""
-        state = self._state
+        state, team = self._state, self._state.team
+        if team is not None:
+            team.slot.followed = team.board.changes
+            self._followed = team.board.decisions()
+            if not self._settings.reload_store and team.others():
+                team.board.decide(_look_again)  # this worker serves the store as it is now: so shall all
         for name in self._model_names():
             self._seen[f"models/{name}"] = self._look_at_model(name)
-            self._put(self._load_model(name, None, {}))
+            if name in self._followed.unloaded:
+                self._put_out(name)
+            else:
+                self._put(self._load_model(name, None, {}))
+            self._live()
         for name in self._index_names():
             state.indexes[name] = self._load_index(name)
             self._seen[f"indexes/{name}"] = self._look_at_index(name)
+            self._live()
+        state.report()
         if not state.models and not state.indexes:
             hint = "" if self._settings.reload_store else ", then restart"
             _log.warning(
@@ -85,59 +106,131 @@ class Lifecycle:
                 _log.exception("cannot look at the store")
 
     async def refresh(self) -> None:
-        """Bring in what is new in the store, and take out what is gone."""
+        """Bring in what is new in the store, and take out what is gone; other workers do it at once too."""
         async with self._lock:
             seen = await asyncio.to_thread(self._look)
-            changed = [thing for thing in seen if seen[thing] != self._seen.get(thing)]
-            for thing in changed:
-                kind, _, name = thing.partition("/")
-                await (self._refresh_model(name) if kind == "models" else self._refresh_index(name))
-            gone = [thing for thing in self._seen if thing not in seen]
-            for thing in gone:
-                kind, _, name = thing.partition("/")
-                _log.info("%s is gone from the store", thing)
-                if kind == "models":
-                    self._state.models.pop(name, None)
-                    self._files.pop(name, None)
-                elif (index := self._state.indexes.pop(name, None)) is not None and index.index is not None:
-                    index.index.close()
-            self._seen = seen
-            if changed or gone:
-                self._state.changed()
+            if seen == self._seen:
+                return
+            await self._decide(_look_again)
+            await self._take_over(seen)
+
+    async def follow(self) -> None:
+        """Do what has been decided, here or in another worker."""
+        async with self._lock:
+            team = self._state.team
+            changes = 0 if team is None else team.board.changes
+            decisions = self._decided if team is None else team.board.decisions()
+            before, self._followed = self._followed, copy.deepcopy(decisions)
+            touched = False
+            if decisions.looks != before.looks:
+                await self._take_over(await asyncio.to_thread(self._look))
+            for name, count in decisions.loads.items():
+                if count != before.loads.get(name, 0) and name in self._model_names():
+                    await self._load(name)
+                    touched = True
+            for name in decisions.unloaded:
+                served = self._state.models.get(name)
+                if served is not None and not served.unloaded:
+                    self._put_out(name)
+                    touched = True
+            if touched:
+                self._changed()
+            if team is not None:
+                team.slot.followed = changes
+
+    async def _decide(self, change: Callable[[Decisions], None]) -> None:
+        team = self._state.team
+        if team is None:
+            change(self._decided)
+        else:
+            await asyncio.to_thread(team.board.decide, change)  # the board's lock may have to be waited for
+
+    async def _decide_and_follow(self, change: Callable[[Decisions], None]) -> None:
+        """Decide something, and return when it has been done in all workers."""
+        await self._decide(change)
+        team = self._state.team
+        changes = 0 if team is None else team.board.changes
+        await self.follow()
+        if team is not None:
+            await team.followed(changes)
+
+    async def _take_over(self, seen: dict[str, Seen]) -> None:
+        """Make the state like the store, as it was seen."""
+        changed = [thing for thing in seen if seen[thing] != self._seen.get(thing)]
+        for thing in changed:
+            kind, _, name = thing.partition("/")
+            await (self._refresh_model(name) if kind == "models" else self._refresh_index(name))
+        gone = [thing for thing in self._seen if thing not in seen]
+        for thing in gone:
+            kind, _, name = thing.partition("/")
+            _log.info("%s is gone from the store", thing)
+            if kind == "models":
+                self._state.models.pop(name, None)
+                self._files.pop(name, None)
+            elif (index := self._state.indexes.pop(name, None)) is not None and index.index is not None:
+                index.index.close()
+        self._seen = seen
+        if changed or gone:
+            self._changed()
+
+    def _changed(self) -> None:
+        self._state.changed()
+        self._state.report()
+
+    def _live(self) -> None:
+        if self._state.team is not None:
+            self._state.team.slot.live()
 
     async def load(self, name: str) -> None:
-        """Put a model into service, or look at its folder anew.
+        """Put a model into service, or look at its folder anew: in all workers when this returns.
 
         Raises:
             NotFoundError: the store has none of this name.
             MarianaError: no version of it could be loaded; the message is of its newest one.
         """
-        async with self._lock:
-            if name not in self._model_names():
-                raise NotFoundError("no such model")
-            served = self._state.models.get(name)
-            if served is not None and served.unloaded:
-                del self._state.models[name]
-            self._seen[f"models/{name}"] = self._look_at_model(name)
-            await self._refresh_model(name)
-            self._state.changed()
-            served = self._state.models[name]
-            if not served.versions:
-                raise MarianaError(
-                    served.failures[max(served.failures)] if served.failures else "it has no version"
-                )
+
+        def change(decisions: Decisions) -> None:
+            decisions.loads[name] = decisions.loads.get(name, 0) + 1
+            if name in decisions.unloaded:
+                decisions.unloaded.remove(name)
+
+        if name not in self._model_names():
+            raise NotFoundError("no such model")
+        await self._decide_and_follow(change)
+        served = self._state.models.get(name)
+        if served is not None and not served.versions and not served.unloaded:
+            raise MarianaError(
+                served.failures[max(served.failures)] if served.failures else "it has no version"
+            )
+
+    async def _load(self, name: str) -> None:
+        served = self._state.models.get(name)
+        if served is not None and served.unloaded:
+            del self._state.models[name]
+        self._seen[f"models/{name}"] = self._look_at_model(name)
+        await self._refresh_model(name)
 
     async def unload(self, name: str) -> None:
-        """Take a model out of service; requests that run finish. It stays out until it is loaded again.
+        """Take a model out of service, in all workers when this returns; requests that run finish.
+
+        It stays out until it is loaded again.
 
         Raises:
             NotFoundError: there is none of this name.
         """
-        async with self._lock:
-            served = self._state.model(name)
-            self._files.pop(name, None)
-            self._state.models[name] = ServedModel(name, {}, {}, served.policy, unloaded=True)
-            self._state.changed()
+
+        def change(decisions: Decisions) -> None:
+            if name not in decisions.unloaded:
+                decisions.unloaded.append(name)
+
+        self._state.model(name)
+        await self._decide_and_follow(change)
+
+    def _put_out(self, name: str) -> None:
+        served = self._state.models.get(name)
+        self._files.pop(name, None)
+        policy = Policy() if served is None else served.policy
+        self._state.models[name] = ServedModel(name, {}, {}, policy, unloaded=True)
 
     async def set_policy(self, name: str, policy: Policy) -> None:
         """Publish the policy of a model and follow it.
@@ -163,15 +256,13 @@ class Lifecycle:
         self._count(loaded)
 
     def _count(self, loaded: _Loaded) -> None:
-        reloads = self._state.metrics.reloads
         failed = min(loaded.tried, len(loaded.served.failures))
-        reloads["failed"] += failed
-        reloads["ok"] += loaded.tried - failed
+        self._state.metrics.reloaded(ok=loaded.tried - failed, failed=failed)
 
     async def _refresh_index(self, name: str) -> None:
         after = await asyncio.to_thread(self._load_index, name)
         self._state.indexes[name] = after
-        self._state.metrics.reloads["ok" if after.index is not None else "failed"] += 1
+        self._state.metrics.reloaded(ok=after.index is not None, failed=after.index is None)
 
     def _put(self, loaded: _Loaded) -> None:
         self._state.models[loaded.served.name] = loaded.served
@@ -220,7 +311,14 @@ class Lifecycle:
     def _load_version(self, name: str, number: int) -> Model:
         settings = self._settings
         path = self._store.model_path(name, number)
-        return load_model(path, isa=settings.isa, precision=settings.precision)
+        team = self._state.team
+        return load_model(
+            path,
+            isa=settings.isa,
+            precision=settings.precision,
+            memory=None if team is None else team.weights,
+            validate=True,
+        )
 
     def _load_index(self, name: str) -> ServedIndex:
         index, failure = self._try(
@@ -271,6 +369,10 @@ class Lifecycle:
         except Exception as error:  # noqa: BLE001 - one thing of the store must not take the others with it
             _log.exception("cannot %s", doing)
             return None, f"{type(error).__name__}; the server's log has the particulars"
+
+
+def _look_again(decisions: Decisions) -> None:
+    decisions.looks += 1
 
 
 def _children(folder: Path) -> list[Path]:

@@ -1,8 +1,9 @@
 """What the service counts, and how Prometheus reads it (text exposition format 0.0.4).
 
 Written down here and not taken from ``prometheus_client``: counting must cost tens of nanoseconds, and with several
-workers whichever one is asked must tell the sum of all. So the counters are plain numbers in plain objects, a worker's
-can be dumped (:meth:`Metrics.dump`), and dumps are summed (:func:`render`).
+workers whichever one is asked must tell the sum of all. So a request only notes its numbers in lists; a few times a
+second, and before the numbers are read, :meth:`Metrics.fold` counts them into rows of :class:`~.cells.Cells`, which the
+other workers read. The rows of a worker that has died stay, and count on with the one that takes its place.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import gc
 import os
 import resource
 import time
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .cells import Cells, Key, Values
 
 SECONDS = (
     1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5
@@ -29,270 +32,401 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096, 16384, 65536)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-Labels = tuple[tuple[str, str], ...]
+
+class Family(NamedTuple):
+    """A metric: its type, what it means, and how the numbers of several workers become one."""
+
+    kind: str
+    """counter, gauge or histogram"""
+    about: str
+    bounds: tuple[float, ...] = ()
+    """of a histogram's buckets"""
+    shared: bool = False
+    """a gauge of what all workers have in common: the greatest number, not the sum"""
+
+
+FAMILIES = {
+    "mariana_workers": Family("gauge", "Processes that serve."),
+    "mariana_requests_total": Family("counter", "Answers by kind of endpoint and status."),
+    "mariana_request_seconds": Family("histogram", "Time from a request's head to its answer.", SECONDS),
+    "mariana_rejected_total": Family("counter", "Requests turned away unread."),
+    "mariana_inflight_requests": Family("gauge", "Requests being answered."),
+    "mariana_connections": Family("gauge", "Open connections."),
+    "mariana_reloads_total": Family("counter", "Loads after the start, of every worker."),
+    "mariana_model_stage_seconds": Family(
+        "histogram",
+        "Time of a prediction by stage: parse the body, run the network, write the answer.",
+        SECONDS,
+    ),
+    "mariana_model_rows": Family("histogram", "Rows of a request.", ROWS),
+    "mariana_model_queue_seconds": Family(
+        "histogram", "Time that a request waited for its batch; what runs inline does not wait.", SECONDS
+    ),
+    "mariana_model_batch_rows": Family("histogram", "Rows that ran as one batch, not inline.", ROWS),
+    "mariana_model_queued_requests": Family("gauge", "Requests that wait for a batch."),
+    "mariana_model_errors_total": Family(
+        "counter", "Requests that were refused, by the status of the answer."
+    ),
+    "mariana_model_last_prediction_timestamp_seconds": Family(
+        "gauge", "When a version last answered.", shared=True
+    ),
+    "mariana_complete_seconds": Family("histogram", "Time of a completion.", SECONDS),
+    "mariana_model_loaded": Family("gauge", "Workers that serve this version; 0 where it failed."),
+    "mariana_model_bytes": Family("gauge", "Bytes of packed weights; workers share them.", shared=True),
+    "mariana_index_entries": Family("gauge", "Entries of an index.", shared=True),
+    "process_cpu_seconds_total": Family("counter", "CPU time, user and system, of all workers."),
+    "process_resident_memory_bytes": Family(
+        "gauge", "Resident memory of all workers; pages that they share are counted in each."
+    ),
+    "process_open_fds": Family("gauge", "Open file descriptors."),
+    "python_gc_collections_total": Family("counter", "Collections of Python's garbage collector."),
+}
+"""Every metric, in the order in which they are told."""
+
+_LAST = "mariana_model_last_prediction_timestamp_seconds"
 
 
 class Histogram:
-    """Counts values by bucket."""
+    """Counts values by bucket.
 
-    __slots__ = ("bounds", "counts", "total")
+    Args:
+        bounds: upper bounds of the buckets; one more takes what is above them.
+        row: where it counts, a number a bucket and the sum of all values; None: a row of its own.
+    """
 
-    def __init__(self, bounds: tuple[float, ...]) -> None:
+    __slots__ = ("_row", "_seen", "bounds")
+
+    def __init__(self, bounds: tuple[float, ...], row: Values | None = None) -> None:
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
+        self._row = np.zeros(len(bounds) + 2) if row is None else row
+        self._seen: list[float] = []
 
     def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+        """Note one value."""
+        self._seen.append(value)
 
     def observe_all(self, values: NDArray[np.float64]) -> None:
-        """Count some values."""
-        found = np.bincount(np.searchsorted(self.bounds, values), minlength=len(self.counts))
-        self.counts = [count + more for count, more in zip(self.counts, found.tolist(), strict=True)]
-        self.total += float(values.sum())
+        """Count some values: many at once cost a tenth of one by one."""
+        row = self._row
+        row[:-1] += np.bincount(np.searchsorted(self.bounds, values), minlength=len(row) - 1)
+        row[-1] += values.sum()
+
+    def fold(self) -> None:
+        """Count what was noted."""
+        if self._seen:
+            seen, self._seen = np.array(self._seen), []
+            self.observe_all(seen)
 
     @property
-    def count(self) -> int:
-        """How many values there were."""
-        return sum(self.counts)
+    def counts(self) -> list[int]:
+        """How many values there were in each bucket."""
+        self.fold()
+        return [int(count) for count in self._row[:-1]]
+
+    @property
+    def total(self) -> float:
+        """The sum of all values."""
+        self.fold()
+        return float(self._row[-1])
 
 
 class ModelStats:
-    """What one version of a model has done."""
+    """What one version of a model does.
 
-    __slots__ = ("_seen", "errors", "infer", "last", "parse", "rows", "write")
+    Args:
+        cells: where it is counted.
+        name: of the model.
+        version: its number.
+    """
 
-    def __init__(self) -> None:
-        self._seen: list[tuple[int, float, float, float, float]] = []
-        self.parse = Histogram(SECONDS)
-        self.infer = Histogram(SECONDS)
-        self.write = Histogram(SECONDS)
-        self.rows = Histogram(ROWS)
-        self.errors: dict[str, int] = {}
-        self.last = 0.0
+    __slots__ = ("_cells", "_labels", "_last", "_seen", "batches", "infer", "parse", "queue", "rows", "write")
+
+    def __init__(self, cells: Cells, name: str, version: int) -> None:
+        self._seen: list[float] = []
+        self._cells = cells
+        self._labels = {"model": name, "version": str(version)}
+        self.parse, self.infer, self.write = (
+            _histogram(cells, "mariana_model_stage_seconds", {**self._labels, "stage": stage})
+            for stage in ("parse", "infer", "write")
+        )
+        self.rows = _histogram(cells, "mariana_model_rows", self._labels)
+        self.queue = _histogram(cells, "mariana_model_queue_seconds", self._labels)
+        self.batches = _histogram(cells, "mariana_model_batch_rows", self._labels)
+        self._last = cells.row(_LAST, self._labels)
 
     def observe(self, rows: int, start: float, parsed: float, inferred: float, written: float) -> None:
         """Note a request that was answered; the times are of ``time.perf_counter``."""
-        self._seen.append((rows, start, parsed, inferred, written))
+        self._seen += (rows, start, parsed, inferred, written)
+
+    def batch(self, rows: int, waits: list[float]) -> None:
+        """Note a batch: its rows, and how long each of its requests has waited, in seconds."""
+        self.batches.observe(rows)
+        for seconds in waits:
+            self.queue.observe(seconds)
 
     def fold(self) -> None:
-        """Count what was noted: many at once cost a tenth of one by one."""
+        """Count what was noted."""
+        self.queue.fold()
+        self.batches.fold()
         if not self._seen:
             return
-        seen, self._seen = np.array(self._seen), []
+        seen, self._seen = np.array(self._seen).reshape(-1, 5), []
         self.rows.observe_all(seen[:, 0])
         for histogram, times in zip(
             (self.parse, self.infer, self.write), np.diff(seen[:, 1:]).T, strict=True
         ):
             histogram.observe_all(times)
-        self.last = float(seen[-1, 4])
+        self._last[0] = time.time() - perf_counter() + seen[-1, 4]
 
     def error(self, kind: str) -> None:
-        """Count a request that was not."""
-        self.errors[kind] = self.errors.get(kind, 0) + 1
+        """Count a request that was refused."""
+        self._cells.row("mariana_model_errors_total", {**self._labels, "status": kind})[0] += 1
 
 
 class IndexStats:
-    """What one index has done."""
+    """What one index does."""
 
     __slots__ = ("complete",)
 
-    def __init__(self) -> None:
-        self.complete = Histogram(SECONDS)
+    def __init__(self, cells: Cells, name: str) -> None:
+        self.complete = _histogram(cells, "mariana_complete_seconds", {"index": name})
+
+
+def _histogram(cells: Cells, name: str, labels: Mapping[str, str]) -> Histogram:
+    bounds = FAMILIES[name].bounds
+    return Histogram(bounds, cells.row(name, labels, len(bounds) + 2))
 
 
 class Metrics:
-    """Everything that one process counts."""
+    """Everything that one process counts.
 
-    def __init__(self) -> None:
-        self.started = time.time()
-        self.models: dict[tuple[str, int], ModelStats] = {}
-        self.indexes: dict[str, IndexStats] = {}
-        self.responses: dict[tuple[str, int], int] = {}
-        """By (kind of endpoint, status)."""
-        self.duration: dict[str, Histogram] = {}
-        """By kind of endpoint: from the request's head to its answer."""
-        self.rejected: dict[str, int] = {}
-        """By reason: requests that were turned away unread."""
+    Args:
+        cells: where; None: memory of its own.
+        counted: gives the cells of all workers, and whether the worker is there; None: there is only this one.
+    """
+
+    def __init__(
+        self, cells: Cells | None = None, counted: Callable[[], Iterable[tuple[Cells, bool]]] | None = None
+    ) -> None:
+        self.cells = Cells() if cells is None else cells
+        self._counted = counted
+        self._models: dict[tuple[str, int], ModelStats] = {}
+        self._indexes: dict[str, IndexStats] = {}
+        self._answers: list[tuple[str, int, float]] = []
+        self._durations: dict[str, Histogram] = {}
+        self._rejected: dict[str, int] = {}
+        self._before: dict[str, float] = {}
         self.inflight = 0
         self.connections = 0
-        self.reloads: dict[str, int] = {"ok": 0, "failed": 0}
-        self.serving: dict[str, Any] = {}
+        for (name, _), row in self.cells:
+            if FAMILIES[name].kind == "gauge" and name != _LAST:
+                row[:] = np.nan  # of a worker that was here before
+        self.reloaded(ok=0, failed=0)
 
     def model(self, name: str, version: int) -> ModelStats:
         """Return the counters of a version of a model; they outlive its reloads."""
-        return self.models.setdefault((name, version), ModelStats())
+        found = self._models.get((name, version))
+        if found is None:
+            found = self._models[name, version] = ModelStats(self.cells, name, version)
+        return found
 
     def index(self, name: str) -> IndexStats:
         """Return the counters of an index."""
-        return self.indexes.setdefault(name, IndexStats())
+        found = self._indexes.get(name)
+        if found is None:
+            found = self._indexes[name] = IndexStats(self.cells, name)
+        return found
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
-        """Count an answer."""
-        key = (endpoint, status)
-        self.responses[key] = self.responses.get(key, 0) + 1
-        histogram = self.duration.get(endpoint)
-        if histogram is None:
-            histogram = self.duration[endpoint] = Histogram(SECONDS)
-        histogram.observe(seconds)
+        """Note an answer."""
+        self._answers.append((endpoint, status, seconds))
 
     def reject(self, reason: str) -> None:
-        """Count a request that was turned away unread."""
-        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+        """Note a request that was turned away unread."""
+        self._rejected[reason] = self._rejected.get(reason, 0) + 1
+
+    def reloaded(self, *, ok: int = 0, failed: int = 0) -> None:
+        """Count loads after the start."""
+        for result, count in (("ok", ok), ("failed", failed)):
+            self.cells.row("mariana_reloads_total", {"result": result})[0] += count
+
+    def gauge(self, name: str, labels: Mapping[str, str], value: float) -> None:
+        """Set a number that goes up and down; one that is not set again vanishes with :meth:`forget`."""
+        self.cells.row(name, labels)[0] = value
+
+    def forget(self, *names: str) -> None:
+        """Take the gauges of some metrics back."""
+        for (name, _), row in self.cells:
+            if name in names:
+                row[0] = np.nan
 
     def fold(self) -> None:
         """Count what was noted since the last time; a few times a second, and before the numbers are read."""
-        for stats in self.models.values():
+        answers, self._answers = self._answers, []
+        found: dict[tuple[str, int], list[float]] = {}
+        for endpoint, status, seconds in answers:
+            found.setdefault((endpoint, status), []).append(seconds)
+        for (endpoint, status), times in found.items():
+            labels = {"endpoint": endpoint}
+            self.cells.row("mariana_requests_total", {**labels, "status": str(status)})[0] += len(times)
+            histogram = self._durations.get(endpoint)
+            if histogram is None:
+                histogram = self._durations[endpoint] = _histogram(
+                    self.cells, "mariana_request_seconds", labels
+                )
+            histogram.observe_all(np.array(times))
+        rejected, self._rejected = self._rejected, {}
+        for reason, count in rejected.items():
+            self.cells.row("mariana_rejected_total", {"reason": reason})[0] += count
+        for stats in self._models.values():
             stats.fold()
+        for index in self._indexes.values():
+            index.complete.fold()
 
-    def dump(self) -> list[list[Any]]:
-        """Return the families of samples: [name, type, help, [[labels, value], ...]]; values add up over workers."""
+    def measure(self) -> None:
+        """Bring the gauges of the process up to date."""
+        self.gauge("mariana_workers", {}, 1)
+        self.gauge("mariana_inflight_requests", {}, self.inflight)
+        self.gauge("mariana_connections", {}, self.connections)
+        for name, value in _process().items():
+            if FAMILIES[name].kind == "gauge":
+                self.gauge(name, {}, value)
+            else:  # on top of what was counted here by a worker that is no more
+                row = self.cells.row(name, {})
+                row[0] = self._before.setdefault(name, float(row[0])) + value
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """How many requests this worker has turned away unread, by reason."""
         self.fold()
-        families = _Families()
-        families.add("mariana_workers", "gauge", "Processes that serve.", {}, 1)
-        for (endpoint, status), count in self.responses.items():
-            families.add(
-                "mariana_requests_total",
-                "counter",
-                "Answers by kind of endpoint and status.",
-                {"endpoint": endpoint, "status": str(status)},
-                count,
-            )
-        for endpoint, histogram in self.duration.items():
-            families.histogram(
-                "mariana_request_seconds",
-                "Time from a request's head to its answer.",
-                {"endpoint": endpoint},
-                histogram,
-            )
-        for reason, count in self.rejected.items():
-            families.add(
-                "mariana_rejected_total", "counter", "Requests turned away unread.", {"reason": reason}, count
-            )
-        families.add("mariana_inflight_requests", "gauge", "Requests being answered.", {}, self.inflight)
-        families.add("mariana_connections", "gauge", "Open connections.", {}, self.connections)
-        for result, count in self.reloads.items():
-            families.add(
-                "mariana_reloads_total", "counter", "Loads after the start.", {"result": result}, count
-            )
-        self._dump_models(families)
-        for row in self.serving.get("models", ()):
-            families.add(
-                "mariana_model_loaded",
-                "gauge",
-                "1 a worker that serves this version, 0 where it failed.",
-                *row,
-            )
-        for row in self.serving.get("model_bytes", ()):
-            families.add("mariana_model_bytes", "gauge", "Bytes of packed weights.", *row)
-        for row in self.serving.get("indexes", ()):
-            families.add("mariana_index_entries", "gauge", "Entries of an index, a worker.", *row)
-        _process(families)
-        return families.rows()
+        return {
+            dict(labels)["reason"]: int(row[0])
+            for (name, labels), row in self.cells
+            if name == "mariana_rejected_total"
+        }
 
-    def _dump_models(self, families: _Families) -> None:
-        for (name, version), stats in self.models.items():
-            labels = {"model": name, "version": str(version)}
-            for stage in ("parse", "infer", "write"):
-                families.histogram(
-                    "mariana_model_stage_seconds",
-                    "Time of a prediction by stage: parse the body, run the network, write the answer.",
-                    {**labels, "stage": stage},
-                    getattr(stats, stage),
-                )
-            families.histogram("mariana_model_rows", "Rows of a request.", labels, stats.rows)
-            for kind, count in stats.errors.items():
-                families.add(
-                    "mariana_model_errors_total",
-                    "counter",
-                    "Requests that were refused, by the status of the answer.",
-                    {**labels, "status": kind},
-                    count,
-                )
-        for name, index in self.indexes.items():
-            families.histogram(
-                "mariana_complete_seconds", "Time of a completion.", {"index": name}, index.complete
-            )
+    def totals(self) -> dict[Key, Values]:
+        """Return the rows of all workers as one."""
+        self.fold()
+        return add_up([(self.cells, True)] if self._counted is None else self._counted())
 
 
-class _Families:
-    """Samples by the name of their metric."""
+def add_up(counted: Iterable[tuple[Cells, bool]]) -> dict[Key, Values]:
+    """Return the rows of several workers as one.
 
-    def __init__(self) -> None:
-        self._rows: dict[str, list[Any]] = {}
+    Args:
+        counted: cells, and whether the worker is there; where it is not, its gauges mean nothing.
+    """
+    sums: dict[Key, Values] = {}
+    for cells, there in counted:
+        for key, row in cells:
+            family = FAMILIES[key[0]]
+            if family.kind == "gauge" and (np.isnan(row[0]) or not (there or key[0] == _LAST)):
+                continue
+            before = sums.get(key)
+            if before is None:
+                sums[key] = row.copy()
+            elif family.shared:
+                np.maximum(before, row, out=before)
+            else:
+                before += row
+    return sums
 
-    def add(self, name: str, kind: str, about: str, labels: Mapping[str, str], value: float) -> None:
-        self._rows.setdefault(name, [name, kind, about, []])[3].append([["", *labels.items()], value])
 
-    def histogram(self, name: str, about: str, labels: Mapping[str, str], values: Histogram) -> None:
-        samples = self._rows.setdefault(name, [name, "histogram", about, []])[3]
-        total = 0
-        for bound, count in zip((*map(repr, values.bounds), "+Inf"), values.counts, strict=True):
-            total += count
-            samples.append([["_bucket", *labels.items(), ("le", bound)], total])
-        samples.append([["_sum", *labels.items()], values.total])
-        samples.append([["_count", *labels.items()], total])
+class ModelTotal(NamedTuple):
+    """What a version of a model has done in all workers."""
 
-    def rows(self) -> list[list[Any]]:
-        return list(self._rows.values())
+    requests: int
+    rows: int
+    errors: int
+    parse: float
+    """seconds of this stage"""
+    queue: float
+    """seconds of waiting for a batch"""
+    infer: float
+    write: float
+    last: float
+    """when it last answered, in seconds since the epoch; 0: never"""
 
 
-def _process(families: _Families) -> None:
+class ModelTotals:
+    """What the versions of models have done.
+
+    Args:
+        totals: of :meth:`Metrics.totals`.
+    """
+
+    def __init__(self, totals: Mapping[Key, Values]) -> None:
+        self._totals = totals
+
+    def of(self, name: str, version: int) -> ModelTotal:
+        """Return what a version has done."""
+        model = (("model", name), ("version", str(version)))
+
+        def row(metric: str, *more: tuple[str, str]) -> Values:
+            return self._totals.get((metric, (*model, *more)), _NOTHING)
+
+        rows = row("mariana_model_rows")
+        parse, infer, write = (
+            float(row("mariana_model_stage_seconds", ("stage", stage))[-1])
+            for stage in ("parse", "infer", "write")
+        )
+        errors = sum(
+            float(values[0])
+            for (metric, labels), values in self._totals.items()
+            if metric == "mariana_model_errors_total" and labels[:2] == model
+        )
+        requests, last = int(rows[:-1].sum()), float(row(_LAST)[0])
+        queue = float(row("mariana_model_queue_seconds")[-1])
+        return ModelTotal(
+            requests, round(rows[-1]), int(errors), parse, queue, max(infer - queue, 0.0), write, last
+        )
+
+
+_NOTHING = np.zeros(2)
+
+
+def _process() -> dict[str, float]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    families.add(
-        "process_cpu_seconds_total",
-        "counter",
-        "CPU time, user and system, of all workers.",
-        {},
-        usage.ru_utime + usage.ru_stime,
-    )
+    found: dict[str, float] = {
+        "process_cpu_seconds_total": usage.ru_utime + usage.ru_stime,
+        "python_gc_collections_total": sum(generation["collections"] for generation in gc.get_stats()),
+    }
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        families.add(
-            "process_resident_memory_bytes",
-            "gauge",
-            "Resident memory of all workers; pages that they share are counted in each.",
-            {},
-            pages * os.sysconf("SC_PAGE_SIZE"),
-        )
-        families.add(
-            "process_open_fds",
-            "gauge",
-            "Open file descriptors.",
-            {},
-            sum(1 for _ in Path("/proc/self/fd").iterdir()),
-        )
+        found["process_resident_memory_bytes"] = pages * os.sysconf("SC_PAGE_SIZE")
+        found["process_open_fds"] = sum(1 for _ in Path("/proc/self/fd").iterdir())
     except OSError:
         pass
-    families.add(
-        "python_gc_collections_total",
-        "counter",
-        "Collections of Python's garbage collector.",
-        {},
-        sum(generation["collections"] for generation in gc.get_stats()),
-    )
+    return found
 
 
-def render(dumps: Iterable[list[list[Any]]]) -> str:
-    """Return the exposition of the sum of some dumps."""
-    heads: dict[str, tuple[str, str]] = {}
-    sums: dict[str, dict[tuple[Any, ...], float]] = {}
-    for dump in dumps:
-        for name, kind, about, samples in dump:
-            heads[name] = (kind, about)
-            family = sums.setdefault(name, {})
-            for labels, value in samples:
-                key = (labels[0], *map(tuple, labels[1:]))
-                family[key] = family.get(key, 0) + value
+def render(totals: Mapping[Key, Values]) -> str:
+    """Return the exposition of some rows."""
+    rows: dict[str, list[tuple[tuple[tuple[str, str], ...], Values]]] = {}
+    for (name, labels), row in totals.items():
+        rows.setdefault(name, []).append((labels, row))
     lines: list[str] = []
-    for name, (kind, about) in heads.items():
-        lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
-        for (suffix, *labels), value in sums[name].items():
-            told = ",".join(f'{label}="{_escape(text)}"' for label, text in labels)
-            lines.append(f"{name}{suffix}{{{told}}} {value!r}" if told else f"{name}{suffix} {value!r}")
+    for name, family in FAMILIES.items():
+        if name in rows:
+            lines += [f"# HELP {name} {family.about}", f"# TYPE {name} {family.kind}"]
+        for labels, row in rows.get(name, ()):
+            if family.kind != "histogram":
+                lines.append(_sample(name, labels, row[0]))
+                continue
+            counts = np.cumsum(row[:-1])
+            for bound, count in zip((*map(repr, family.bounds), "+Inf"), counts, strict=True):
+                lines.append(_sample(f"{name}_bucket", (*labels, ("le", bound)), count))
+            lines.append(_sample(f"{name}_sum", labels, row[-1]))
+            lines.append(_sample(f"{name}_count", labels, counts[-1]))
     return "\n".join(lines) + "\n"
+
+
+def _sample(name: str, labels: tuple[tuple[str, str], ...], value: float) -> str:
+    told = ",".join(f'{label}="{_escape(text)}"' for label, text in labels)
+    number = float(value)
+    written = repr(int(number) if number.is_integer() else number)
+    return f"{name}{{{told}}} {written}" if told else f"{name} {written}"
 
 
 def _escape(text: str) -> str:

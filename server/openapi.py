@@ -25,12 +25,17 @@ def complete(document: dict[str, Any], predictions: PredictRoute, state: State) 
     document["components"]["securitySchemes"] = {
         "admin": {"type": "http", "scheme": "bearer", "description": "an admin token"}
     }
-    version = next((served.get() for served in state.models.values() if served.version is not None), None)
+    serving = [served for served in state.models.values() if served.version is not None]
+    serving.sort(
+        key=lambda served: not served.policy.labels
+    )  # one with a label serves as an example of everything
+    version = serving[0].get() if serving else None
+    label = next(iter(serving[0].policy.labels), None) if serving else None
     index = next((name for name, served in state.indexes.items() if served.index is not None), None)
     for path, _, operation in operations(document):
         for parameter in operation.get("parameters", ()):
             if parameter["in"] == "path":
-                _name(parameter, path, version, index)
+                _name(parameter, path, version, label, index)
         if version is not None:
             _fill(operation, version)
 
@@ -42,12 +47,14 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
             yield path, method, operation
 
 
-def _name(parameter: dict[str, Any], path: str, version: Version | None, index: str | None) -> None:
+def _name(
+    parameter: dict[str, Any], path: str, version: Version | None, label: str | None, index: str | None
+) -> None:
     value: str | None = None
     if "/indexes/" in path:
         value = index
     elif version is not None:
-        known = {"name": version.name, "version": str(version.number)}
+        known = {"name": version.name, "version": str(version.number), "label": label}
         value = known.get(parameter["name"])
     if value is not None:
         parameter["example"] = value

@@ -28,6 +28,8 @@ BATCH = 16
 ROWS_MAX = 4096
 """Rows from which a batch gains nothing by more: those who wait longer than the batch are the next one."""
 _ROUNDS, _PATIENCE = 20, 5e-3
+_ROUNDS_MIN, _PATIENCE_MAX = 5, 50e-3
+"""A busy machine, which makes a quick model look slow, is given more time than a slow model."""
 
 _thread = ThreadPoolExecutor(1, "predict")
 
@@ -59,14 +61,22 @@ def measure(predict: Callable[[Float32], Float32], columns: int) -> Cost:
         x = np.zeros((rows, columns), np.float32)
         best = float("inf")
         begun = perf_counter()
-        for _ in range(_ROUNDS):
+        for i in range(1, _ROUNDS + 1):
             start = perf_counter()
             predict(x)
             best = min(best, perf_counter() - start)
-            if perf_counter() - begun > _PATIENCE:
+            if perf_counter() - begun > (_PATIENCE if i >= _ROUNDS_MIN else _PATIENCE_MAX):
                 break
         found.append(best)
     return Cost(*found)
+
+
+class _Waiting(NamedTuple):
+    """A request that waits for a batch."""
+
+    x: Float32
+    done: asyncio.Future[Float32]
+    since: float
 
 
 class Schedule:
@@ -76,16 +86,29 @@ class Schedule:
         predict: rows in, outputs out; threads may call it.
         cost: of :func:`measure`.
         window: seconds to wait for more rows; 0: none.
+        told: called with the rows of each batch, and with the seconds that each of its requests has waited for it.
     """
 
-    def __init__(self, predict: Callable[[Float32], Float32], cost: Cost, window: float = 0.0) -> None:
+    def __init__(
+        self,
+        predict: Callable[[Float32], Float32],
+        cost: Cost,
+        window: float = 0.0,
+        told: Callable[[int, list[float]], None] | None = None,
+    ) -> None:
         self._predict = predict
         self._window = window
-        self._waiting: list[tuple[Float32, asyncio.Future[Float32]]] = []
+        self._told = told
+        self._waiting: list[_Waiting] = []
         self._running = False
         self.cost = cost
         self.batches = 0
         """How many batches have been run."""
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait for a batch to begin."""
+        return len(self._waiting)
 
     def inline(self, rows: int) -> bool:
         """Whether some rows are to be run at once, here."""
@@ -104,7 +127,7 @@ class Schedule:
             return self._predict(x)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Float32] = loop.create_future()
-        self._waiting.append((x, done))
+        self._waiting.append(_Waiting(x, done, perf_counter()))
         if not self._running and len(self._waiting) == 1:
             if self._window > 0:
                 loop.call_later(self._window, self._start)
@@ -117,7 +140,10 @@ class Schedule:
         while self._waiting:
             batch = self._take()
             try:
-                x = batch[0][0] if len(batch) == 1 else np.concatenate([rows for rows, _ in batch])
+                x = batch[0].x if len(batch) == 1 else np.concatenate([waiting.x for waiting in batch])
+                if self._told is not None:
+                    now = perf_counter()
+                    self._told(len(x), [now - waiting.since for waiting in batch])
                 if self.cost.of(len(x)) > LOOP_SECONDS:
                     running = asyncio.get_running_loop().run_in_executor(_thread, self._predict, x)
                     running.add_done_callback(partial(self._ended, batch))
@@ -127,35 +153,28 @@ class Schedule:
             except Exception as error:  # noqa: BLE001 - it belongs to those who wait
                 self._finish(batch, None, error)
 
-    def _take(self) -> list[tuple[Float32, asyncio.Future[Float32]]]:
+    def _take(self) -> list[_Waiting]:
         """Return the next batch: at least one request, and as many more as fit ``ROWS_MAX``."""
         rows = count = 0
-        for x, _ in self._waiting:
-            rows += len(x)
+        for waiting in self._waiting:
+            rows += len(waiting.x)
             if count and rows > ROWS_MAX:
                 break
             count += 1
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         return batch
 
-    def _ended(
-        self, batch: list[tuple[Float32, asyncio.Future[Float32]]], task: asyncio.Future[Float32]
-    ) -> None:
+    def _ended(self, batch: list[_Waiting], task: asyncio.Future[Float32]) -> None:
         self._running = False
         error = task.exception()
         self._finish(batch, None if error is not None else task.result(), error)
         self._start()
 
-    def _finish(
-        self,
-        batch: list[tuple[Float32, asyncio.Future[Float32]]],
-        y: Float32 | None,
-        error: BaseException | None,
-    ) -> None:
+    def _finish(self, batch: list[_Waiting], y: Float32 | None, error: BaseException | None) -> None:
         self.batches += 1
         at = 0
-        for x, done in batch:
-            rows = len(x)
+        for waiting in batch:
+            rows, done = len(waiting.x), waiting.done
             if not done.done():  # else its client has gone
                 if y is None:
                     done.set_exception(error or RuntimeError("no outputs"))

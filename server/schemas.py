@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 
 from mariana.autocomplete import DEFAULT_SCORE, QUERY_MAX, TEXT_MAX
+from mariana.explain import ExplainMethod
 from mariana.format import InputField, Label
 from mariana.model import Model
 from mariana.model_card import example_record
@@ -69,18 +70,44 @@ def component(form: type[BaseModel]) -> dict[str, Any]:
     return {**parts, form.__name__: schema}
 
 
+class ExplanationAnswer(BaseModel):
+    """What each feature has to do with an answer."""
+
+    output: Label = Field(description="the class, or the target, that is explained")
+    value: float = Field(description="of it: of a class its log-odds, log(p / (1 - p))")
+    baseline_value: float = Field(description="the same at the baseline")
+    shares: dict[str, float] = Field(
+        description="by feature: how far it moves the value away from the baseline's",
+        examples=[{"petal_length": 2.1, "petal_width": -0.3}],
+    )
+
+
+class ExplainAnswer(BaseModel):
+    """How predictions were explained."""
+
+    method: ExplainMethod
+    of: Literal["log_odds", "value"] = Field(description="what shares are counted in")
+    baseline: dict[str, float | str | None] = Field(
+        description="the row from which shares are counted: stand-ins for missing values, or the centres of training"
+    )
+
+
 class ClassPredictionAnswer(BaseModel):
     """What the model says of one row."""
 
     label: Label
     probability: float = Field(description="of the label")
     probabilities: list[float] = Field(description="in the order of labels")
+    explanation: ExplanationAnswer | None = Field(default=None, description="where the request asks for it")
 
 
 class ValuePredictionAnswer(BaseModel):
     """What the model says of one row; an array when there are several targets."""
 
     value: float | list[float]
+    explanation: ExplanationAnswer | list[ExplanationAnswer] | None = Field(
+        default=None, description="where the request asks for it; an array when there are several targets"
+    )
 
 
 class ClassificationAnswer(BaseModel):
@@ -90,6 +117,7 @@ class ClassificationAnswer(BaseModel):
     version: int
     labels: list[Label]
     predictions: list[ClassPredictionAnswer]
+    explain: ExplainAnswer | None = Field(default=None, description="where the request asks for it")
 
 
 class RegressionAnswer(BaseModel):
@@ -99,6 +127,7 @@ class RegressionAnswer(BaseModel):
     version: int
     labels: list[Label] = Field(description="empty")
     predictions: list[ValuePredictionAnswer]
+    explain: ExplainAnswer | None = Field(default=None, description="where the request asks for it")
 
 
 class VersionError(BaseModel):

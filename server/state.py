@@ -6,16 +6,17 @@ it to its end, so no answer mixes two versions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import random
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
 
 from mariana.autocomplete import Index
 from mariana.errors import NotFoundError
 
+from .board import Team
 from .metrics import IndexStats, Metrics
 from .policy import Policy
 from .versions import Version
@@ -94,7 +95,7 @@ class ServedIndex:
     name: str
     index: Index | None
     failure: str | None
-    stats: IndexStats = field(default_factory=IndexStats)
+    stats: IndexStats
 
 
 @dataclass(slots=True)
@@ -105,7 +106,11 @@ class State:
     indexes: dict[str, ServedIndex] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=Metrics)
     ready: bool = True
-    """False while the server is about to stop."""
+    """False while this process is about to stop: connections are told to close."""
+    replaced: bool = False
+    """Whether another worker has taken over: the service goes on when this process stops."""
+    team: Team | None = None
+    """The other workers; None: this process is the only one."""
     trouble: Mapping[str, str] = field(default_factory=dict)
     """Why an index that serves is not up to date, by name."""
     on_change: list[Callable[[], None]] = field(default_factory=list)
@@ -124,6 +129,46 @@ class State:
             return self.indexes[name]
         except KeyError:
             raise NotFoundError("no such index") from None
+
+    @property
+    def clients(self) -> memoryview | None:
+        """The token buckets that workers share."""
+        return None if self.team is None else self.team.board.clients
+
+    def failures(self, served: ServedModel) -> dict[int, str]:
+        """Return why versions of a model do not serve, in this worker or in another."""
+        found = dict(served.failures)
+        for report in self._reports("models"):
+            for number, reason in report.get(served.name, {}).items():
+                found.setdefault(int(number), f"another worker cannot serve it: {reason}")
+        return found
+
+    def trouble_of(self, served: ServedIndex) -> str | None:
+        """Return why an index does not serve, or is not up to date, in this worker or in another."""
+        reason = served.failure or self.trouble.get(served.name)
+        if reason is None:
+            elsewhere = (report.get(served.name) for report in self._reports("indexes"))
+            found = next((reason for reason in elsewhere if reason is not None), None)
+            reason = None if found is None else f"another worker cannot serve it: {found}"
+        return reason
+
+    async def gather(self) -> None:
+        """Have the other workers count what they have noted."""
+        if self.team is not None:
+            await self.team.gather()
+
+    def report(self) -> None:
+        """Tell the other workers what cannot be served here."""
+        if self.team is not None:
+            models = {name: dict(served.failures) for name, served in self.models.items() if served.failures}
+            indexes = {name: served.failure for name, served in self.indexes.items() if served.failure}
+            self.team.slot.report({"models": models, "indexes": indexes})
+
+    def _reports(self, kind: str) -> Iterator[Mapping[str, Any]]:
+        for slot in () if self.team is None else self.team.others():
+            report = slot.reported()
+            if report is not None:
+                yield report[kind]
 
     def changed(self) -> None:
         """Tell whoever wants to know."""

@@ -18,7 +18,7 @@ from mariana.model import Model
 
 from .bodies import RowReader, load_json, problem_at
 from .errors import Problem, invalid, pointer
-from .versions import ID_MAX, INPUT, OUTPUT, Infer, Version
+from .versions import ID_MAX, INPUT, OUTPUT, Infer, Plain, Version
 
 HEADER_LENGTH = "inference-header-content-length"
 """The header that says how many bytes of a body are JSON; binary tensors come after them."""
@@ -142,6 +142,12 @@ class Inference:
     x: NDArray[np.float32]
     id: str | None
     wish: Wish
+
+
+def inference(plain: Plain) -> Inference:
+    """Return what :func:`read_infer` makes of a plain request."""
+    identity = None if plain.identity is None else plain.identity.decode()
+    return Inference(plain.x, identity, Wish(plain.binary))
 
 
 def read_infer(body: bytes, header_length: int | None, version: Version) -> Inference:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -16,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
 
-from mariana._binding.rows import PredictionWriter, all_finite, json_floats, json_rows, json_tensor, raw_rows
+from mariana._binding.rows import (
+    PredictionWriter,
+    RowBuffers,
+    all_finite,
+    json_floats,
+    json_rows,
+    json_tensor,
+    raw_rows,
+)
 from mariana.errors import KernelError, MarianaError
 from mariana.model import Model
 from mariana.settings import Settings
@@ -58,12 +67,40 @@ class Infer(NamedTuple):
     """how many bytes of it are JSON; None: all of them"""
 
 
-class _Asked(NamedTuple):
-    """An inference request."""
+class Plain(NamedTuple):
+    """An inference request of one tensor."""
 
     x: Float32
+    """(rows, columns) float32, finite"""
     identity: bytes | None
+    """the text of the id, as it stands in JSON"""
     binary: bool
+    """the output is wanted as bytes"""
+
+
+class _BinaryHead(NamedTuple):
+    """The JSON of an inference request whose one tensor is bytes."""
+
+    identity: bytes | None
+    columns: int
+    nbytes: int
+    """of the tensor"""
+    rows: int
+    binary: bool
+    """the output is wanted as bytes"""
+
+
+@lru_cache(256)  # a client sends the same one again and again, but for an id
+def _binary_head(text: bytes) -> _BinaryHead | None:
+    head = _BINARY_HEAD.fullmatch(text)
+    if head is None:
+        return None
+    identity, rows, columns, size, each, default = head.groups()
+    return _BinaryHead(identity, int(columns), int(size), int(rows), (each or default) == b"true")
+
+
+FEW_ROWS, FEW_NUMBERS = 16, 1 << 16
+"""Requests up to this size are answered without an array of their own."""
 
 
 class Version:
@@ -80,9 +117,11 @@ class Version:
     """
 
     __slots__ = (
+        "_buffers",
         "_columns",
         "_head",
         "_infer_head",
+        "_infer_heads",
         "_max_values",
         "_optional",
         "_outputs",
@@ -111,11 +150,24 @@ class Version:
         self._outputs = model.outputs
         self._predict = model.predict
         self._max_values = settings.max_values
-        self.schedule = Schedule(model.predict, measure(model.predict, model.columns), settings.batch_window)
+        cost = measure(model.predict, model.columns)
+        self.schedule = Schedule(model.predict, cost, settings.batch_window, stats.batch)
         self._optional = any(feature.fill is not None for feature in model.info.features)
         self._writer = PredictionWriter(model.outputs, [to_json(label) for label in labels])
+        self._buffers = self._make_buffers()
         self._head = to_json({"model": name, "version": number, "labels": labels})[:-1] + b',"predictions":'
+        self._infer_heads: dict[tuple[int, bool], bytes] = {}
         self._infer_head = to_json({"model_name": name, "model_version": str(number)})[:-1]
+
+    def _make_buffers(self) -> RowBuffers | None:
+        """Return where requests of a few rows are answered; None: not on the event loop."""
+        most = min(
+            FEW_ROWS, self._max_values // self._columns, FEW_NUMBERS // max(self._columns, self._outputs)
+        )
+        rows = next((rows for rows in range(most, 0, -1) if self.schedule.inline(rows)), 0)
+        if rows == 0:
+            return None
+        return RowBuffers(self.model.bind, self._columns, self._outputs, self._writer, rows)
 
     async def predict(self, x: Float32) -> Float32:
         """Run rows through the network, where that belongs.
@@ -176,15 +228,39 @@ class Version:
 
     def quick_json(self, body: bytes) -> bytes | None:
         """Return the answer to a JSON body of a prediction, or None."""
+        few = self._buffers
+        if few is None:
+            return None
         start = perf_counter()
+        if len(body) <= few.json_bytes:
+            rows = few.read_json(body)
+            if rows:
+                return self._answer_few(few, rows, start)
         x = json_rows(body, self._columns, self._max_values)
         return None if x is None else self._answer(x, start)
 
     def quick_octets(self, body: bytes) -> bytes | None:
         """Return the answer to a body of float32 rows, or None."""
+        few = self._buffers
+        if few is None:
+            return None
         start = perf_counter()
+        rows = few.read_raw(body)
+        if rows:
+            return self._answer_few(few, rows, start)
         x = raw_rows(body, self._columns, self._max_values)
         return None if x is None else self._answer(x, start)
+
+    def _answer_few(self, few: RowBuffers, rows: int, start: float) -> bytes | None:
+        """Return what :meth:`_answer` does, of the few rows in the buffers."""
+        parsed = perf_counter()
+        few.run(rows)
+        inferred = perf_counter()
+        text = few.predictions(rows)
+        if text is None:
+            return None
+        self.stats.observe(rows, start, parsed, inferred, perf_counter())
+        return b"%b%b}" % (self._head, text)
 
     def quick_infer(self, body: bytes, header_length: int | None) -> Infer | None:
         """Return the answer to an inference request, or None.
@@ -193,8 +269,60 @@ class Version:
             body: of the request.
             header_length: how many bytes of it are JSON; None: all of them; 0: it is the tensor alone.
         """
+        few = self._buffers
+        if few is None:
+            return None
         start = perf_counter()
-        asked = self._read_infer(body, header_length)
+        rows, identity, binary = self._read_few(few, body, header_length)
+        if not rows:
+            return self._infer_many(body, header_length, start)
+        parsed = perf_counter()
+        few.run(rows)
+        inferred = perf_counter()
+        data = few.octets(rows) if binary else few.floats(rows)
+        if data is None:
+            return None
+        answer = self._infer(data, rows, identity, binary=binary)
+        self.stats.observe(rows, start, parsed, inferred, perf_counter())
+        return answer
+
+    def _read_few(
+        self, few: RowBuffers, body: bytes, header_length: int | None
+    ) -> tuple[int, bytes | None, bool]:
+        """Read an inference request to the buffers; return rows (0: declined), id, and whether bytes are wanted."""
+        if header_length is None:
+            if len(body) > few.json_bytes:
+                return 0, None, False
+            rows, identity = few.read_tensor(body)
+            return (0 if identity is not None and len(identity) > ID_MAX else rows), identity, False
+        octets, identity, binary = self._split(body, header_length)
+        return few.read_raw(octets), identity, binary
+
+    def _split(self, body: bytes, header_length: int) -> tuple[bytes, bytes | None, bool]:
+        """Return the bytes of a binary request's tensor (none: declined), its id, and whether bytes are wanted."""
+        if header_length == 0:
+            return body, None, True
+        head = _binary_head(body[:header_length]) if header_length <= len(body) else None
+        if head is None:
+            return b"", None, False
+        octets = body[header_length:]
+        fits = head.columns == self._columns and head.nbytes == len(octets) == 4 * head.rows * self._columns
+        return octets if fits else b"", head.identity, head.binary
+
+    def read_plain(self, body: bytes, header_length: int | None) -> Plain | None:
+        """Return a plain inference request; None for one that is anything else. Arguments as for :meth:`quick_infer`."""
+        if header_length is None:
+            tensor = json_tensor(body, self._columns, self._max_values)
+            if tensor is None or (tensor.id is not None and len(tensor.id) > ID_MAX):
+                return None
+            return Plain(tensor.x, tensor.id, binary=False)
+        octets, identity, binary = self._split(body, header_length)
+        x = raw_rows(octets, self._columns, self._max_values)
+        return None if x is None else Plain(x, identity, binary)
+
+    def _infer_many(self, body: bytes, header_length: int | None, start: float) -> Infer | None:
+        """Return the answer to an inference request that is too large for the buffers, or None."""
+        asked = self.read_plain(body, header_length)
         if asked is None or not self.schedule.inline(len(asked.x)):
             return None
         parsed = perf_counter()
@@ -205,24 +333,6 @@ class Version:
             self.stats.observe(len(y), start, parsed, inferred, perf_counter())
         return answer
 
-    def _read_infer(self, body: bytes, header_length: int | None) -> _Asked | None:
-        if header_length is None:
-            tensor = json_tensor(body, self._columns, self._max_values)
-            if tensor is None or (tensor.id is not None and len(tensor.id) > ID_MAX):
-                return None
-            return _Asked(tensor.x, tensor.id, binary=False)
-        if header_length == 0:
-            x = raw_rows(body, self._columns, self._max_values)
-            return None if x is None else _Asked(x, None, binary=True)
-        head = _BINARY_HEAD.fullmatch(body, 0, header_length) if header_length <= len(body) else None
-        if head is None:
-            return None
-        identity, rows, columns, size, each, default = head.groups()
-        blob = body[header_length:]
-        fits = int(columns) == self._columns and int(size) == len(blob) == 4 * int(rows) * self._columns
-        x = raw_rows(blob, self._columns, self._max_values) if fits else None
-        return None if x is None else _Asked(x, identity, binary=(each or default) == b"true")
-
     def write_infer(self, y: Float32, identity: bytes | None, *, binary: bool) -> Infer | None:
         """Return the answer of an inference request; None when an output is not finite.
 
@@ -231,25 +341,25 @@ class Version:
             identity: the text of the request's id, as it stands in JSON; None: it had none.
             binary: the numbers as bytes.
         """
-        head = self._infer_head
-        if identity is not None:
-            head = b'%b,"id":"%b"' % (head, identity)
-        shape = b'"shape":[%d,%d]' % y.shape
         if binary:
-            if not all_finite(y):
-                return None
-            text = (
-                b'%b,"outputs":[{"name":"output","datatype":"FP32",%b,"parameters":{"binary_data_size":%d}}]}'
-                % (head, shape, y.nbytes)
-            )
-            return Infer(text + y.astype(_float32, copy=False).tobytes(), len(text))
-        try:
-            data = json_floats(y)
-        except KernelError:
-            return None
-        return Infer(
-            b'%b,"outputs":[{"name":"output","datatype":"FP32",%b,"data":[%b]}]}' % (head, shape, data), None
-        )
+            data = y.astype(_float32, copy=False).tobytes() if all_finite(y) else None
+        else:
+            try:
+                data = json_floats(y)
+            except KernelError:
+                data = None
+        return None if data is None else self._infer(data, len(y), identity, binary=binary)
+
+    def _infer(self, data: bytes, rows: int, identity: bytes | None, *, binary: bool) -> Infer:
+        key = rows, binary
+        text = self._infer_heads.get(key) if identity is None else None
+        if text is None:
+            head = self._infer_head if identity is None else b'%b,"id":"%b"' % (self._infer_head, identity)
+            text = b'%b,"shape":[%d,%d],' % (head + _OUTPUT, rows, self._outputs)
+            text += b'"parameters":{"binary_data_size":%d}}]}' % len(data) if binary else b'"data":['
+            if identity is None and rows <= FEW_ROWS:
+                self._infer_heads[key] = text
+        return Infer(text + data, len(text)) if binary else Infer(b"%b%b]}]}" % (text, data), None)
 
     def config(self) -> dict[str, Any]:
         """Return what the Open Inference Protocol calls the model's configuration."""
@@ -274,3 +384,5 @@ class Version:
 
 
 PLATFORM = "mariana_dense"
+
+_OUTPUT = b',"outputs":[{"name":"output","datatype":"FP32"'

@@ -35,25 +35,36 @@ def logits(probabilities: NDArray[np.floating]) -> Float64:
     return np.asarray(np.log(p) - np.log(np.clip(1 - probabilities.astype(np.float64), 1e-15, 1)))
 
 
-def log_loss(z: Float64, y: NDArray[np.int64], weights: Float64 | None = None) -> float:
+def log_loss(
+    z: Float64, y: NDArray[np.int64], weights: Float64 | None = None, *, doubt: float = 0.0
+) -> float:
     """Return the mean of ``-log(probability of the right class)``.
 
     Args:
         z: logits (rows, classes), or (rows, 1) for the second of two classes.
         y: (rows,) class indices.
         weights: (rows,) how much each row counts; None: the same.
+        doubt: share of each row's target that is spread over the other classes, from 0 to 1.
     """
     if z.shape[1] == 1:
-        losses = np.logaddexp(0, np.where(y == 1, -z[:, 0], z[:, 0]))
+        margin = np.where(y == 1, z[:, 0], -z[:, 0])
+        losses = np.logaddexp(0, -margin) + doubt * margin
     else:
         highest = z.max(axis=1, keepdims=True)
         total = np.log(np.exp(z - highest).sum(axis=1)) + highest[:, 0]
-        losses = total - z[np.arange(len(y)), y]
+        right = z[np.arange(len(y)), y]
+        others = (z.sum(axis=1) - right) / (z.shape[1] - 1)
+        losses = total - right + doubt * (right - others)
     return float(np.average(losses, weights=weights))
 
 
 def find_temperature(z: Float64, y: NDArray[np.int64], weights: Float64 | None = None) -> float:
-    """Return the temperature from 0.05 to 20 that gives rows not learned from the least log-loss.
+    """Return the temperature from 0.05 to 20 that gives rows not learned from the least log-loss, with a doubt.
+
+    A few rows that are all right would ask for infinite certainty. So targets are softened as Platt softens his
+    ("Probabilistic Outputs for Support Vector Machines", 1999), by one more row that belongs to each class alike (Perks'
+    prior, 1947): of n rows, a row's target is 1 - (1 - 1 / classes) / (n + 1) for its own class, the rest is shared by
+    the others. Many rows drown that.
 
     The loss is convex in 1 / temperature, so that a golden-section search over its logarithm ends at the one minimum.
 
@@ -66,13 +77,17 @@ def find_temperature(z: Float64, y: NDArray[np.int64], weights: Float64 | None =
         >>> import numpy as np
         >>> z = np.array([[4.0], [4.0], [4.0], [4.0]])  # 98 % sure, and right three times of four
         >>> temperature = find_temperature(z, np.array([1, 1, 1, 0]))
-        >>> round(float(1 / (1 + np.exp(-4 / temperature))), 3)
-        0.75
+        >>> round(float(1 / (1 + np.exp(-4 / temperature))), 3)  # (3 + 1 / 2) / (4 + 1)
+        0.7
     """
+    classes = max(2, z.shape[1])
+    rows = len(y) if weights is None else np.count_nonzero(weights)
+    doubt = (1 - 1 / classes) / (rows + 1)
     low, high = math.log(_LEAST), math.log(_MOST)
     for _ in range(60):
         left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        if log_loss(z / math.exp(left), y, weights) <= log_loss(z / math.exp(right), y, weights):
+        at_left, at_right = (log_loss(z / math.exp(t), y, weights, doubt=doubt) for t in (left, right))
+        if at_left <= at_right:
             high = right
         else:
             low = left

@@ -24,8 +24,15 @@ Vector = NDArray[np.float64]
 
 
 @dataclass(slots=True)
-class _Affine:
-    """A Dense in the making, in float64."""
+class Affine:
+    """A Dense in the making, in float64: ``activation(x @ kernel + bias)``.
+
+    Attributes:
+        name: of the layer.
+        kernel: (inputs, units).
+        bias: (units,), or None.
+        activation: of the outputs.
+    """
 
     name: str
     kernel: NDArray[np.float64]
@@ -37,7 +44,7 @@ class _Folding:
     """The Dense layers so far, and the batch normalisation that waits for the next one."""
 
     def __init__(self) -> None:
-        self.layers: list[_Affine] = []
+        self.layers: list[Affine] = []
         self.waiting: tuple[BatchNormalization, Vector, Vector] | None = None
         self.embedding: Embedding | None = None
 
@@ -53,7 +60,7 @@ class _Folding:
         if self.embedding is not None:
             kernel = self.embedding.matrix() @ kernel  # (x @ m) @ k = x @ (m @ k)
             self.embedding = None
-        self.layers.append(_Affine(layer.name, kernel, bias, layer.activation))
+        self.layers.append(Affine(layer.name, kernel, bias, layer.activation))
 
     def batch_normalization(self, layer: BatchNormalization) -> None:
         """Apply it to the outputs of a linear Dense, ``(x @ k + b) * a + c``; else it waits."""
@@ -109,8 +116,8 @@ class _Folding:
             )
 
 
-def folded(layers: Sequence[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray[np.float32]]]:
-    """Return the layers of the model file and their tensors.
+def affine(layers: Sequence[Layer]) -> list[Affine]:
+    """Return a network as Dense layers alone.
 
     Args:
         layers: of a network that is built.
@@ -122,8 +129,20 @@ def folded(layers: Sequence[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray
     for place, layer in enumerate(layers):
         folding.layer(layer, first=place == 0)
     folding.check_nothing_waits()
+    return folding.layers
+
+
+def folded(layers: Sequence[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray[np.float32]]]:
+    """Return the layers of the model file and their tensors.
+
+    Args:
+        layers: of a network that is built.
+
+    Raises:
+        InvalidInputError: a layer cannot be merged; the message names it.
+    """
     tensors: dict[str, NDArray[np.float32]] = {}
-    found = [_finished(merged, tensors) for merged in folding.layers]
+    found = [_finished(merged, tensors) for merged in affine(layers)]
     for exported in found[:-1]:
         if exported.activation == "softmax":
             raise InvalidInputError(
@@ -132,7 +151,7 @@ def folded(layers: Sequence[Layer]) -> tuple[list[DenseLayer], dict[str, NDArray
     return found, tensors
 
 
-def _finished(merged: _Affine, tensors: dict[str, NDArray[np.float32]]) -> DenseLayer:
+def _finished(merged: Affine, tensors: dict[str, NDArray[np.float32]]) -> DenseLayer:
     """Return a layer of the model file, and add its tensors."""
     activation = merged.activation
     if not activation.exportable:

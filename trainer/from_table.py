@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +18,12 @@ from mariana.tables import Table
 
 from .calibration import apply_temperature, find_temperature, logits
 from .callbacks import Callback
+from .committee import Committee
 from .data import batches, stratified_split
 from .export import GOLDEN_ROWS
 from .preprocessing import Numbers, Target, encode, infer_features, infer_target, target_scaling
 from .recipe import Outputs, Recipe, build, learn
 from .scores import classification_scores, regression_scores
-from .sequential import Sequential
 
 Rows = NDArray[np.int64]
 
@@ -129,20 +129,28 @@ def balanced(classes: NDArray[np.int64], learn: Rows, count: int) -> NDArray[np.
     return np.asarray((len(learn) / count / np.maximum(found, 1))[classes])
 
 
-def network(prepared: Prepared, recipe: Recipe) -> Sequential:
-    """Return a network for the table, built and compiled."""
+def network(prepared: Prepared, recipe: Recipe) -> Committee:
+    """Return networks for the table, built and compiled: one committee, which answers as one network."""
     outputs, units = prepared.outputs
     return build(recipe, prepared.features, outputs, units, len(prepared.splits["train"]))
 
 
 def teach(
-    net: Sequential,
+    net: Committee,
     prepared: Prepared,
     recipe: Recipe,
     verbose: Literal["auto", 0, 1, 2] = 0,
-    callbacks: Iterable[Callback] = (),
+    callbacks: Callable[[int], Iterable[Callback]] = lambda _: (),
 ) -> float | None:
-    """Fit the network to the training split, and calibrate it on the validation split; return the temperature."""
+    """Fit the networks to the training split, and calibrate the whole on the validation split; return the temperature.
+
+    Args:
+        net: the networks.
+        prepared: the table.
+        recipe: how to learn.
+        verbose: as in ``Sequential.fit``.
+        callbacks: by the number of the member.
+    """
     validation: tuple[Any, ...] | None = None
     learning = prepared.splits["train"]
     weights = prepared.weights
@@ -160,14 +168,20 @@ def teach(
         callbacks=callbacks,
         verbose=verbose,
     )
-    if validation is None or prepared.scaling is not None or weights is not None:
+    return calibrate(net, prepared)
+
+
+def calibrate(net: Committee, prepared: Prepared) -> float | None:
+    """Calibrate probabilities on the validation split; return the temperature, None where there is nothing to calibrate."""
+    if not len(prepared.splits["validation"]) or prepared.scaling is not None or prepared.weights is not None:
         return None
-    found = find_temperature(logits(net.predict(validation[0])), prepared.targets("validation"))
-    apply_temperature(net, found)
+    outputs = net.predict(prepared.inputs("validation", net.dtype))
+    found = find_temperature(logits(outputs), prepared.targets("validation"))
+    apply_temperature(net.network, found)
     return found
 
 
-def scores(net: Sequential, prepared: Prepared, split: str) -> dict[str, float]:
+def scores(net: Committee, prepared: Prepared, split: str) -> dict[str, float]:
     """Return how well the network does on a split; values in the target's own unit."""
     outputs = net.predict(prepared.inputs(split, net.dtype))
     y = prepared.target.y[prepared.splits[split]]
@@ -189,17 +203,17 @@ def baseline(prepared: Prepared) -> dict[str, float]:
 
 
 def publish(
-    net: Sequential,
+    net: Committee,
     prepared: Prepared,
     metrics: dict[str, dict[str, float]],
     store: Store,
     name: str,
     temperature: float | None = None,
 ) -> Path:
-    """Export the network with everything that turns raw rows into predictions."""
+    """Export what the networks make together, with everything that turns raw rows into predictions."""
     table = prepared.table
     flat = {"input_shape": table.input_shape} if len(prepared.features) == np.prod(table.input_shape) else {}
-    return net.export(
+    return net.network.export(
         store,
         name,
         features=prepared.features,

@@ -1,4 +1,4 @@
-"""How a table is learned: the choices, their defaults, and the network that they make.
+"""How a table is learned: the choices, their defaults, and the networks that they make.
 
 The command line, the estimators and the tuning all go through here, so that they mean the same.
 """
@@ -6,7 +6,7 @@ The command line, the estimators and the tuning all go through here, so that the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from mariana.format import Feature
 from . import checks
 from .activations import ACTIVATIONS
 from .callbacks import Callback, EarlyStopping, History
+from .committee import Committee
 from .embedding import Embedding
 from .layers import BatchNormalization, Dense, Dropout, Layer
 from .losses import BinaryCrossentropy, Loss, MeanSquaredError, SparseCategoricalCrossentropy
@@ -55,10 +56,12 @@ class Recipe:
         epochs: times that all rows are seen, at most.
         early_stopping: epochs without improvement of the validation loss before it stops; 0: never.
         embed: a column of more categories than this is embedded.
+        members: networks that are learned, each from weights and an order of its own, and merged into one whose answer
+            is their mean.
         seed: of weights, order and dropout.
     """
 
-    layers: tuple[int, ...] = (256, 256, 256)
+    layers: tuple[int, ...] = (128, 128, 128)
     activation: str = "tanh"
     batch_norm: bool = False
     dropout: float | None = None
@@ -73,6 +76,7 @@ class Recipe:
     epochs: int | None = None
     early_stopping: int = 20
     embed: int = 64
+    members: int = 4
     seed: int | None = 0
 
     def __post_init__(self) -> None:
@@ -82,6 +86,7 @@ class Recipe:
         for name in ("batch_size", "epochs"):
             if getattr(self, name) is not None:
                 checks.whole_number(name, getattr(self, name))
+        checks.whole_number("members", self.members)
         for name in ("l1", "l2", "weight_decay"):
             checks.number(name, getattr(self, name), 0)
         checks.number("dropout", self.dropout or 0, 0, 1)
@@ -115,9 +120,16 @@ class Recipe:
             dropout=(0.1 if rows >= SMALL else 0.0) if self.dropout is None else self.dropout,
         )
 
+    def of_member(self, number: int) -> Recipe:
+        """Return the recipe of one member, with a seed of its own; the first has that of the committee."""
+        if self.seed is None or not number:
+            return replace(self, members=1)
+        drawn = np.random.SeedSequence([self.seed, number]).generate_state(1)
+        return replace(self, members=1, seed=int(drawn[0]))
 
-def build(recipe: Recipe, features: Iterable[Feature], outputs: Outputs, units: int, rows: int) -> Sequential:
-    """Return a network for a table, built and compiled.
+
+def build(recipe: Recipe, features: Iterable[Feature], outputs: Outputs, units: int, rows: int) -> Committee:
+    """Return networks for a table, built and compiled, as many as the recipe says.
 
     Args:
         recipe: how to learn.
@@ -126,8 +138,13 @@ def build(recipe: Recipe, features: Iterable[Feature], outputs: Outputs, units: 
         units: of the last layer: classes, labels or numbers; 1 for two classes.
         rows: that are learned from.
     """
-    recipe = recipe.settled(rows)
-    features = list(features)
+    recipe, features = recipe.settled(rows), list(features)
+    return Committee(
+        _member(recipe.of_member(number), features, outputs, units, rows) for number in range(recipe.members)
+    )
+
+
+def _member(recipe: Recipe, features: list[Feature], outputs: Outputs, units: int, rows: int) -> Sequential:
     hidden: list[Layer] = (
         [Embedding(features, recipe.embed)] if Embedding.needed(features, recipe.embed) else []
     )
@@ -146,11 +163,17 @@ def build(recipe: Recipe, features: Iterable[Feature], outputs: Outputs, units: 
         dtype="float32" if rows >= SMALL else "float64",
     )
     smoothing = {} if outputs == "numbers" else {"label_smoothing": recipe.label_smoothing}
-    if recipe.learning_rate is None:
-        recipe = replace(recipe, learning_rate=0.002 if outputs == "numbers" or rows < SMALL else 0.0007)
+    recipe = replace(recipe, learning_rate=first_rate(recipe, rows, classes=outputs != "numbers"))
     net.compile(_optimizer(recipe, rows), loss(**smoothing))
     net.build((sum(feature.width for feature in features),))
     return net
+
+
+def first_rate(recipe: Recipe, rows: int, *, classes: bool) -> float:
+    """Return the first learning rate of a recipe for so many rows."""
+    if recipe.learning_rate is not None:
+        return recipe.learning_rate
+    return 0.0007 if classes and rows >= SMALL else 0.002
 
 
 _RECTIFIERS = ("relu", "leaky_relu", "prelu", "elu", "gelu", "gelu_tanh", "silu")
@@ -165,44 +188,54 @@ _ENDS: dict[Outputs, tuple[str | None, type[Loss]]] = {
 
 
 def learn(
-    net: Sequential,
+    committee: Committee,
     recipe: Recipe,
     x: ArrayLike,
     y: ArrayLike,
     *,
     weights: NDArray[np.float64] | None = None,
     validation: tuple[Any, ...] | None = None,
-    callbacks: Iterable[Callback] = (),
+    callbacks: Callable[[int], Iterable[Callback]] = lambda _: (),
     verbose: Literal["auto", 0, 1, 2] = 0,
-) -> History:
-    """Fit a network that :func:`build` made, and take the weights of its best epoch where there is a validation split.
+) -> list[History]:
+    """Fit the networks that :func:`build` made, and merge them.
+
+    Each takes the weights of its best epoch where there is a validation split.
 
     Args:
-        net: the network; it goes on from its weights.
+        committee: the networks; they go on from their weights.
         recipe: how to learn.
         x: (rows, encoded columns).
         y: targets as the loss takes them.
         weights: (rows,) how much each row counts; scaled to a mean of 1. None: the same.
         validation: (x, y), or (x, y, weights), to validate on.
-        callbacks: more of them.
+        callbacks: more of them, by the number of the member.
         verbose: as in ``Sequential.fit``.
+
+    Returns:
+        How it went, member by member.
     """
     rows = len(np.asarray(y))
     recipe = recipe.settled(rows)
-    chosen = list(callbacks)
-    if validation is not None:
-        patience = recipe.early_stopping or recipe.epochs or 0
-        chosen.append(EarlyStopping(patience=patience, restore_best_weights=True))
-    return net.fit(
-        x,
-        y,
-        batch_size=recipe.batch_size or rows,
-        epochs=recipe.epochs or 1,
-        verbose=verbose,
-        callbacks=chosen,
-        validation_data=validation,
-        sample_weight=None if weights is None else weights * (len(weights) / weights.sum()),
-    )
+    patience = recipe.early_stopping or recipe.epochs or 0
+    histories = []
+    for number, member in enumerate(committee.members):
+        chosen = list(callbacks(number))
+        if validation is not None:
+            chosen.append(EarlyStopping(patience=patience, restore_best_weights=True))
+        history = member.fit(
+            x,
+            y,
+            batch_size=recipe.batch_size or rows,
+            epochs=recipe.epochs or 1,
+            verbose=verbose,
+            callbacks=chosen,
+            validation_data=validation,
+            sample_weight=None if weights is None else weights * (len(weights) / weights.sum()),
+        )
+        histories.append(history)
+    committee.merge()
+    return histories
 
 
 def _optimizer(recipe: Recipe, rows: int) -> Optimizer:

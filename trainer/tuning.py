@@ -16,12 +16,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mariana.errors import InvalidInputError, TrainingError
 
+from .calibration import log_loss, logits
 from .callbacks import Callback, Logs
-from .from_table import Prepared, network, teach
-from .recipe import Recipe
-from .sequential import Sequential
+from .committee import Committee
+from .from_table import Prepared, calibrate, network, teach
+from .recipe import Recipe, first_rate
 
 STUDY = "mariana"
 ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "selu")
@@ -68,21 +72,49 @@ def suggest(trial: Any, recipe: Recipe, *, classes: bool) -> Recipe:
     )
 
 
-class _Reporting(Callback):
+class _Losses(Callback):
+    """Keeps the least validation loss.
+
+    It is the log-loss or the squared error alone: that which is learned by holds penalties and smoothed targets too, and
+    recipes that differ in these could not be compared by it.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        self.inputs = prepared.inputs("validation")
+        self.last = self.best = _WORST
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Compare."""
+        del epoch, logs
+        self.last = _loss(self.model.predict(self.inputs), self.prepared)
+        self.best = min(self.best, self.last)
+
+
+def _loss(outputs: NDArray[np.floating], prepared: Prepared) -> float:
+    """Return the log-loss, or the mean squared error in standard deviations, of the validation split."""
+    y = prepared.targets("validation")
+    weights = None if prepared.weights is None else prepared.weights[prepared.splits["validation"]]
+    if prepared.scaling is None:
+        return log_loss(logits(outputs), y, weights)
+    return float(np.mean((outputs[:, 0] - y) ** 2))
+
+
+class _Reporting(_Losses):
     """Tells the trial of each epoch, and stops where the pruner says so."""
 
-    def __init__(self, trial: Any) -> None:
+    def __init__(self, trial: Any, prepared: Prepared) -> None:
+        super().__init__(prepared)
         self.trial = trial
         self.pruned = False
-        self.best = _WORST
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Report the validation loss; a worker whose search was killed ends here."""
         parent = multiprocessing.parent_process()
         if parent is not None and not parent.is_alive():
             os._exit(1)
-        self.best = min(self.best, logs["val_loss"])
-        self.trial.report(logs["val_loss"], epoch)
+        super().on_epoch_end(epoch, logs)
+        self.trial.report(self.last, epoch)
         if self.trial.should_prune():
             self.pruned = self.model.stop_training = True
 
@@ -101,13 +133,17 @@ def run_trials(
     """
     optuna = _optuna()
     study = _study(journal, prepared, seed)
+    if not study.get_trials(deepcopy=False):
+        rows = len(prepared.splits["train"])
+        first = _parameters(recipe.settled(rows), rows, classes=prepared.scaling is None)
+        study.enqueue_trial(first, skip_if_exists=True)
 
     def objective(trial: Any) -> float:
         trial.set_user_attr("process", f"{socket.gethostname()}:{os.getpid()}")
-        proposed = suggest(trial, recipe, classes=prepared.scaling is None)
-        reporting = _Reporting(trial)
+        proposed = replace(suggest(trial, recipe, classes=prepared.scaling is None), members=1)
+        reporting = _Reporting(trial, prepared)
         try:
-            teach(network(prepared, proposed), prepared, proposed, callbacks=[reporting])
+            teach(network(prepared, proposed), prepared, proposed, callbacks=lambda _: [reporting])
         except TrainingError:
             return _WORST
         if reporting.pruned:
@@ -128,23 +164,23 @@ def tune(
     restarts: int = 3,
     recipe: Recipe | None = None,
     progress: Callable[[list[Trial]], object] | None = None,
-) -> tuple[Recipe, Sequential, float | None]:
-    """Search for a recipe, learn the best one from several random starts, and return the best network.
+) -> tuple[Recipe, Committee, float | None]:
+    """Search for a recipe, learn the best one from several random starts, and return the best networks, merged.
 
-    The first trial is ``recipe`` as it is, so that the search ends no worse than without it. A loss depends on the seed
-    too; the restarts guard against taking a bad minimum of the best recipe.
+    The first trial is ``recipe`` as it is, so that the search ends no worse than without it. A trial is one network. A
+    loss depends on the seed too; the restarts guard against taking a bad minimum of the best recipe.
 
     Args:
         prepared: the table, with a validation split; nothing is chosen by the test split.
         journal: the journal file; a search that was stopped goes on.
         trials: complete and pruned ones.
         jobs: processes; each learns on one thread.
-        restarts: times that the best recipe is learned, each with a seed of its own.
+        restarts: the best recipe is learned from so many starts less one more than it has members; the best are kept.
         recipe: what is tried first, and what is not searched; None: the defaults.
         progress: called with the trials so far, about twice a second while it runs.
 
     Returns:
-        The best recipe, its network of least validation loss, and the temperature it is calibrated with.
+        The best recipe, its networks of least validation loss, and the temperature that they are calibrated with.
 
     Raises:
         InvalidInputError: Optuna is not there; the journal is of another table; there is no validation split.
@@ -155,9 +191,6 @@ def tune(
     recipe = recipe or Recipe()
     study = _study(journal, prepared, recipe.seed or 0)
     _clear_dead(study)
-    if not study.get_trials(deepcopy=False):
-        rows = len(prepared.splits["train"])
-        study.enqueue_trial(_parameters(recipe.settled(rows), classes=prepared.scaling is None))
     seed = recipe.seed or 0
     context = multiprocessing.get_context("spawn")
     workers = [
@@ -188,29 +221,15 @@ def tune(
     return _restarted(prepared, best, max(restarts, 1))
 
 
-def _restarted(prepared: Prepared, recipe: Recipe, restarts: int) -> tuple[Recipe, Sequential, float | None]:
-    """Learn a recipe with several seeds and keep the network of least validation loss."""
-    kept: tuple[float, Recipe, Sequential, float | None] | None = None
-    for start in range(restarts):
-        seeded = replace(recipe, seed=(recipe.seed or 0) + start)
-        net = network(prepared, seeded)
-        losses = _Losses()
-        temperature = teach(net, prepared, seeded, callbacks=[losses])
-        if kept is None or losses.best < kept[0]:
-            kept = (losses.best, seeded, net, temperature)
-    assert kept is not None  # noqa: S101 - there is at least one start
-    return kept[1:]
-
-
-class _Losses(Callback):
-    """Keeps the least validation loss."""
-
-    best = _WORST
-
-    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Compare."""
-        del epoch
-        self.best = min(self.best, logs["val_loss"])
+def _restarted(prepared: Prepared, recipe: Recipe, restarts: int) -> tuple[Recipe, Committee, float | None]:
+    """Learn a recipe from more starts than it has members, and merge those of the least validation loss."""
+    starts = replace(recipe, members=recipe.members + restarts - 1)
+    net = network(prepared, starts)
+    losses = [_Losses(prepared) for _ in net.members]
+    teach(net, prepared, starts, callbacks=lambda member: [losses[member]])
+    best = np.argsort([loss.best for loss in losses], kind="stable")[: recipe.members]
+    kept = Committee(net.members[member] for member in best)
+    return recipe, kept, calibrate(kept, prepared)
 
 
 def ended(journal: str | Path, prepared: Prepared, recipe: Recipe) -> list[Trial]:
@@ -269,7 +288,7 @@ def plot(path: Path, trials: list[Trial], mattered: dict[str, float]) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _parameters(recipe: Recipe, *, classes: bool) -> dict[str, Any]:
+def _parameters(recipe: Recipe, rows: int, *, classes: bool) -> dict[str, Any]:
     """Return a recipe as the parameters of a trial, as near as the search space has it."""
     units = min((32, 64, 128, 256, 512), key=lambda u: abs(u - (recipe.layers[0] if recipe.layers else 64)))
     size = recipe.batch_size or 256
@@ -278,7 +297,7 @@ def _parameters(recipe: Recipe, *, classes: bool) -> dict[str, Any]:
         "units": units,
         "activation": recipe.activation if recipe.activation in ACTIVATIONS else "tanh",
         "optimizer": recipe.optimizer if recipe.optimizer in OPTIMIZERS else "adam",
-        "learning_rate": recipe.learning_rate or (0.0007 if classes else 0.002),
+        "learning_rate": first_rate(recipe, rows, classes=classes),
         "batch_size": min((32, 64, 128, 256, 512), key=lambda n: abs(n - size)),
         "dropout": min(recipe.dropout or 0.0, 0.5),
         "l2": max(recipe.l2, 1e-8),
@@ -292,10 +311,15 @@ def _study(journal: str | Path, prepared: Prepared, seed: int) -> Any:
     optuna = _optuna()
     Path(journal).parent.mkdir(parents=True, exist_ok=True)
     backend = optuna.storages.journal.JournalFileBackend(str(journal))
+    storage = optuna.storages.JournalStorage(backend)
+    past = sum(study.n_trials for study in optuna.get_all_study_summaries(storage))
+    drawn = int(
+        np.random.SeedSequence([seed, past]).generate_state(1)[0]
+    )  # taken up again, it draws other recipes
     study = optuna.create_study(
         study_name=STUDY,
-        storage=optuna.storages.JournalStorage(backend),
-        sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
+        storage=storage,
+        sampler=optuna.samplers.TPESampler(seed=drawn, multivariate=True, constant_liar=True),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=5),
         load_if_exists=True,
     )

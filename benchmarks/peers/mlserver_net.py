@@ -1,6 +1,7 @@
 """MLServer, without worker processes: ``python mlserver_net.py MODEL PORT`` in its own environment."""
 
 import json
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -24,9 +25,14 @@ class Net(MLModel):  # type: ignore[misc]
         return InferenceResponse(model_name="net", outputs=[NumpyCodec.encode_output("output", y)])
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 def serve(path: str, port: int) -> None:
     folder = Path(tempfile.mkdtemp())
-    ports = {"http_port": port, "grpc_port": port + 1, "metrics_port": port + 2}
+    ports = {"http_port": port, "grpc_port": _free_port(), "metrics_port": _free_port()}
     settings = {**ports, "parallel_workers": 0, "host": "127.0.0.1", "debug": False}
     (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     model = {"name": "net", "implementation": "mlserver_net.Net", "parameters": {"uri": path}}

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mariana._binding import aligned, check, ffi, isa_names, lib
-from mariana._binding.pool import Pool
+from mariana.errors import KernelError
+from mariana.plan import Layer, Tables
 
-Float32 = NDArray[np.float32]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from mariana._binding.memory import Memory
+    from mariana._binding.pool import Pool
+
+    Float32 = NDArray[np.float32]
+    _Step = tuple[Float32, Float32, Callable[[], object]]
 
 _from_buffer = ffi.from_buffer  # looked up once: these few count in a call of a microsecond
 _empty = np.empty
@@ -22,53 +30,8 @@ _FLOAT32 = np.dtype(np.float32)
 _FEW_ROWS, _FEW_NUMBERS = 16, 4096
 """Batches up to which rows are copied to arrays that C knows already."""
 
-_Step = tuple[Float32, Float32, Callable[[], object]]
-
 MAX_LAYERS = int(lib.MRN_MAX_LAYERS)
 MAX_WIDTH = int(lib.MRN_MAX_WIDTH)
-
-FORMS = {
-    form: int(getattr(lib, f"MRN_FORM_{form.upper()}")) for form in ("linear", "soft", "ramp", "missing")
-}
-"""What an encoded column can be, by name: ``csrc/mrn.h`` tells of each."""
-
-
-class Layer(NamedTuple):
-    """One dense layer: ``activation(x @ weight + bias)``."""
-
-    weight: NDArray[Any]
-    """(inputs, units); float32, bfloat16 as uint16, or int8, as the network's precision wants"""
-    bias: Float32 | None
-    """(units,); None: zeros"""
-    activation: str
-    slope: Float32 | None = None
-    """(units,) for leaky_relu, elu and prelu; else None"""
-    weight_scale: Float32 | None = None
-    """(units,); int8: what 1 stands for"""
-
-
-class Tables(NamedTuple):
-    """What happens to a row before the layers and to the outputs after them; None skips a step.
-
-    ``csrc/mrn.h`` says in which order and how, at ``mrn_network``.
-    """
-
-    categories: NDArray[np.uint32] | None = None
-    """(columns,); 0: numeric, n: one of n categories"""
-    fill: Float32 | None = None
-    """(columns,)"""
-    shift: Float32 | None = None
-    """(encoded columns,)"""
-    scale: Float32 | None = None
-    """(encoded columns,)"""
-    target_shift: Float32 | None = None
-    """(outputs,)"""
-    target_scale: Float32 | None = None
-    """(outputs,)"""
-    copies: NDArray[np.uint32] | None = None
-    """(columns,); encoded columns that a numeric one becomes"""
-    forms: NDArray[np.uint32] | None = None
-    """(encoded columns,); numbers of ``FORMS``"""
 
 
 def activation_names() -> list[str]:
@@ -96,6 +59,7 @@ class Network:
         tables: encoding of the rows and scaling of the outputs.
         precision: what the weights are and how they are computed with, of ``precision_names``.
         pool: threads that share the work of a call where it is worth it; None: the caller's alone.
+        memory: where the packed weights are; None, and when there is no room: in memory of their own.
 
     Raises:
         KernelError: the description is not consistent, not finite, or too large.
@@ -119,22 +83,37 @@ class Network:
         layers: Sequence[Layer],
         columns: int,
         isa: int,
-        tables: Tables = Tables(),  # noqa: B008 - immutable
+        tables: Tables = Tables(),  # noqa: B008 - nobody changes it
         precision: str = "float32",
         *,
         pool: Pool | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.columns = columns
         self.outputs = layers[-1].weight.shape[1] if layers else 0
         self.isa = isa_names()[isa]
+        _check_sizes(layers, columns, tables)
         network, _alive = _describe(layers, columns, tables, precision)
         plan = ffi.new("mrn_plan *")
         check(lib.mrn_model_plan(network, isa, plan), "plan the network")
         self.nbytes = int(plan.model_bytes)
         self._pool = pool
-        self._block = self._place(self.nbytes)
         model = ffi.new("mrn_model **")
-        check(lib.mrn_model_open(network, isa, self._block, self.nbytes, model), "open the network")
+
+        def pack(block: Any) -> None:
+            check(lib.mrn_model_open(network, isa, block, self.nbytes, model), "open the network")
+
+        shared = None
+        if memory is not None:
+            key = _digest(layers, columns, tables, isa, precision)
+            shared = memory.take(key, self.nbytes, lambda block: pack(ffi.from_buffer(block)))
+        if shared is None:
+            self._block = self._place(self.nbytes)
+            pack(self._block)
+        else:
+            block = ffi.from_buffer(shared)
+            self._block = block if pool is None else pool.keep(block)
+            model[0] = ffi.cast("mrn_model *", self._block)  # a model begins its block
         if pool is None:
             self._call: partial[Any] = partial(lib.mrn_model_predict, model[0])
             self._scratch_bytes = int(plan.scratch_bytes)
@@ -219,6 +198,40 @@ _WEIGHTS: dict[str, tuple[str, type[np.generic]]] = {
     "int8": ("int8_t[]", np.int8),
 }
 """How C reads the weights of a precision; of the others as float32."""
+
+
+def _check_sizes(layers: Sequence[Layer], columns: int, tables: Tables) -> None:
+    """Refuse arrays that are not as long as C takes them to be: it sees only where they begin."""
+    sizes = {"categories": columns, "copies": columns, "fill": columns}
+    sizes |= dict.fromkeys(("shift", "scale", "forms"), layers[0].weight.shape[0] if layers else 0)
+    sizes |= dict.fromkeys(("target_shift", "target_scale"), layers[-1].weight.shape[1] if layers else 0)
+    wrong = [name for name, size in sizes.items() if _other_size(getattr(tables, name), size)]
+    for i, layer in enumerate(layers):
+        parts = ("bias", "slope", "weight_scale")
+        wrong += [f"{p} of layer {i}" for p in parts if _other_size(getattr(layer, p), layer.weight.shape[1])]
+    if wrong:
+        raise KernelError(f"cannot describe the network: {wrong[0]} has another length", status="E_SHAPE")
+
+
+def _other_size(array: NDArray[Any] | None, size: int) -> bool:
+    return array is not None and array.shape != (size,)
+
+
+def _digest(layers: Sequence[Layer], columns: int, tables: Tables, isa: int, precision: str) -> bytes:
+    """Return what tells a packed network from every other one: 32 bytes."""
+    import hashlib  # noqa: PLC0415 - brings OpenSSL along
+
+    digest = hashlib.blake2b(repr((len(layers), columns, isa, precision)).encode(), digest_size=32)
+    parts: list[Layer | Tables] = [*layers, tables]
+    for whole in parts:
+        for name in whole.__slots__:
+            part = getattr(whole, name)
+            if isinstance(part, np.ndarray):
+                digest.update(repr((part.dtype.str, part.shape)).encode())
+                digest.update(np.ascontiguousarray(part).data)
+            else:
+                digest.update(repr(part).encode())
+    return digest.digest()
 
 
 def _describe(layers: Sequence[Layer], columns: int, tables: Tables, precision: str) -> tuple[Any, list[Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,11 @@ _json_predictions = lib.mrn_json_predictions
 _json_predictions_bytes = lib.mrn_json_predictions_bytes
 _from_buffer = ffi.from_buffer
 _buffer = ffi.buffer
+_unpack = ffi.unpack
 _new = ffi.new
 _float32 = np.dtype(np.float32)
+_little = np.dtype("<f4")
+_BIG_ENDIAN = sys.byteorder == "big"
 _empty = np.empty
 _FLOATS = ffi.typeof("float[]")
 _SIZE = ffi.typeof("size_t *")
@@ -109,6 +113,114 @@ def json_floats(values: NDArray[np.float32]) -> bytes:
     return bytes(_buffer(out, size[0]))
 
 
+class RowBuffers:
+    """Arrays for a few rows that C knows already, and a network bound to them; one call at a time.
+
+    A row that is read to a new array, run, and written from another costs more in making and pointing to them than a
+    small network takes. Here nothing is made but the bytes of the answer.
+
+    Args:
+        bind: of a model: makes the call that runs rows from one array to another.
+        columns: numbers of a row.
+        outputs: numbers that come out for a row.
+        writer: of the outputs.
+        rows: that it has place for, 1 or more.
+    """
+
+    __slots__ = (
+        "_bind",
+        "_capacity",
+        "_columns",
+        "_count",
+        "_floats",
+        "_out",
+        "_outputs",
+        "_request",
+        "_size",
+        "_steps",
+        "_writer",
+        "_x",
+        "_x_at",
+        "_y",
+        "_y_at",
+        "json_bytes",
+        "rows",
+    )
+
+    def __init__(
+        self,
+        bind: Callable[[NDArray[np.float32], NDArray[np.float32]], Callable[[], object]],
+        columns: int,
+        outputs: int,
+        writer: PredictionWriter,
+        rows: int,
+    ) -> None:
+        self.rows = rows
+        self.json_bytes = 64 + 2 * _FLOAT_BYTES * columns * rows
+        """A longer body is not worth trying: it has more rows, or is not plain."""
+        self._bind = bind
+        self._columns = columns
+        self._outputs = outputs
+        self._writer = writer
+        self._capacity = rows * columns
+        self._x, self._y = _empty((rows, columns), _float32), _empty((rows, outputs), _float32)
+        self._x_at, self._y_at = _from_buffer(_FLOATS, self._x), _from_buffer(_FLOATS, self._y)
+        self._steps: dict[int, Callable[[], object]] = {}
+        self._count = _new(_SIZE)
+        self._size = _new(_SIZE)
+        self._request = _new(_REQUEST)
+        self._floats = rows * outputs * _FLOAT_BYTES
+        self._out = _new(_CHARS, self._floats)
+
+    def read_json(self, body: bytes) -> int:
+        """Read rows as :func:`json_rows` does; return how many, 0: declined."""
+        if _json_rows(body, len(body), self._columns, self._x_at, self._capacity, self._count) != 0:
+            return 0
+        return int(self._count[0])
+
+    def read_raw(self, body: bytes) -> int:
+        """Read rows as :func:`raw_rows` does; return how many, 0: declined."""
+        if _raw_rows(body, len(body), self._columns, self._x_at, self._capacity, self._count) != 0:
+            return 0
+        return int(self._count[0])
+
+    def read_tensor(self, body: bytes) -> tuple[int, bytes | None]:
+        """Read rows as :func:`json_tensor` does; return how many, 0: declined, and the id."""
+        request = self._request
+        if _json_tensor(body, len(body), self._columns, self._x_at, self._capacity, request) != 0:
+            return 0, None
+        at = request.id
+        return request.rows, body[at : at + request.id_bytes] if request.has_id else None
+
+    def run(self, rows: int) -> None:
+        """Run the rows that were read."""
+        step = self._steps.get(rows)
+        if step is None:
+            step = self._steps[rows] = self._bind(self._x[:rows], self._y[:rows])
+        step()
+
+    def predictions(self, rows: int) -> bytes | None:
+        """Return the outputs as :meth:`PredictionWriter.write` does."""
+        return self._writer.write_at(self._y_at, rows)
+
+    def floats(self, rows: int) -> bytes | None:
+        """Return the outputs as :func:`json_floats` does; None when one is not finite."""
+        count = rows * self._outputs
+        if _json_floats(self._y_at, count, self._out, self._floats, self._size) != 0:
+            return None
+        text: bytes = _unpack(self._out, self._size[0])
+        return text
+
+    def octets(self, rows: int) -> bytes | None:
+        """Return the outputs as float32, little-endian; None when one is not finite."""
+        count = rows * self._outputs
+        if not _all_finite(self._y_at, count):
+            return None
+        if _BIG_ENDIAN:
+            return self._y[:rows].astype(_little).tobytes()
+        return bytes(_buffer(self._y_at, 4 * count))
+
+
 class PredictionWriter:
     """Writes the outputs of a network as JSON; one call at a time.
 
@@ -138,12 +250,16 @@ class PredictionWriter:
         Args:
             y: (rows, outputs) float32, C-contiguous.
         """
-        rows = len(y)
+        return self.write_at(_from_buffer(_FLOATS, y), len(y))
+
+    def write_at(self, y: Any, rows: int) -> bytes | None:
+        """Do :meth:`write` for an array that C knows."""
         out = self._out
         capacity = rows * self._row_bytes + 2
         if capacity > len(out):
             out = _new(_CHARS, capacity)
         size = self._size
-        if _json_predictions(self._form, _from_buffer(_FLOATS, y), rows, out, len(out), size) != 0:
+        if _json_predictions(self._form, y, rows, out, len(out), size) != 0:
             return None
-        return bytes(_buffer(out, size[0]))
+        text: bytes = _unpack(out, size[0])
+        return text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import os
 import sys
 
 import click
@@ -39,6 +41,9 @@ class _LazyGroup(click.Group):
         del ctx
         if cmd_name not in _COMMANDS:
             return None
+        if cmd_name == "serve":  # NumPy's BLAS has nothing to do there, and its threads would be forked over
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+            gc.disable()  # what is made until it serves stays: looking through it again and again costs a tenth of it
         module = importlib.import_module(f"mariana.cli.{_COMMANDS[cmd_name]}")
         command = getattr(module, cmd_name, None) or getattr(
             module, f"{cmd_name}_"

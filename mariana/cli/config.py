@@ -9,7 +9,8 @@ import click
 from pydantic import SecretStr
 
 from mariana.cli.options import json_option
-from mariana.settings import PREFIX, Settings, load_settings, source
+from mariana.environment import PREFIX
+from mariana.settings import Settings, load_settings, source, unknown_variables
 
 
 @click.command()
@@ -23,6 +24,8 @@ def config(as_json: bool) -> None:
       mariana config --json
     """
     settings = load_settings()
+    for sentence in unknown_variables():
+        click.echo(f"mariana: {sentence}", err=True)
     rows = [_row(name, settings) for name in Settings.model_fields]
     if as_json:
         click.echo(json.dumps({"settings": rows}, indent=1))

@@ -69,7 +69,7 @@ def _iris(store: Store) -> str:
     )
     from mariana.trainer.recipe import Recipe  # noqa: PLC0415 - as above
 
-    recipe = Recipe(layers=(64, 32))
+    recipe = Recipe(layers=(64, 32), members=1)
     prepared = prepare(read_table("iris"), "species", "auto", recipe)
     net = network(prepared, recipe)
     temperature = teach(net, prepared, recipe)

@@ -57,7 +57,7 @@ def inspect(thing: str, store: Path | None, card: bool, as_json: bool) -> None:
         facts: dict[str, Any] = {"kind": kind, **info, "path": str(info["path"])}
         lines = iter([f"{name + ':':<17} {value}" for name, value in facts.items()])
     else:
-        model = load_model(path)
+        model = load_model(path, validate=True)
         facts = _model_facts(path, model)
         lines = _model_lines(facts, model.info)
     click.echo(json.dumps(facts) if as_json else "\n".join(map(printable, lines)))

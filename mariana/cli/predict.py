@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mariana.cli.options import json_option, settings, store_option
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError
+from mariana.explain import Attribution
 from mariana.model import ClassPrediction, Model, Prediction, find_model, load_model
 from mariana.store import Store
 from mariana.tables import Table, read_csv, read_table
@@ -28,15 +29,18 @@ _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 @click.argument("data")
 @store_option
 @json_option
-def predict(model: str, data: str, store: Path | None, as_json: bool) -> None:
+@click.option("--explain", is_flag=True, help="Tell beside each answer what each feature has to do with it.")
+def predict(model: str, data: str, store: Path | None, as_json: bool, explain: bool) -> None:
     """Predict the rows of a file, or of standard input when DATA is -.
 
     MODEL is a name in the store or a path. DATA is a table as `mariana train` reads it, or JSON lines: an object with
-    the features, or an array of numbers, a line. The answer is CSV; with --json, JSON lines.
+    the features, or an array of numbers, a line. The answer is CSV; with --json, JSON lines. Explanations are shares of
+    the value, or of the log-odds of the predicted class: by how much a feature moves it away from the baseline.
 
     \b
     Example:
       mariana predict iris flowers.csv
+      mariana predict iris flowers.csv --explain
       echo '{"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}' |
         mariana predict iris - --json
     """
@@ -45,12 +49,13 @@ def predict(model: str, data: str, store: Path | None, as_json: bool) -> None:
     if source is None and data.lower().endswith(_JSON_SUFFIXES):
         source = _file(data).read_bytes()
     if source is None:
-        outputs = loaded.predict(read_table(data).matrix(loaded.info.features))
+        x: NDArray[np.floating] = read_table(data).matrix(loaded.info.features)
     elif source.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"["):
-        outputs = loaded.predict(_json_rows(loaded, "standard input" if data == "-" else data, source))
+        x = _json_rows(loaded, "standard input" if data == "-" else data, source)
     else:
-        outputs = loaded.predict(read_csv("standard input", source).matrix(loaded.info.features))
-    _write(loaded, loaded.decode(outputs), as_json)
+        x = read_csv("standard input", source).matrix(loaded.info.features)
+    shares = [_shares(told) for told in loaded.explain(x)] if explain else []
+    _write(loaded, loaded.decode(loaded.predict(x)), as_json, shares)
 
 
 @click.command()
@@ -193,24 +198,34 @@ def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is no JSON number; write null for a missing value")
 
 
-def _write(model: Model, predictions: list[Prediction], as_json: bool) -> None:
+def _shares(attributions: list[Attribution]) -> dict[str, float]:
+    """Return what each feature adds to an answer, by name; of several targets with the target's before it."""
+    if len(attributions) == 1:
+        return attributions[0].shares
+    return {f"{one.output}: {name}": share for one in attributions for name, share in one.shares.items()}
+
+
+def _write(
+    model: Model, predictions: list[Prediction], as_json: bool, shares: list[dict[str, float]]
+) -> None:
     if as_json:
-        for prediction in predictions:
-            click.echo(json.dumps(_document(prediction)))
+        for i, prediction in enumerate(predictions):
+            click.echo(json.dumps({**_document(prediction), **({"shares": shares[i]} if shares else {})}))
         return
     writer = csv.writer(sys.stdout, lineterminator="\n")
+    of_features = [f"share of {name}" for name in shares[0]] if shares else []
     if model.info.task == "classification":
-        writer.writerow(["label", "probability"])
+        writer.writerow(["label", "probability", *of_features])
     else:
-        writer.writerow(
-            model.info.targets if len(model.info.targets) == model.outputs else _names(model.outputs)
-        )
-    for prediction in predictions:
+        named = len(model.info.targets) == model.outputs
+        writer.writerow([*(model.info.targets if named else _names(model.outputs)), *of_features])
+    for i, prediction in enumerate(predictions):
         if isinstance(prediction, ClassPrediction):
-            writer.writerow([prediction.label, f"{prediction.probability:.6g}"])
+            row = [str(prediction.label), f"{prediction.probability:.6g}"]
         else:
             values = prediction.value if isinstance(prediction.value, tuple) else (prediction.value,)
-            writer.writerow([f"{value:.9g}" for value in values])
+            row = [f"{value:.9g}" for value in values]
+        writer.writerow([*row, *(f"{share:.6g}" for share in shares[i].values())] if shares else row)
 
 
 def _names(count: int) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import logging.config
 import math
+import os
 import signal
 import socket
 import sys
-import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -15,16 +17,25 @@ from typing import Any
 
 import click
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
 from mariana._binding import choose_isa
 from mariana.cli.options import settings as settings_of
 from mariana.cli.options import store_option
 from mariana.errors import InvalidInputError, MarianaError
 from mariana.server import create_app
+from mariana.server.app import Application, check_settings
+from mariana.server.board import Board, Slot, Team
 from mariana.server.observe import JsonFormatter
 from mariana.server.protocol import Protocol
-from mariana.settings import Settings
+from mariana.server.supervisor import Plan, Supervisor
+from mariana.server.weights import Weights
+from mariana.server.worker import Server
+from mariana.settings import Settings, unknown_variables
+
+GRACE_SECONDS = 10
+"""In which requests that are under way finish, once it stops."""
+
+_log = logging.getLogger("mariana.server")
 
 
 @click.command()
@@ -50,70 +61,89 @@ def serve(
 ) -> None:
     """Serve the models and indexes of a store over HTTP, with a console at /.
 
-    SIGTERM and Ctrl-C let the requests that are under way finish.
+    SIGTERM and Ctrl-C let the requests that are under way finish. With several workers, SIGHUP reads the settings
+    again and replaces the workers one by one.
 
     \b
     Example:
       mariana serve
       mariana serve --store models --host 0.0.0.0 --port 9000 --workers 2
     """
-    settings = settings_of(store=store, host=host, port=port, workers=workers, reload_store=reload_store)
+    options = {
+        "store": store,
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "reload_store": reload_store,
+    }
+    settings = settings_of(**options)
     choose_isa(settings.isa)  # a name that is none ends it here, not at each model
+    logging.config.dictConfig(_logging(settings))
+    for sentence in unknown_variables():
+        _log.warning("%s", sentence)
     listener = _listen(settings)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)  # uvicorn raises the signal again when it has shut down
     address, bound_port = listener.getsockname()[:2]
     host_shown = f"[{address}]" if ":" in address else address
+    ready = partial(click.echo, f"Console: http://{host_shown}:{bound_port}/")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)  # until it serves
+    if settings.workers > 1:
+        _supervise(listener, options, settings.workers, ready)
+    else:
+        _server(create_app(settings), settings, ready=ready).run(sockets=[listener])
+
+
+def _supervise(
+    listener: socket.socket, options: dict[str, Any], workers: int, ready: Callable[[], None]
+) -> None:
+    board, supervisor = Board(2 * workers + 16), os.getpid()
+    try:
+        weights = Weights(board)
+    except OSError as error:
+        _log.warning("each worker has weights of its own: %s", error.strerror)
+        weights = None
+
+    def make_plan() -> Plan:
+        settings = settings_of(**options)
+        choose_isa(settings.isa)
+        check_settings(settings)
+        logging.config.dictConfig(_logging(settings))
+
+        def work(slot: Slot) -> int:
+            if weights is not None:
+                weights.join(slot.number)
+            app = create_app(settings)  # here: telemetry has threads
+            app.team = Team(board, slot, supervisor, weights)
+            _server(app, settings, team=app.team).run(sockets=[listener])
+            return 0
+
+        patience = max(settings.drain_seconds, settings.idle_timeout) + GRACE_SECONDS + 5
+        return Plan(settings.workers, work, settings.worker_timeout, patience)
+
+    Supervisor(listener, board.slots, make_plan, ready).run()
+
+
+def _server(
+    app: Application, settings: Settings, ready: Callable[[], None] | None = None, team: Team | None = None
+) -> Server:
     config = uvicorn.Config(
-        partial(create_app, settings),
-        factory=True,
+        app,
         loop="auto",
         http=Protocol,
         ws="none",
-        workers=settings.workers,
         log_config=_logging(settings),
         access_log=False,
         server_header=False,
         timeout_keep_alive=math.ceil(settings.idle_timeout),
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    ready = f"Console: http://{host_shown}:{bound_port}/"
-    if settings.workers > 1:
-        click.echo(ready)  # the socket listens: whoever comes before the workers are ready waits a moment
-        Multiprocess(config, sockets=[listener]).run()
-    else:
-        _Server(config, ready, settings.drain_seconds).run(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    """Tells where it is as soon as it answers."""
-
-    def __init__(self, config: uvicorn.Config, ready: str, drain_seconds: float) -> None:
-        super().__init__(config)
-        self._ready = ready
-        self._drain_seconds = drain_seconds
-        self._stopping: float | None = None
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop: not ready any more, connections are told to close; the second signal stops at once."""
-        state = self.lifespan.state.get("served") if self.started else None
-        if state is None or self._stopping is not None or self._drain_seconds == 0:
-            super().handle_exit(sig, frame)
-            return
-        state.ready = False
-        self._stopping = time.monotonic()
-        self._captured_signals.append(sig)
-
-    async def on_tick(self, counter: int) -> bool:
-        """Stop when the time for that has come."""
-        if self._stopping is not None and time.monotonic() - self._stopping >= self._drain_seconds:
-            self.should_exit = True
-        return await super().on_tick(counter)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            click.echo(self._ready)
+    return Server(
+        config,
+        drain_seconds=settings.drain_seconds,
+        idle_timeout=settings.idle_timeout,
+        ready=ready,
+        team=team,
+    )
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import click
 
+from mariana.cli.data import open_table
 from mariana.cli.options import json_option, settings, store_option
 from mariana.cli.text import printable
 from mariana.format import read_model
 from mariana.model_card import CARD_FILE, example_record
-from mariana.scratch import spill_to
 from mariana.store import Store, check_name
-from mariana.table_cache import cached_table
-from mariana.tables import read_table
 from mariana.trainer.activations import ACTIVATIONS
+from mariana.trainer.backend import BackendName, use_backend
+from mariana.trainer.callbacks import Callback
 from mariana.trainer.checkpoints import BackupAndRestore
 from mariana.trainer.from_table import Prepared, network, prepare, publish, scores, teach
 from mariana.trainer.optimizers import OPTIMIZERS
@@ -66,6 +67,13 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default=_DEFAULTS.activation,
             show_default=True,
             help="Of the hidden layers.",
+        ),
+        click.option(
+            "--members",
+            type=click.IntRange(1, 64),
+            default=_DEFAULTS.members,
+            show_default=True,
+            help="Networks that are learned, each from other weights, and merged into one: their mean.",
         ),
         click.option("--batch-norm", is_flag=True, help="Normalise the outputs of each hidden layer."),
         click.option(
@@ -165,12 +173,19 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
-    help="For tables larger than memory: a folder where a copy of DATA is made once, and mapped instead of read.",
+    help="Folder where a copy of DATA is made once, and mapped instead of read.  [default: for a table that would take "
+    "more than half of the memory STORE/cache, else none]",
 )
 @click.option(
     "--threads",
     type=click.IntRange(1, 64),
     help="Threads of the matrix products.  [default: 1; from a million weights on, one per core]",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(get_args(BackendName)),
+    help="What computes the steps: numpy; c, fused kernels; auto: c where it is there.  "
+    "[default: $MARIANA_BACKEND or auto]",
 )
 @click.option("--resume", is_flag=True, help="Go on with this training where it was interrupted.")
 @json_option
@@ -182,6 +197,7 @@ def train(
     task: Literal["auto", "classification", "regression"],
     cache: Path | None,
     threads: int | None,
+    backend: BackendName | None,
     resume: bool,
     as_json: bool,
     **options: Any,
@@ -200,36 +216,44 @@ def train(
     """
     chosen = {name: options.pop(name) for name in ("validation", "test", "numbers", "class_weight")}
     recipe = Recipe(**options)
-    table = read_table(data) if cache is None else cached_table(data, cache)
-    click.get_current_context().with_resource(spill_to(cache))
+    say = (lambda _: None) if as_json else click.echo
+    published = Store(settings(store=store).store)
+    table = open_table(data, cache, published.path / "cache", say)
     name = check_name(model_name(table.name) if name is None else name)
     prepared = prepare(table, target, task, recipe, **chosen)
-    say = (lambda _: None) if as_json else click.echo
     say(described(prepared))
     net = network(prepared, recipe)
-    net.summary(print_fn=say)
-    published = Store(settings(store=store).store)
-    backup = BackupAndRestore(
-        published.path / "training" / name,
-        1,
-        at_most_every=BACKUP_SECONDS,
-        delete_checkpoint=False,  # what was learned is kept until it is published
-        options={"data": table.sha256, "target": target, "task": task, "threads": threads}
-        | asdict(recipe)
-        | chosen,
-    )
-    if resume and not backup.path.exists():
-        say(f"nothing to resume in {backup.path}: the training begins anew")
-    elif backup.path.exists() and not resume:
+    net.members[0].summary(print_fn=say)
+    backups = published.path / "training" / name
+    if resume and not backups.exists():
+        say(f"nothing to resume in {backups}: the training begins anew")
+    elif backups.exists() and not resume:
         say("an interrupted training of this name is dropped; --resume would have gone on with it")
-        backup.path.unlink()
-    with use_threads(threads):
-        temperature = teach(net, prepared, recipe, verbose=0 if as_json else "auto", callbacks=[backup])
+        shutil.rmtree(backups)
+    about = (
+        {"data": table.sha256, "target": target, "task": task, "threads": threads} | asdict(recipe) | chosen
+    )
+
+    def callbacks(member: int) -> list[Callback]:
+        if recipe.members > 1:
+            say(f"network {member + 1} of {recipe.members}")
+        return [
+            BackupAndRestore(
+                backups / str(member + 1),
+                1,
+                at_most_every=BACKUP_SECONDS,
+                delete_checkpoint=False,  # what was learned is kept until it is published
+                options=about,
+            )
+        ]
+
+    with use_threads(threads), use_backend(backend):
+        temperature = teach(net, prepared, recipe, verbose=0 if as_json else "auto", callbacks=callbacks)
         metrics = {
             split: scores(net, prepared, split) for split, rows in prepared.splits.items() if len(rows)
         }
         path = publish(net, prepared, metrics, published, name, temperature)
-    backup.path.unlink(missing_ok=True)
+    shutil.rmtree(backups, ignore_errors=True)
     version = int(path.parent.name)
     if as_json:
         rows = {split: len(rows) for split, rows in prepared.splits.items()}

@@ -37,7 +37,7 @@ from mariana.trainer.tuning import tune as search
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
-    help="Times that the best recipe is learned, each from other initial weights.",
+    help="Starts beyond its members from which the best recipe is learned, and one; the best ones are merged.",
 )
 @click.option("--name", help="Name of the model.  [default: from the file's name]")
 @store_option
@@ -141,7 +141,8 @@ class _Progress:
         if len(found) == self._seen or not found:
             return
         self._seen = len(found)
-        text = f"{len(found)} of {self._trials} trials, least validation loss {found[0].loss:.5g}"
+        wanted = max(self._trials, len(found))  # several processes may each be at the last one
+        text = f"{len(found)} of {wanted} trials, least validation loss {found[0].loss:.5g}"
         terminal = sys.stderr.isatty()
         click.echo(f"\r{text}" if terminal else text, err=True, nl=not terminal or len(found) >= self._trials)
 

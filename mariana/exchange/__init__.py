@@ -1,4 +1,4 @@
 """Models out and in: a C99 header for machines without Python, ONNX in both directions.
 
-Each module is one way: ``to_c``, ``to_onnx``, ``from_onnx``. The ONNX ones need the extra ``mariana-serve[onnx]``.
+``to_c``, ``to_onnx`` and ``from_onnx`` are the ways; the other modules are their parts. The ONNX ones need the extra ``mariana-serve[onnx]``.
 """

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mariana.errors import FileFormatError, MarianaError
+from mariana.errors import FileFormatError, MarianaError, NotFoundError
 
 MAX_FILE = 1 << 31
 """Protobuf's own bound; weights beyond it stand in a second file."""
@@ -35,6 +35,7 @@ def read_proto(path: Path) -> Any:
     """Read an ONNX file as far as protobuf understands it; what it says is checked by who reads it.
 
     Raises:
+        NotFoundError: there is no such file.
         FileFormatError: not a regular file, too large, damaged, or no ONNX file.
         OSError: the file cannot be read.
     """
@@ -44,6 +45,10 @@ def read_proto(path: Path) -> Any:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(_read(path, 0, None))
+    except FileNotFoundError:
+        raise NotFoundError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise FileFormatError(f"{path}: not a regular file") from None
     except (DecodeError, RuntimeError) as error:
         raise FileFormatError(f"{path}: not an ONNX file, or a damaged one: {_short(error)}") from None
     if not proto.HasField("graph") or not proto.opset_import:

@@ -18,8 +18,15 @@ from numpy.typing import NDArray
 
 from mariana import __version__
 from mariana.errors import InvalidInputError
-from mariana.format import CategoricalFeature, DenseLayer, Feature, ModelFile, ModelMetadata
-from mariana.model import slopes_of, tables_of
+from mariana.format import (
+    CategoricalFeature,
+    DenseLayer,
+    Feature,
+    ModelFile,
+    ModelMetadata,
+    slopes_of,
+    tables_of,
+)
 
 STRIP = 16
 """Units to which a softmax row is padded, as in csrc/kernels.h: the order of its sum depends on it."""
@@ -103,7 +110,7 @@ class _Network:
         self.info = file.metadata
         self.tensors = file.tensors
         self.name = name
-        self.tables = _tables(self.info)
+        self.tables = tables_of(self.info).present()
         self.int8 = self.info.precision == "int8"
         self.halves = [0, 0]
 
@@ -221,11 +228,6 @@ class _Network:
 
     def _slopes(self, layer: DenseLayer) -> NDArray[np.float32] | None:
         return slopes_of(layer, self.tensors)
-
-
-def _tables(info: ModelMetadata) -> dict[str, NDArray[np.generic]]:
-    """Return what happens around the layers, as the runtime has it; a table that would change nothing is left out."""
-    return {key: table for key, table in tables_of(info)._asdict().items() if table is not None}
 
 
 @cache

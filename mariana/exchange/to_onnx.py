@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mariana import __version__
-from mariana._binding.dense import FORMS, Tables
 from mariana.errors import InvalidInputError
 from mariana.exchange.protobuf import MAX_FILE, onnx_package
-from mariana.format import DenseLayer, ModelFile
-from mariana.model import slopes_of, tables_of
+from mariana.format import DenseLayer, ModelFile, slopes_of, tables_of
+from mariana.plan import FORMS, Tables
 
 OPSET = 17
 IR_VERSION = 8

@@ -19,15 +19,14 @@ router = APIRouter(prefix="/v1/indexes", tags=["indexes"])
 @router.get("", operation_id="list_indexes")
 async def list_indexes(state: Served) -> IndexList:
     """List the indexes of the store, with those that could not be opened and why."""
-    return IndexList(
-        indexes=[_info(served, state.trouble.get(served.name)) for served in state.indexes.values()]
-    )
+    return IndexList(indexes=[_info(served, state.trouble_of(served)) for served in state.indexes.values()])
 
 
 @router.get("/{name}", operation_id="get_index", responses=problems(404))
 async def get_index(name: str, state: Served) -> IndexInfo:
     """Tell of one index."""
-    return _info(state.index(name), state.trouble.get(name))
+    served = state.index(name)
+    return _info(served, state.trouble_of(served))
 
 
 @router.get(

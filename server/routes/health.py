@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import APIRouter, Request
@@ -12,6 +10,7 @@ from mariana import __version__
 from mariana.errors import NotFoundError
 
 from ..errors import Problem
+from ..metrics import ModelTotals
 from ..schemas import (
     InferenceStatistics,
     Live,
@@ -23,7 +22,7 @@ from ..schemas import (
     TensorMetadata,
     problems,
 )
-from ..state import Served, ServedModel
+from ..state import Served, ServedModel, State
 from ..versions import INPUT, OUTPUT, PLATFORM, Version
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ async def live() -> Live:
 @router.get("/health/ready", operation_id="server_ready", responses=problems(503))
 async def ready(state: Served) -> Ready:
     """Tell whether the server takes requests: the store has been loaded, and it is not about to stop."""
-    if not state.ready:
+    if not state.ready and not state.replaced:
         raise Problem(
             503, "the server is about to stop", headers={"Retry-After": "1"}, members={"ready": False}
         )
@@ -64,7 +63,7 @@ async def ready(state: Served) -> Ready:
 @router.get("/models/stats", operation_id="all_statistics")
 async def all_statistics(state: Served) -> ModelStatistics:
     """Tell what every model has done."""
-    return _statistics([v for served in state.models.values() for v in served.versions.values()])
+    return await _statistics([v for served in state.models.values() for v in served.versions.values()], state)
 
 
 @router.get("/models/{name}", operation_id="model_metadata", responses=problems(404))
@@ -113,7 +112,7 @@ async def model_statistics(name: str, state: Served) -> ModelStatistics:
     served: ServedModel = state.model(name)
     if not served.versions:
         raise NotFoundError("no version of it serves")
-    return _statistics(list(served.versions.values()))
+    return await _statistics(list(served.versions.values()), state)
 
 
 @router.get(
@@ -121,43 +120,40 @@ async def model_statistics(name: str, state: Served) -> ModelStatistics:
 )
 async def version_statistics(name: str, version: str, state: Served) -> ModelStatistics:
     """Tell what a version of a model has done."""
-    return _statistics([state.model(name).get(version_number(version))])
+    return await _statistics([state.model(name).get(version_number(version))], state)
 
 
-def _statistics(versions: list[Version]) -> ModelStatistics:
+async def _statistics(versions: list[Version], state: State) -> ModelStatistics:
     def duration(count: int, seconds: float) -> dict[str, int]:
         return {"count": count, "ns": round(seconds * 1e9)}
 
+    await state.gather()
+    totals = ModelTotals(state.metrics.totals())
     found = []
     for version in sorted(versions, key=lambda version: (version.name, version.number)):
-        stats = version.stats
-        stats.fold()
-        count = stats.rows.count
-        total = stats.parse.total + stats.infer.total + stats.write.total
+        stats = totals.of(version.name, version.number)
         found.append(
             InferenceStatistics.model_validate(
                 {
                     "name": version.name,
                     "version": str(version.number),
-                    "last_inference": _milliseconds(stats.last),
-                    "inference_count": round(stats.rows.total),
-                    "execution_count": count,
+                    "last_inference": round(stats.last * 1e3),
+                    "inference_count": stats.rows,
+                    "execution_count": stats.requests,
                     "inference_stats": {
-                        "success": duration(count, total),
-                        "fail": duration(sum(stats.errors.values()), 0),
-                        "queue": duration(count, 0),
-                        "compute_input": duration(count, stats.parse.total),
-                        "compute_infer": duration(count, stats.infer.total),
-                        "compute_output": duration(count, stats.write.total),
+                        "success": duration(
+                            stats.requests, stats.parse + stats.queue + stats.infer + stats.write
+                        ),
+                        "fail": duration(stats.errors, 0),
+                        "queue": duration(stats.requests, stats.queue),
+                        "compute_input": duration(stats.requests, stats.parse),
+                        "compute_infer": duration(stats.requests, stats.infer),
+                        "compute_output": duration(stats.requests, stats.write),
                     },
                 }
             )
         )
     return ModelStatistics(model_stats=found)
-
-
-def _milliseconds(last: float) -> int:
-    return round((time.time() - perf_counter() + last) * 1e3) if last else 0
 
 
 def version_number(version: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from time import perf_counter
 from typing import Annotated, Any
 
@@ -10,10 +11,10 @@ from fastapi import APIRouter, Header, Request, Response
 
 from ..bodies import JSON, OCTETS, read_body
 from ..errors import Problem
-from ..front import OCTETS_HEADERS, Head, Hot, Reply, compressed
+from ..front import JSON_HEADERS, OCTETS_HEADERS, Head, Headers, Hot, Reply, compressed
 from ..schemas import REF, problems
 from ..state import Served, ServedModel, State
-from ..tensors import HEADER_LENGTH, InferAnswer, InferRequest, read_infer, write_infer
+from ..tensors import HEADER_LENGTH, InferAnswer, InferRequest, inference, read_infer, write_infer
 from ..versions import Infer, Version
 from .health import version_number
 
@@ -57,11 +58,16 @@ def publish(state: State) -> dict[str, Hot]:
     table: dict[str, Hot] = {}
     for served in state.models.values():
         base = f"/v2/models/{served.name}"
+        picks = {f"{base}/versions/{number}/infer": _always(v) for number, v in served.versions.items()}
         if served.version is not None:
-            table[f"{base}/infer"] = Hot("POST", _ENDPOINT, _quick(served.picker()))
-        for number, version in served.versions.items():
-            table[f"{base}/versions/{number}/infer"] = Hot("POST", _ENDPOINT, _quick(_always(version)))
+            picks[f"{base}/infer"] = served.picker()
+        table |= {path: Hot("POST", _ENDPOINT, _quick(pick), path) for path, pick in picks.items()}
     return table
+
+
+@lru_cache(64)
+def _binary_headers(json_bytes: int) -> Headers:
+    return Headers(*OCTETS_HEADERS.pairs, (HEADER_LENGTH.encode(), b"%d" % json_bytes))
 
 
 _ENDPOINT = "POST /v2/models/{name}/infer"
@@ -78,11 +84,10 @@ def _quick(pick: Callable[[], Version]) -> Callable[[Head, bytes, bytes], Reply 
         answer = pick().quick_infer(body, head.header_length)
         if answer is None:
             return None
-        text, extra = compressed(answer.body, head.accept)
+        text, extra = compressed(answer.body, head.accept) if head.accept else (answer.body, ())
         if answer.json_bytes is None:
-            return Reply(text, extra=extra)
-        own = (HEADER_LENGTH.encode(), b"%d" % answer.json_bytes)
-        return Reply(text, OCTETS_HEADERS, (*extra, own))
+            return Reply(text, JSON_HEADERS, extra)
+        return Reply(text, _binary_headers(answer.json_bytes), extra)
 
     return call
 
@@ -121,7 +126,10 @@ async def _infer(
         length = _length(header_length)
         body = await read_body(request, version.reader.longest(JSON if length is None else OCTETS))
         start = perf_counter()
-        asked = read_infer(body, length, version)
+        plain = version.read_plain(
+            body, length
+        )  # in C: a large model's rows came no other way than a small one's
+        asked = read_infer(body, length, version) if plain is None else inference(plain)
         parsed = perf_counter()
         y = await version.predict(asked.x)
         inferred = perf_counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ..schemas import FeatureInfo, ModelInfo, ModelList, VersionError, VersionStatus, problems
-from ..state import Served, ServedModel
+from ..state import Served, ServedModel, State
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -13,17 +13,18 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 @router.get("", operation_id="list_models")
 async def list_models(state: Served) -> ModelList:
     """List the models of the store, with those that could not be loaded and why."""
-    return ModelList(models=[_info(served) for served in state.models.values()])
+    return ModelList(models=[_info(served, state) for served in state.models.values()])
 
 
 @router.get("/{name}", operation_id="get_model", responses=problems(404))
 async def get_model(name: str, state: Served) -> ModelInfo:
     """Tell of one model: its versions, features, labels, metrics, the kernel in use."""
-    return _info(state.model(name))
+    return _info(state.model(name), state)
 
 
-def statuses(served: ServedModel) -> list[VersionStatus]:
+def statuses(served: ServedModel, state: State) -> list[VersionStatus]:
     """Return the states of a model's versions, the newest first."""
+    failures = state.failures(served)
     return [
         VersionStatus.model_validate(
             {
@@ -31,24 +32,24 @@ def statuses(served: ServedModel) -> list[VersionStatus]:
                 "state": "AVAILABLE" if number in served.versions else "END",
                 "status": VersionError.model_validate(
                     {
-                        "error_code": "DATA_LOSS" if number in served.failures else "OK",
-                        "error_message": served.failures.get(number, ""),
+                        "error_code": "DATA_LOSS" if number in failures else "OK",
+                        "error_message": failures.get(number, ""),
                     }
                 ),
             }
         )
-        for number in sorted({*served.versions, *served.failures}, reverse=True)
+        for number in sorted({*served.versions, *failures}, reverse=True)
     ]
 
 
-def _info(served: ServedModel) -> ModelInfo:
+def _info(served: ServedModel, state: State) -> ModelInfo:
     info = ModelInfo.model_validate(
         {
             "name": served.name,
             "ready": served.version is not None,
             "version": served.version,
             "versions": sorted(served.versions),
-            "model_version_status": statuses(served),
+            "model_version_status": statuses(served, state),
         }
     )
     if served.version is None:

@@ -19,23 +19,32 @@ router = APIRouter(tags=["operation"])
     },
 )
 async def metrics(state: Served) -> Response:
-    """Tell what the server has counted, for Prometheus."""
-    describe(state)
-    return Response(render([state.metrics.dump()]), headers={"Content-Type": CONTENT_TYPE})
+    """Tell what the server has counted, all workers of it, for Prometheus."""
+    tally(state)
+    await state.gather()
+    return Response(render(state.metrics.totals()), headers={"Content-Type": CONTENT_TYPE})
 
 
-def describe(state: State) -> None:
-    """Bring what the metrics tell of the state up to date."""
-    rows: dict[str, list[tuple[dict[str, str], float]]] = {"models": [], "model_bytes": [], "indexes": []}
+def tally(state: State) -> None:
+    """Bring the numbers of this worker up to date."""
+    metrics = state.metrics
+    metrics.fold()
+    metrics.measure()
+    metrics.forget(
+        "mariana_model_loaded",
+        "mariana_model_bytes",
+        "mariana_model_queued_requests",
+        "mariana_index_entries",
+    )
     for served in state.models.values():
         for number in sorted({*served.versions, *served.failures}):
             version = served.versions.get(number)
             labels = {"model": served.name, "version": str(number)}
             isa = "" if version is None else version.model.isa
-            rows["models"].append(({**labels, "isa": isa}, float(version is not None)))
+            metrics.gauge("mariana_model_loaded", {**labels, "isa": isa}, float(version is not None))
             if version is not None:
-                rows["model_bytes"].append((labels, version.model.nbytes))
+                metrics.gauge("mariana_model_bytes", labels, version.model.nbytes)
+                metrics.gauge("mariana_model_queued_requests", labels, version.schedule.queued)
     for index in state.indexes.values():
         if index.index is not None:
-            rows["indexes"].append(({"index": index.name}, len(index.index)))
-    state.metrics.serving = rows
+            metrics.gauge("mariana_index_entries", {"index": index.name}, len(index.index))

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from ..bodies import JSON, NPY, OCTETS, media_type, read_body
+from ..explanations import DESCRIPTION, PARAMETER, VALUES, explained, method_of
 from ..front import Head, Hot, Reply, compressed
 from ..schemas import (
     REF,
@@ -24,9 +25,13 @@ from ..schemas import (
     request_schema,
 )
 from ..state import ServedModel, State
+from ..telemetry import name_span
 from ..versions import Version
 
 Pick = Callable[[], Version]
+
+ENDPOINT = "POST /v1/models/{name}/predict"
+"""What all paths of predictions are called in metrics and traces."""
 
 
 class PredictRoute(BaseRoute):
@@ -44,9 +49,7 @@ class PredictRoute(BaseRoute):
         models = self._state.models.values()
         picks = {path: pick for served in models for path, pick, _ in _paths(served)}
         self._picks = picks
-        return {
-            path: Hot("POST", "POST /v1/models/{name}/predict", _quick(pick)) for path, pick in picks.items()
-        }
+        return {path: Hot("POST", ENDPOINT, _quick(pick), path) for path, pick in picks.items()}
 
     def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the OpenAPI paths and schemas of the models as they are now."""
@@ -66,11 +69,12 @@ class PredictRoute(BaseRoute):
         if scope["type"] == "http":
             pick = self._picks.get(scope["path"].removeprefix(scope.get("root_path", "")))
             if pick is not None:
-                return Match.FULL, {"endpoint": pick, "endpoint_name": "POST /v1/models/{name}/predict"}
+                return Match.FULL, {"endpoint": pick, "endpoint_name": ENDPOINT}
         return Match.NONE, {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        name_span(scope, ENDPOINT)
         if scope["method"] != "POST":
             raise HTTPException(405, headers={"Allow": "POST"})
         response = await _predict(scope["endpoint"](), Request(scope, receive))
@@ -117,8 +121,12 @@ async def _predict(version: Version, request: Request) -> Response:
     with version.counting_errors():
         kind = media_type(request.headers.get("content-type", ""))
         body = await read_body(request, reader.longest(kind))
+        method = method_of(request.url.query, version)
         start = perf_counter()
-        answer = await version.answer(reader.parse(kind, body), start)
+        x = reader.parse(kind, body)
+        answer = await version.answer(x, start)
+        if method is not None:
+            answer = await explained(answer, version, x, method, reader.max_values)
     answer, extra = compressed(answer, request.headers.get("accept-encoding", "").encode())
     headers = {name.decode(): value.decode() for name, value in extra}
     return Response(answer, headers=headers, media_type=JSON)
@@ -142,6 +150,15 @@ def _operation(version: Version, schemas: dict[str, Any]) -> dict[str, Any]:
     return {
         "tags": ["predict"],
         "summary": f"Predict with {name}, version {number}",
+        "parameters": [
+            {
+                "name": PARAMETER,
+                "in": "query",
+                "required": False,
+                "description": DESCRIPTION,
+                "schema": {"type": "string", "enum": list(VALUES), "default": "false"},
+            }
+        ],
         "requestBody": {
             "required": True,
             "content": {

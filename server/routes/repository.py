@@ -15,7 +15,7 @@ from ..documents import read_document, request_body
 from ..errors import Problem
 from ..policy import Policy
 from ..schemas import problems
-from ..state import Served, ServedModel
+from ..state import Served, ServedModel, State
 from .health import lifecycle_of
 
 router = APIRouter(tags=["model repository"])
@@ -56,7 +56,7 @@ async def index(state: Served, request: Request) -> list[RepositoryModel]:
     document = load_json(body) if body.strip() else {}
     if not isinstance(document, dict) or not isinstance(document.get("ready", False), bool):
         raise Problem(400, 'expected {"ready": true}, {"ready": false}, or no body')
-    found = [row for served in state.models.values() for row in _rows(served)]
+    found = [row for served in state.models.values() for row in _rows(served, state)]
     return [row for row in found if row.state == "READY" or not document.get("ready", False)]
 
 
@@ -130,8 +130,9 @@ async def _parameters(request: Request) -> None:
         raise Problem(400, "a model comes from the store: no configuration or file is taken with the request")
 
 
-def _rows(served: ServedModel) -> list[RepositoryModel]:
-    numbers = sorted({*served.versions, *served.failures})
+def _rows(served: ServedModel, state: State) -> list[RepositoryModel]:
+    failures = state.failures(served)
+    numbers = sorted({*served.versions, *failures})
     if not numbers:
         reason = "unloaded" if served.unloaded else "no version could be loaded"
         return [RepositoryModel(name=served.name, state="UNAVAILABLE", reason=reason)]
@@ -140,7 +141,7 @@ def _rows(served: ServedModel) -> list[RepositoryModel]:
             name=served.name,
             version=str(number),
             state="READY" if number in served.versions else "UNAVAILABLE",
-            reason=served.failures.get(number, ""),
+            reason=failures.get(number, ""),
         )
         for number in numbers
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -12,6 +11,7 @@ from mariana.settings import Settings
 
 from ..documents import body_schemas, read_document, request_body
 from ..errors import Fault, Problem
+from ..limits import client_at
 from ..schemas import ReceiptAnswer, Selection, problems
 from ..state import Served
 from .entries import opened, written
@@ -55,12 +55,5 @@ def make_router(settings: Settings) -> APIRouter:
 
 
 def client_of(request: Request) -> str:
-    """Return who sends a request: its address, or of one of IPv6 the network, of which a person has all."""
-    host = request.client.host if request.client is not None else "unknown"
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(getattr(address, "ipv4_mapped", None) or address)
+    """Return who sends a request."""
+    return client_at(request.client.host if request.client is not None else "unknown")

@@ -16,7 +16,7 @@ from ..bodies import JSON, load_json, media_type, problem_at, read_body
 from ..errors import Problem
 from ..front import compressed
 from ..schemas import REF, VersionStatus, problems
-from ..state import Served, ServedModel
+from ..state import Served, ServedModel, State
 from ..versions import INPUT, OUTPUT, Float32, Version
 from .health import version_number
 from .models import statuses
@@ -119,14 +119,14 @@ async def predict_label(name: str, label: _Label, state: Served, request: Reques
 async def version_status(name: str, version: str, state: Served) -> ModelStatus:
     """Tell the state of a version."""
     number = version_number(version)
-    return _status(state.model(name), number)
+    return _status(state.model(name), number, state)
 
 
 @router.get("/{name}/labels/{label}", operation_id="tensorflow_label_status", responses=problems(404))
 async def label_status(name: str, label: _Label, state: Served) -> ModelStatus:
     """Tell the state of the version that has a label."""
     served = state.model(name)
-    return _status(served, served.policy.labels.get(label, 0))
+    return _status(served, served.policy.labels.get(label, 0), state)
 
 
 @router.get("/{name}/metadata", operation_id="tensorflow_metadata", responses=problems(404))
@@ -229,8 +229,8 @@ def _write(y: Float32, member: str) -> bytes:
     return b'{"%b":[[%b]]}' % (member.encode(), rows)
 
 
-def _status(served: ServedModel, number: int) -> ModelStatus:
-    found = [status for status in statuses(served) if status.version == str(number)]
+def _status(served: ServedModel, number: int, state: State) -> ModelStatus:
+    found = [status for status in statuses(served, state) if status.version == str(number)]
     if not found:
         raise Problem(404, "no such model, version or index; GET /v1/models and /v1/indexes list them")
     return ModelStatus(model_version_status=found)

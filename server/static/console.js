@@ -33,7 +33,8 @@ async function call(path, body, signal) {
   throw Object.assign(new Error(detail ?? `${response.status} ${response.statusText}`), { status: response.status });
 }
 
-const predict = (name, instance, signal) => call(`/v1/models/${encodeURIComponent(name)}/predict`, { instances: [instance] }, signal);
+const predict = (name, instance, signal, query = "") =>
+  call(`/v1/models/${encodeURIComponent(name)}/predict${query}`, { instances: [instance] }, signal);
 
 const percent = (p) => `${(p * 100).toFixed(1)} %`;
 const count = new Intl.NumberFormat();
@@ -101,16 +102,35 @@ function drawPad() {
   $("pad-hint").hidden = strokes.length > 0;
 }
 
-function drawReduced(counts) {
+/** Draws the counts of ink; `heat`, where there is one, tells a cell's share, -1..1. */
+function drawReduced(counts, heat) {
   const canvas = $("reduced");
   const context = canvas.getContext("2d");
   const cell = canvas.width / 8;
   context.clearRect(0, 0, canvas.width, canvas.width);
-  context.fillStyle = getComputedStyle(canvas).color;
+  const style = getComputedStyle(canvas);
   counts.forEach((ink, i) => {
-    context.globalAlpha = ink / 16;
-    context.fillRect((i % 8) * cell + 1, Math.floor(i / 8) * cell + 1, cell - 2, cell - 2);
+    const box = [(i % 8) * cell + 1, Math.floor(i / 8) * cell + 1, cell - 2, cell - 2];
+    context.fillStyle = style.color;
+    context.globalAlpha = heat ? (ink / 16) * 0.35 : ink / 16;
+    context.fillRect(...box);
+    if (!heat) return;
+    const share = heat(i);
+    context.fillStyle = share < 0 ? style.textDecorationColor : style.color; // where CSS keeps two colours, resolved
+    context.globalAlpha = Math.abs(share);
+    context.fillRect(...box);
   });
+}
+
+/** Colours the reduced drawing by what each cell has to do with the digit that was read: for it, or against it. */
+async function heat() {
+  const counts = reduce(strokes);
+  const { signal } = asking;
+  const answer = await predict("digits", counts, signal, "?explain=true").catch(() => null); // the drawing stays as it is
+  if (!answer || signal.aborted) return;
+  const shares = Object.values(answer.predictions[0].explanation.shares);
+  const most = Math.max(...shares.map(Math.abs), 1e-9);
+  drawReduced(counts, (i) => shares[i] / most);
 }
 
 /** Shows the drawing and asks for its digit, at most once a frame; what was under way is given up. */
@@ -148,6 +168,7 @@ function showDigit(prediction) {
   showDigits(prediction?.probabilities);
   clearTimeout(said);
   said = setTimeout(() => {
+    if (prediction) heat();
     $("draw-status").textContent = prediction ? `It reads ${prediction.label}, ${percent(prediction.probability)} sure` : "";
   }, 600);
 }
@@ -284,6 +305,26 @@ function showForm() {
   ask();
 }
 
+const MOST_SHARES = 8; // the longest bars; the rest is hardly to be seen
+
+/** One bar a feature, the longest first: to the right what speaks for the answer, to the left what speaks against it. */
+function showWhy({ explanation }, { of, baseline }) {
+  const told = [explanation].flat()[0];
+  const shares = Object.entries(told.shares).sort(([, a], [, b]) => Math.abs(b) - Math.abs(a)).slice(0, MOST_SHARES);
+  const most = Math.max(...shares.map(([, share]) => Math.abs(share)), 1e-9);
+  const rows = shares.map(([name, share]) => {
+    const fill = make("div", { className: share < 0 ? "fill against" : "fill" });
+    fill.style.setProperty("--p", Math.abs(share) / most);
+    const value = make("span", { textContent: (share > 0 ? "+" : "") + Number(share.toPrecision(3)) });
+    const usual = baseline[name] === undefined || baseline[name] === null ? "" : `, counted from ${baseline[name]}`;
+    return make("li", { title: `${name}${usual}` }, make("span", { textContent: name.replaceAll("_", " ") }), make("div", { className: "track" }, fill), value);
+  });
+  $("why-bars").replaceChildren(...rows);
+  const what = of === "log_odds" ? `the log-odds of ${told.output}` : "the value";
+  $("why-about").textContent = `By how much each feature moves ${what}, ${told.value.toPrecision(4)}, away from what it is for a usual row, ${told.baseline_value.toPrecision(4)}.`;
+  $("try-why").hidden = false;
+}
+
 async function ask() {
   const { name } = formModels[$("try-model").selectedIndex];
   const instance = record();
@@ -294,15 +335,17 @@ async function ask() {
   const { signal } = trying;
   const start = performance.now();
   try {
-    const { labels, predictions } = await predict(name, instance, signal);
+    const { labels, predictions, explain } = await predict(name, instance, signal, "?explain=true");
     tryTime(performance.now() - start);
     notice($("try-notice"), "");
+    if (explain) showWhy(predictions[0], explain);
     const [prediction] = predictions;
     if (prediction.probabilities) bars($("try-bars"), labels)(prediction.probabilities);
     else $("try-bars").replaceChildren(make("li", { className: "value", textContent: [prediction.value].flat().map((v) => v.toPrecision(5)).join(", ") }));
   } catch (error) {
     if (signal.aborted) return;
     $("try-bars").replaceChildren();
+    $("try-why").hidden = true;
     notice($("try-notice"), error.message);
   }
 }

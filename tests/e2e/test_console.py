@@ -199,8 +199,23 @@ class Site:
             labels = model["labels"]
             rest = 0.2 / (len(labels) - 1)
             probabilities = [0.8 if i == len(labels) - 1 else rest for i in range(len(labels))]
-            prediction = {"label": labels[-1], "probability": 0.8, "probabilities": probabilities}
-            route.fulfill(json={"model": name, "version": 1, "labels": labels, "predictions": [prediction]})
+            prediction: dict[str, Any] = {
+                "label": labels[-1],
+                "probability": 0.8,
+                "probabilities": probabilities,
+            }
+            answer = {"model": name, "version": 1, "labels": labels, "predictions": [prediction]}
+            if urlsplit(route.request.url).query == "explain=true":
+                names = list(instance) if isinstance(instance, dict) else [f"pixel_{i}" for i in range(64)]
+                shares = {feature: (1.5 - i) * 0.5 for i, feature in enumerate(names)}
+                told = {"output": labels[-1], "value": 1.386, "baseline_value": 0.25, "shares": shares}
+                prediction["explanation"] = told
+                answer["explain"] = {
+                    "method": "leave_one_out",
+                    "of": "log_odds",
+                    "baseline": {"sepal_length": 5.8},
+                }
+            route.fulfill(json=answer)
 
     def open(self, path: str = "/") -> "sync_api.Page":
         self.page.goto(ORIGIN + path)
@@ -249,6 +264,10 @@ def test_a_drawing_is_reduced_and_predicted(site: Site) -> None:
     expect(page.locator("#digit-bars li")).to_have_count(10)
     expect(page.locator("#draw-status")).to_have_text("It reads 9, 80.0 % sure")
     expect(page.locator("#draw-latency")).to_contain_text("ms round trip")
+    page.wait_for_function(
+        "() => { const c = document.getElementById('reduced'), d = c.getContext('2d').getImageData(0, 0, c.width, c.width).data;"
+        " for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 100 && d[i] > d[i + 2] + 40) return true; return false; }"
+    )  # cells that speak against the digit are in the colour of a warning
     counts = site.settled()
     assert len(counts) == 64
     assert all(isinstance(n, int) and 0 <= n <= 16 for n in counts)
@@ -318,6 +337,11 @@ def test_models_are_asked_by_feature_name(site: Site) -> None:
     expect(page.get_by_label("sepal length")).to_have_value("5.1")
     expect(page.get_by_label("wild")).to_be_checked()
     expect(page.locator("#try-bars .best")).to_have_text("other80.0 %")
+    why = page.locator("#why-bars li")
+    expect(why).to_have_text(["sepal length+0.75", "wild+0.25", "colour-0.25"])
+    expect(why.nth(0)).to_have_attribute("title", "sepal_length, counted from 5.8")
+    expect(page.locator("#why-bars .against")).to_have_count(1)
+    expect(page.locator("#why-about")).to_contain_text("moves the log-odds of other, 1.386, away")
     page.get_by_label("sepal length").fill("6.5")
     page.get_by_label("colour").select_option("blue")
     page.get_by_role("button", name="Predict").click()

@@ -4,9 +4,7 @@ What a client needs and what it may use beside that: health, metadata, inference
 with ids and chosen outputs, by version, the repository, statistics, and errors in the shape that it reads.
 """
 
-import asyncio
 import json
-import shutil
 import subprocess
 import urllib.error
 import urllib.request
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.http_peers import present
 from mariana.model import load_model
 
 TOKEN = "a token for tests"
@@ -203,66 +202,35 @@ class TestTriton:
             client.infer("tiny", [self.input(triton)], outputs=[triton.InferRequestedOutput("x")])
 
 
+def peer(name: str) -> Path:
+    """The interpreter of an environment that has somebody's client, or skip."""
+    python = present(name)
+    if python is None:
+        pytest.skip(f"{name} is not installed (its pins conflict with ours): make conformance does that")
+    return python
+
+
+@pytest.mark.optional
 class TestKServe:
-    @pytest.fixture
-    def kserve(self) -> Any:
-        return pytest.importorskip("kserve", reason="KServe's client is not installed: pip install kserve")
+    """KServe's InferenceRESTClient, both protocols, in an environment of its own."""
 
-    def run(self, kserve: Any, protocol: str, call: Any) -> Any:
-        async def main() -> Any:
-            client = kserve.InferenceRESTClient(kserve.RESTConfig(protocol=protocol))
-            try:
-                return await call(client)
-            finally:
-                await client.close()
-
-        return asyncio.run(main())
-
-    def test_v2(self, kserve: Any, url: str, expected: np.ndarray) -> None:
-        from kserve.protocol.infer_type import RequestedOutput
-
-        async def calls(client: Any) -> None:
-            assert await client.is_server_live(url) is True
-            assert await client.is_server_ready(url) is True
-            assert await client.is_model_ready(url, "tiny") is True
-            assert await client.is_model_ready(url, "nothing") is False
-            for binary in (False, True):
-                tensor = kserve.InferInput("input", [2, 4], "FP32")
-                tensor.set_data_from_numpy(X, binary_data=binary)
-                outputs = [RequestedOutput("output", parameters={"binary_data": binary})]
-                request = kserve.InferRequest("tiny", [tensor], request_id="7", request_outputs=outputs)
-                answer = await client.infer(url, request, "tiny")
-                assert answer.id == "7"
-                assert answer.outputs[0].as_numpy().tolist() == expected.tolist()
-            plain = {"inputs": [{"name": "input", "shape": [2, 4], "datatype": "FP32", "data": X.tolist()}]}
-            answer = await client.infer(url, plain, "tiny")
-            assert np.float32(answer.outputs[0].data).tolist() == expected.ravel().tolist()
-
-        self.run(kserve, "v2", calls)
-
-    def test_v1(self, kserve: Any, url: str, expected: np.ndarray) -> None:
-        async def calls(client: Any) -> None:
-            assert await client.is_model_ready(url, "tiny") is True
-            answer = await client.infer(url, {"instances": X.tolist()}, "tiny")
-            assert np.float32(answer["predictions"]).tolist() == expected.tolist()
-
-        self.run(kserve, "v1", calls)
+    def test_calls(self, url: str, expected: np.ndarray) -> None:
+        script = Path(__file__).with_name("kserve_calls.py")
+        given = [json.dumps(values.tolist()) for values in (X, expected)]
+        done = subprocess.run(
+            [peer("kserve"), script, url, *given], capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "both protocols\n"
 
 
+@pytest.mark.optional
 class TestMLServer:
-    """``mlserver infer`` and MLServer's own types, in whatever environment its command is (its pins conflict with ours)."""
+    """``mlserver infer`` and MLServer's own types, in an environment of its own."""
 
     @pytest.fixture
     def mlserver(self) -> str:
-        path = shutil.which("mlserver")
-        if (
-            path is None
-            or subprocess.run([path, "infer", "--help"], capture_output=True, check=False).returncode
-        ):
-            pytest.skip(
-                "no working mlserver command on PATH: pip install mlserver==1.7.1 in an environment of its own"
-            )
-        return path
+        return str(peer("mlserver").with_name("mlserver"))
 
     def test_infer(self, mlserver: str, url: str, expected: np.ndarray, tmp_path: Path) -> None:
         tensor = {"name": "input", "shape": [2, 4], "datatype": "FP32", "data": X.ravel().tolist()}

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from mariana import reference
 from mariana._binding import isa_names, usable_isas
-from mariana._binding.dense import FORMS, Layer, Network, Tables, activation_names
+from mariana._binding.dense import Layer, Network, Tables, activation_names
+from mariana.plan import FORMS
 
 HIDDEN = [name for name in activation_names() if name != "softmax"]
 ISAS = [isa_names().index(name) for name in usable_isas()]
@@ -41,10 +42,12 @@ class Case:
         """Return the outputs in double precision, and how far float32 sums of this size may be off."""
         if len(self.x) == 0:
             return np.empty((0, self.layers[-1].weight.shape[1])), 0.0
-        lists = [None if t is None else t.tolist() for t in self.tables]
+        lists = {name: table.tolist() for name, table in self.tables.present().items()}
         names = {number: name for name, number in FORMS.items()}
-        forms = lists[7] and [names[number] for number in lists[7]]
-        h = np.array([reference.encode(row, *lists[:4], lists[6], forms) for row in self.x.tolist()])
+        if "forms" in lists:
+            lists["forms"] = [names[number] for number in lists["forms"]]
+        targets = {name: lists.pop(f"target_{name}", None) for name in ("shift", "scale")}
+        h = np.array([reference.encode(row, **lists) for row in self.x.tolist()])
         error = 0.0
         for layer in self.layers:
             weight = layer.weight.astype(float)
@@ -56,11 +59,11 @@ class Case:
             h = np.array(
                 [reference.dense(row, weight.tolist(), bias, layer.activation, slopes) for row in h.tolist()]
             )
-        if lists[5] is not None:
-            h = h * lists[5]
-            error *= np.abs(lists[5]).max()
-        if lists[4] is not None:
-            h = h + lists[4]
+        if targets["scale"] is not None:
+            h = h * targets["scale"]
+            error *= np.abs(targets["scale"]).max()
+        if targets["shift"] is not None:
+            h = h + targets["shift"]
         return h, error + EPSILON * float(np.abs(h).max(initial=0))
 
 
@@ -143,14 +146,14 @@ def test_encoding_and_scaling(data: st.DataObject) -> None:
 
     fill = rng.integers(0, 3, columns).astype(np.float32)
     tables = Tables(
-        None if categories is None else np.array(categories, np.uint32),
-        fill,
-        table(encoded),
-        table(encoded),
-        table(outputs),
-        table(outputs),
-        None if copies is None else np.array(copies, np.uint32),
-        None if forms is None else np.array(forms, np.uint32),
+        categories=None if categories is None else np.array(categories, np.uint32),
+        fill=fill,
+        shift=table(encoded),
+        scale=table(encoded),
+        target_shift=table(outputs),
+        target_scale=table(outputs),
+        copies=None if copies is None else np.array(copies, np.uint32),
+        forms=None if forms is None else np.array(forms, np.uint32),
     )
     case = make([encoded, 12, outputs], 6, seed=3, tables=tables)
     case.columns = columns

@@ -2,6 +2,7 @@
 
 import io
 import json
+import runpy
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -107,45 +108,7 @@ def kinds(found: Imported) -> list[str]:
 # ---- PyTorch, scikit-learn, ourselves -------------------------------------------------------------------
 
 
-def torch_files() -> Any:
-    torch = pytest.importorskip("torch")
-    nn = torch.nn
-
-    def make() -> tuple[Any, Any]:
-        torch.manual_seed(0)
-        net = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(6, 8),
-            nn.BatchNorm1d(8),
-            nn.GELU(),
-            nn.Dropout(0.5),
-            nn.Linear(8, 5),
-            nn.SiLU(),
-            nn.Linear(5, 6, bias=False),
-            nn.GELU("tanh"),
-            nn.BatchNorm1d(6),
-            nn.Linear(6, 5),
-            nn.PReLU(5),
-            nn.Linear(5, 5),
-            nn.ELU(0.7),
-            nn.Linear(5, 5),
-            nn.LeakyReLU(0.1),
-            nn.Linear(5, 5),
-            nn.SELU(),
-            nn.Linear(5, 5),
-            nn.Softplus(),
-            nn.Linear(5, 5),
-            nn.Tanh(),
-            nn.Linear(5, 5),
-            nn.ReLU(),
-            nn.Linear(5, 3),
-            nn.Softmax(-1),
-        )
-        net[11].weight.data = torch.linspace(0.1, 0.5, 5)
-        net(torch.randn(64, 2, 3))  # running statistics
-        return net.eval(), torch.randn(2, 2, 3)
-
-    return torch, make
+GOLDEN = Path(__file__).parent / "golden"
 
 
 TORCH = [
@@ -153,46 +116,51 @@ TORCH = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("pytorch-*.onnx")), ids=lambda path: path.stem)
+def test_pytorch_as_it_exported(tmp_path: Path, path: Path) -> None:
+    found = agree(tmp_path, path.read_bytes())
+    assert kinds(found) == TORCH
+    assert found.metadata.input_shape == (2, 3)
+    with np.load(GOLDEN / "pytorch.npz") as rows:
+        y = Model(ModelFile(found.metadata, found.tensors)).predict(rows["x"].reshape(-1, 6))
+        np.testing.assert_allclose(y, rows["y"], rtol=1e-5, atol=1e-5)
+
+
+def pytorch() -> dict[str, Any]:
+    pytest.importorskip("torch")
+    return runpy.run_path(str(GOLDEN / "make_pytorch.py"))
+
+
 @pytest.mark.parametrize("opset", [11, 17, 20])
 def test_pytorch_by_torchscript(tmp_path: Path, opset: int) -> None:
-    torch, make = torch_files()
-    net, x = make()
+    make = pytorch()
+    net, x = make["network"]()
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        axes = {"x": {0: "batch"}}
-        torch.onnx.export(
-            net, (x,), file, input_names=["x"], dynamic_axes=axes, dynamo=False, opset_version=opset
-        )
+        make["torchscript"](net, x, file, opset)
     found = agree(tmp_path, file.getvalue())
     assert kinds(found) == TORCH
     assert found.metadata.input_shape == (2, 3)
-    with torch.no_grad():
-        promised = net(x).numpy()
-    y = Model(ModelFile(found.metadata, found.tensors)).predict(x.reshape(2, 6).numpy())
-    np.testing.assert_allclose(y, promised, rtol=1e-5, atol=1e-5)
+    y = Model(ModelFile(found.metadata, found.tensors)).predict(x.reshape(-1, 6).numpy())
+    np.testing.assert_allclose(y, net(x).detach().numpy(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("beside", [False, True], ids=["one file", "weights beside it"])
 def test_pytorch_by_dynamo(tmp_path: Path, beside: bool) -> None:
-    torch, make = torch_files()
+    make = pytorch()
     pytest.importorskip("onnxscript")
-    net, x = make()
+    net, x = make["network"]()
     path = tmp_path / "net.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        shapes = ({0: torch.export.Dim("batch")},)
-        torch.onnx.export(
-            net, (x,), path, dynamo=True, dynamic_shapes=shapes, external_data=beside, verbose=False
-        )
+        make["dynamo"](net, x, path, beside=beside)
     assert (tmp_path / "net.onnx.data").exists() == beside
     found = import_onnx(path)
     assert kinds(found) == TORCH
-    with torch.no_grad():
-        promised = net(x).numpy()
-    y = Model(ModelFile(found.metadata, found.tensors)).predict(x.reshape(2, 6).numpy())
-    np.testing.assert_allclose(y, promised, rtol=1e-5, atol=1e-5)
+    y = Model(ModelFile(found.metadata, found.tensors)).predict(x.reshape(-1, 6).numpy())
+    np.testing.assert_allclose(y, net(x).detach().numpy(), rtol=1e-5, atol=1e-5)
 
 
 def sklearn_file(

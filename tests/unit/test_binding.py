@@ -75,6 +75,14 @@ NAN = np.full(1, np.nan, np.float32)
         ([layer()], 1, Tables(copies=np.zeros(1, np.uint32)), "E_ARGUMENT"),
         ([layer()], 2, Tables(copies=np.full(2, 2**31, np.uint32)), "E_TOO_LARGE"),
         ([layer()], 1, Tables(forms=np.full(1, 4, np.uint32)), "E_ARGUMENT"),
+        # arrays that are not as long as C would read
+        ([layer(1, 2, bias=np.zeros(1, np.float32))], 1, Tables(), "E_SHAPE"),
+        ([layer()], 1, Tables(categories=np.zeros(2, np.uint32)), "E_SHAPE"),
+        ([layer(2)], 2, Tables(copies=np.ones(1, np.uint32)), "E_SHAPE"),
+        ([layer(2)], 2, Tables(fill=np.zeros(1, np.float32)), "E_SHAPE"),
+        ([layer(2)], 2, Tables(shift=np.zeros(1, np.float32)), "E_SHAPE"),
+        ([layer(2)], 1, Tables(copies=np.array([3], np.uint32), forms=np.zeros(2, np.uint32)), "E_SHAPE"),
+        ([layer(1, 2)], 1, Tables(target_scale=np.ones((2, 1), np.float32)), "E_SHAPE"),
     ],
 )
 def test_bad_descriptions_are_refused(layers: list[Layer], columns: int, tables: Tables, status: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mariana.cli import cli
-from mariana.errors import InvalidInputError, MarianaError, NotFoundError, StoreError
+from mariana.errors import FileFormatError, InvalidInputError, MarianaError, NotFoundError, StoreError
 from mariana.model import load_model
 from mariana.store import Store
 
@@ -63,10 +63,10 @@ def test_preprocessing_goes_out_too(tiny_store: Path, tmp_path: Path) -> None:
     [
         (["export", "nothing", "--to", "c", "-o", "x.h"], NotFoundError),
         (["export", "tiny", "--to", "c", "-o", "file/x.h"], StoreError),
-        (["import", "nothing.onnx", "--name", "x"], FileNotFoundError),
+        (["import", "nothing.onnx", "--name", "x"], NotFoundError),
         (["import", "file", "--name", "No Name"], InvalidInputError),
         (["import", "file", "--name", "x"], MarianaError),
-        (["import", ".", "--name", "x"], OSError),
+        (["import", ".", "--name", "x"], FileFormatError),
     ],
 )
 def test_what_cannot_be_done(

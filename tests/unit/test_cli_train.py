@@ -108,12 +108,26 @@ def test_names_from_a_file_do_not_steer_the_terminal(tmp_path: Path) -> None:
 
 def test_options_reach_the_network(tmp_path: Path) -> None:
     options = ["--layers", "7,5", "--activation", "tanh", "--optimizer", "sgd", "--learning-rate", "0.05"]
-    rest = ["--batch-size", 16, "--epochs", 3, "--validation", 0, "--test", 0, "--early-stopping", 0]
+    rest = [
+        "--members",
+        1,
+        "--batch-size",
+        16,
+        "--epochs",
+        3,
+        "--validation",
+        0,
+        "--test",
+        0,
+        "--early-stopping",
+        0,
+    ]
     path = json.loads(
         run("train", "iris", "--target", "species", "--store", tmp_path, "--json", *options, *rest).stdout
     )["path"]
     info = read_model(path).metadata
     assert [(la.units, la.activation) for la in info.layers] == [(7, "tanh"), (5, "tanh"), (3, "softmax")]
+    assert info.training.members == 1
     assert info.training.optimizer["name"] == "sgd"
     assert info.training.optimizer["learning_rate"]["initial_learning_rate"] == 0.05
     assert (info.training.rows, info.training.epochs, info.training.batch_size) == (150, 3, 16)
@@ -121,6 +135,7 @@ def test_options_reach_the_network(tmp_path: Path) -> None:
 
 def test_dropout_and_batch_normalisation(tmp_path: Path) -> None:
     options = ["--layers", "16,8", "--batch-norm", "--dropout", 0.1, "--epochs", 150, "--store", tmp_path]
+    options += ["--members", 1]
     out = run("train", "iris", "--target", "species", *options, "--name", "lines").stdout
     for part in ("batch_normalization_1 (BatchNormalization)", "dropout (Dropout)", "48 of them not learned"):
         assert part in out
@@ -190,6 +205,13 @@ def test_predict_csv_and_json(store: Path) -> None:
     answer = json.loads(from_csv.stdout)
     assert answer["label"] == "setosa"
     assert answer["probabilities"][0] == answer["probability"] > 0.9
+    explained = run("predict", "iris", "iris", "--store", store, "--explain").stdout.splitlines()
+    assert explained[0] == "label,probability," + ",".join(f"share of {name}" for name in record)
+    assert [line.rsplit(",", 4)[0] for line in explained[1:]] == lines[1:]
+    answer = run(
+        "predict", "iris", "-", "--store", store, "--json", "--explain", text=json.dumps(record)
+    ).stdout
+    assert list(json.loads(answer)["shares"]) == list(record)
     path = store / "models/iris"
     assert run("predict", path, "-", "--json", text=json.dumps(record)).stdout == from_csv.stdout
     file = store / "rows.jsonl"
@@ -456,13 +478,14 @@ def test_a_killed_training_is_resumed_and_ends_with_the_same_files(tmp_path: Pat
     ]
     run(*arguments, "--store", tmp_path / "whole")
     arguments += ["--store", str(tmp_path / "killed"), "--resume"]
-    backup = tmp_path / "killed/training/iris/training.safetensors"
+    training = tmp_path / "killed/training/iris"
     program = (
         "import sys, mariana.cli.train\n"
         "sys.modules['mariana.cli.train'].BACKUP_SECONDS = 0.0\n"
         f"mariana.cli.cli({arguments!r})\n"
     )
-    for epoch in (2, 10):  # the second time it goes on, and is killed again
+    for member, epoch in ((1, 2), (1, 10), (3, 5)):  # it goes on, and is killed again
+        backup = training / str(member) / "training.safetensors"
         with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL) as process:
             while process.poll() is None:
                 if backup.exists() and checkpoints.load(backup)[0]["epoch"] >= epoch:
@@ -484,14 +507,15 @@ def test_a_killed_training_is_resumed_and_ends_with_the_same_files(tmp_path: Pat
     with pytest.raises(InvalidInputError, match="belongs to another training: its data is"):
         run("train", other, *arguments[2:])
     run(*arguments)
-    assert not backup.exists()
+    assert not training.exists()
     for name in ("model.safetensors", CARD_FILE):
         whole, resumed = (tmp_path / store / "models/iris/1" / name for store in ("whole", "killed"))
         assert whole.read_bytes() == resumed.read_bytes()
     assert "nothing to resume" in run(*arguments).stdout
-    backup.write_bytes(b"left")
+    training.mkdir()
+    (training / "left").write_bytes(b"")
     assert "is dropped" in run(*arguments[:-1]).stdout
-    assert not backup.exists()
+    assert not training.exists()
 
 
 def test_the_threads_chosen_reach_blas() -> None:

@@ -16,6 +16,7 @@ from mariana_client import (
     AsyncMariana,
     ClassPrediction,
     Completion,
+    Explanation,
     FieldError,
     Mariana,
     Receipt,
@@ -94,6 +95,31 @@ def test_predict_records_of_a_pinned_version() -> None:
     answer = client(handler).predict("a b/c", [{"room": "kitchen", "size": 12.5}], version=2)
     assert answer.predictions == (ValuePrediction(2.5), ValuePrediction((1.0, 2.0)))
     assert seen[0].url.raw_path == b"/v1/models/a%20b%2Fc/versions/2/predict"
+
+
+def test_explanations() -> None:
+    told = {"output": "setosa", "value": 2.0, "baseline_value": 0.5, "shares": {"size": 1.5}}
+    classes = {**CLASSES, "explain": {"method": "leave_one_out", "of": "log_odds", "baseline": {"size": 3.0}}}
+    classes["predictions"] = [{**CLASSES["predictions"][0], "explanation": told}]
+    values = {**VALUES, "predictions": [{"value": [1.0, 2.0], "explanation": [told, told]}]}
+    handler, seen = answers(
+        httpx2.Response(200, json=classes),
+        httpx2.Response(200, json=values),
+        httpx2.Response(200, json=CLASSES),
+    )
+    answer = client(handler).predict("iris", [[1]], explain=True)
+    explanation = Explanation("setosa", 2.0, 0.5, {"size": 1.5})
+    assert answer.predictions[0].explanations == (explanation,)
+    assert answer.baseline == {"size": 3.0}
+    answer = client(handler).predict("iris", [[1]], explain="gradient_x_input")
+    assert answer.predictions[0].explanations == (explanation, explanation)
+    plain = client(handler).predict("iris", [[1]])
+    assert (plain.predictions[0].explanations, plain.baseline) == ((), None)
+    assert [str(request.url.query, "ascii") for request in seen] == [
+        "explain=true",
+        "explain=gradient_x_input",
+        "",
+    ]
 
 
 def test_arrays_travel_as_float32_in_row_order() -> None:

@@ -19,9 +19,10 @@ from starlette.testclient import TestClient
 from mariana._binding.rows import json_floats
 from mariana.server import create_app
 from mariana.server.front import compressed
-from mariana.server.limits import BUSY, CLIENTS, TokenBuckets
-from mariana.server.metrics import SECONDS, Histogram, Metrics, render
+from mariana.server.limits import BUSY, CLIENTS, Gate, TokenBuckets, client_at
+from mariana.server.metrics import SECONDS, Histogram, Metrics, add_up, render
 from mariana.server.observe import AccessLog
+from mariana.server.schedule import Cost
 from mariana.server.versions import Version
 from mariana.settings import Settings
 
@@ -75,6 +76,21 @@ def test_metrics_tell_what_was_done(tiny_store: Path) -> None:
         assert stats["inference_stats"]["fail"]["count"] == 1
 
 
+def test_the_queue_is_counted_where_there_is_one(tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mariana.server.versions.measure", lambda *_: Cost(1e-4, 1e-4))
+    with TestClient(create_app(Settings(store=tiny_store, batch_window=0.02))) as client:
+        assert client.post("/v1/models/tiny/predict", json=BODY).status_code == 200
+        found = samples(client.get("/metrics").text)
+        labels = 'model="tiny",version="2"'
+        assert found[f"mariana_model_batch_rows_sum{{{labels}}}"] == 2
+        assert found[f"mariana_model_queue_seconds_count{{{labels}}}"] == 1
+        assert found[f"mariana_model_queue_seconds_sum{{{labels}}}"] >= 0.02
+        assert found[f"mariana_model_queued_requests{{{labels}}}"] == 0
+        stats = client.get("/v2/models/tiny/versions/2/stats").json()["model_stats"][0]["inference_stats"]
+        assert stats["queue"]["ns"] >= 20_000_000
+        assert stats["compute_infer"]["ns"] < stats["success"]["ns"]
+
+
 def test_an_independent_reader_understands_the_metrics(client: TestClient) -> None:
     parser = pytest.importorskip("prometheus_client.parser", reason="prometheus_client is not installed")
     client.get("/v2")
@@ -85,14 +101,16 @@ def test_an_independent_reader_understands_the_metrics(client: TestClient) -> No
     assert families["mariana_request_seconds"].type == "histogram"
 
 
-def test_dumps_add_up() -> None:
-    dumps = []
+def test_counters_of_workers_add_up() -> None:
+    counted = []
     for count in (2, 3):
         metrics = Metrics()
         for _ in range(count):
             metrics.answered("x", 200, 2e-5)
-        dumps.append(json.loads(json.dumps(metrics.dump())))  # as they travel between processes
-    found = samples(render(dumps))
+        metrics.fold()
+        metrics.measure()
+        counted.append((metrics.cells, True))
+    found = samples(render(add_up(counted)))
     assert found['mariana_requests_total{endpoint="x",status="200"}'] == 5
     assert found['mariana_request_seconds_bucket{endpoint="x",le="2.5e-05"}'] == 5
     assert found["mariana_workers"] == 2
@@ -122,7 +140,29 @@ def test_token_buckets() -> None:
     for i in range(3 * CLIENTS):
         assert buckets.wait(str(i)) == 0
     assert buckets.wait("a") > 0, "who has used his tokens up is not forgotten"
-    assert len(buckets._buckets) <= CLIENTS
+    assert len(buckets._clients) == CLIENTS, "and no more are remembered"
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("/run/socket", "/run/socket"),
+    ],
+)
+def test_a_network_of_ipv6_is_one_client(address: str, client: str) -> None:
+    assert client_at(address) == client
+
+
+def test_a_person_with_many_addresses_has_one_bucket() -> None:
+    gate = Gate(Settings(rate_limit=1, rate_burst=2), Metrics())
+    refusals = [gate.refusal(f"2001:db8::{i:x}") for i in range(4)]
+    assert [refusal is None for refusal in refusals] == [True, True, False, False]
+    assert refusals[3].status == 429
+    assert gate.refusal("2001:db8:0:1::1") is None
 
 
 def test_a_client_may_send_so_many(tiny_store: Path) -> None:

@@ -40,6 +40,24 @@ def test_measuring_warms_up() -> None:
     assert 0 < cost.one < 1
 
 
+@pytest.mark.parametrize("mode", ["batched", "thread"])
+def test_batches_and_waits_are_told(mode: str) -> None:
+    told: list[tuple[int, list[float]]] = []
+
+    async def main() -> None:
+        schedule = Schedule(lambda x: x, COSTS[mode], told=lambda rows, waits: told.append((rows, waits)))
+        running = [asyncio.ensure_future(schedule.run(np.zeros((2, 1), np.float32))) for _ in range(5)]
+        await asyncio.sleep(0)
+        assert schedule.queued == 5
+        await asyncio.gather(*running)
+        assert schedule.queued == 0
+
+    asyncio.run(main())
+    assert sum(rows for rows, _ in told) == 10
+    assert sum(len(waits) for _, waits in told) == 5
+    assert all(0 <= seconds < 10 for _, waits in told for seconds in waits)
+
+
 @pytest.mark.parametrize("mode", list(COSTS))
 @pytest.mark.parametrize("window", [0.0, 0.01])
 def test_each_gets_its_own_rows(mode: str, window: float) -> None:

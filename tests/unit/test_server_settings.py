@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from mariana.cli.config import config
 from mariana.errors import InvalidInputError
-from mariana.settings import PREFIX, Settings, load_settings
+from mariana.settings import PREFIX, Settings, load_settings, unknown_variables
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -46,6 +46,15 @@ def test_config_tells_where_each_comes_from(monkeypatch: pytest.MonkeyPatch) -> 
     assert (rows["host"]["value"], rows["host"]["source"]) == ("127.0.0.1", "default")
     table = CliRunner().invoke(config).output
     assert re.search(r"^MARIANA_PORT +9000 +environment ", table, re.MULTILINE)
+
+
+def test_a_variable_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARIANA_WORKRES", "2")
+    monkeypatch.setenv("MARIANA_QQQQQQQQ", "2")
+    found = unknown_variables()
+    assert "MARIANA_WORKRES is no setting; did you mean MARIANA_WORKERS?" in found
+    assert "MARIANA_QQQQQQQQ is no setting; mariana config lists them" in found
+    assert "did you mean MARIANA_WORKERS?" in CliRunner().invoke(config).output
 
 
 def test_every_setting_is_documented() -> None:

@@ -12,7 +12,9 @@ from mariana import scratch, table_cache
 from mariana.cli import cli
 from mariana.errors import FileFormatError, InvalidInputError, MarianaError, NotFoundError
 from mariana.table_cache import cached_table
+from mariana.table_size import learning_bytes, memory_bytes
 from mariana.tables import Table, read_table
+from mariana.trainer.preprocessing import infer_target
 
 TEXT = (
     "n;b;when;city;none;target\n"
@@ -152,6 +154,92 @@ def test_what_cannot_be_read_cannot_be_cached(tmp_path: Path, name: str, data: b
 def test_other_files_are_not_cached(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         cached_table(tmp_path / "none.csv", tmp_path)
-    (tmp_path / "a.npz").write_bytes(b"")
+    (tmp_path / "a.txt").write_bytes(b"")
     with pytest.raises(InvalidInputError, match="a cache is made of"):
-        cached_table(tmp_path / "a.npz", tmp_path)
+        cached_table(tmp_path / "a.txt", tmp_path)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("labels", [None, "numbers", "texts", "dates"])
+def test_an_archive_is_cached_as_it_is_read(tmp_path: Path, labels: str | None) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.integers(0, 255, (200, 3, 2), np.uint8)}
+    if labels is not None:
+        number = rng.integers(0, 3, 200)
+        known = {"numbers": number, "texts": np.array(["a", "b", "NA"])[number]}
+        arrays["y"] = known.get(labels, np.array(["2024-01-05", "2023-01-01", ""])[number])
+    np.savez_compressed(tmp_path / "a.npz", **arrays)
+    expected, found = read_table(tmp_path / "a.npz"), cached_table(tmp_path / "a.npz", tmp_path / "cache")
+    same(found, expected)
+    assert found.input_shape == expected.input_shape == (3, 2)
+    same(cached_table(tmp_path / "a.npz", tmp_path / "cache"), expected)
+
+
+def test_archives_that_cannot_be_cached(tmp_path: Path) -> None:
+    cases = {
+        "no x": {"y": np.zeros(3)},
+        r"x must be numbers \(rows": {"x": np.zeros(3)},
+        "y must be numbers or texts": {"x": np.zeros((3, 2)), "y": np.zeros(2)},
+        "Fortran": {"x": np.asfortranarray(np.zeros((3, 2)))},
+    }
+    path = tmp_path / "a.npz"
+    for message, arrays in cases.items():
+        np.savez(path, **arrays)
+        with pytest.raises(MarianaError, match=message):
+            cached_table(path, tmp_path / "cache")
+    np.savez(path, x=np.zeros((300, 2)))
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(FileFormatError, match="not an archive"):
+        cached_table(path, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz", "parquet", "npz"])
+def test_what_learning_takes_is_estimated_from_the_head(tmp_path: Path, suffix: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5000, 4)).round(3)
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "npz":
+        np.savez(path, x=x)
+    elif suffix == "parquet":
+        arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(arrow.table({f"c{i}": x[:, i] for i in range(4)}), path)
+    else:
+        text = "a,b,c,d\n" + "".join(",".join(map(str, row)) + "\n" for row in x.tolist())
+        path.write_bytes(gzip.compress(text.encode()) if suffix == "csv.gz" else text.encode())
+    cells = learning_bytes(path) / (
+        150 + 196 if "csv" in suffix else (90 if suffix == "parquet" else 16) + 196
+    )
+    assert 0.5 * x.size < cells < 1.2 * x.size
+    path.write_bytes(b"\x93no table")
+    assert learning_bytes(path) < 1000
+    assert learning_bytes(tmp_path / "none.csv") == 0
+    assert memory_bytes() > 1 << 28
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_large_table_is_cached_unasked_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(TEXT)
+    arguments = ["train", str(path), "--target", "target", "--epochs", "3", "--store"]
+    plain = CliRunner().invoke(cli, [*arguments, str(tmp_path / "a")], catch_exceptions=False)
+    assert "it is cached in" not in plain.output
+    monkeypatch.setattr("mariana.cli.data.memory_bytes", lambda: 400_000)
+    large = CliRunner().invoke(cli, [*arguments, str(tmp_path / "b")], catch_exceptions=False)
+    assert "GB of memory, more than 50%: it is cached in" in large.output
+    assert [p.name for p in (tmp_path / "b/cache").glob("*/table.json")] == ["table.json"]
+    first, second = (tmp_path / store / "models/table/1/model.safetensors" for store in "ab")
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_labels_stay_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("x,y,z\n" + "".join(f"{i / 8},0{i % 3},{i % 3}\n" for i in range(200)))
+    expected, found = read_table(path), cached_table(path, tmp_path / "cache")
+    same(found, expected)
+    for name, labels in (("y", ("00", "01", "02")), ("z", (0, 1, 2))):
+        targets = [infer_target(table.column(name)) for table in (expected, found)]
+        assert [target.labels for target in targets] == [labels, labels]
+        assert (targets[0].y == targets[1].y).all()
+    assert isinstance(found.column("z").cells, np.memmap)

@@ -35,6 +35,7 @@ from mariana_client._errors import (
 from mariana_client._types import (
     ClassPrediction,
     Completion,
+    Explanation,
     Health,
     IndexInfo,
     ModelInfo,
@@ -56,6 +57,7 @@ __all__ = [
     "ClassPrediction",
     "Completion",
     "ConflictError",
+    "Explanation",
     "FieldError",
     "Health",
     "IndexInfo",

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 import httpx2
 
 from mariana_client import _protocol
-from mariana_client._protocol import Call, Entry, Fuzzy, Rows
+from mariana_client._protocol import Call, Entry, Explain, Fuzzy, Rows
 from mariana_client._types import Completion, Health, IndexInfo, ModelInfo, Predictions, Receipt
 
 T = TypeVar("T")
@@ -64,7 +64,9 @@ class Mariana(_Base):
         self._owned = http_client is None
         self._http = http_client or httpx2.Client()
 
-    def predict(self, model: str, rows: Rows, version: int | None = None) -> Predictions:
+    def predict(
+        self, model: str, rows: Rows, version: int | None = None, *, explain: Explain = False
+    ) -> Predictions:
         """Predict a batch.
 
         Args:
@@ -72,12 +74,13 @@ class Mariana(_Base):
             rows: Lists of numbers in the order of the features, mappings by feature name, or an array of shape
                 (rows, features), which travels as float32. None, or NaN in an array, is a missing value.
             version: Pin a version; the highest otherwise.
+            explain: Ask what each feature has to do with each answer: True, or a certain method.
 
         Raises:
             ValueError: The rows cannot be sent at all.
             MarianaClientError: See the tree in `mariana_client._errors`.
         """
-        return self._call(_protocol.predict(model, rows, version), _protocol.read_predictions)
+        return self._call(_protocol.predict(model, rows, version, explain), _protocol.read_predictions)
 
     def complete(self, index: str, query: str, limit: int = 10, fuzzy: Fuzzy = "auto") -> list[Completion]:
         """The best completions of what was typed so far, at most `limit` (1..100), best first."""
@@ -173,9 +176,11 @@ class AsyncMariana(_Base):
         self._owned = http_client is None
         self._http = http_client or httpx2.AsyncClient()
 
-    async def predict(self, model: str, rows: Rows, version: int | None = None) -> Predictions:
+    async def predict(
+        self, model: str, rows: Rows, version: int | None = None, *, explain: Explain = False
+    ) -> Predictions:
         """See :meth:`Mariana.predict`."""
-        return await self._call(_protocol.predict(model, rows, version), _protocol.read_predictions)
+        return await self._call(_protocol.predict(model, rows, version, explain), _protocol.read_predictions)
 
     async def complete(
         self, index: str, query: str, limit: int = 10, fuzzy: Fuzzy = "auto"

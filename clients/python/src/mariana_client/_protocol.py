@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Rows: TypeAlias = "Sequence[Sequence[float | None]] | Sequence[Mapping[str, Any]] | np.ndarray[Any, Any]"
 Entry: TypeAlias = "str | tuple[str, float] | Mapping[str, Any]"
 Fuzzy: TypeAlias = Literal["auto", 0, 1, 2]
+Explain: TypeAlias = "bool | Literal['leave_one_out', 'gradient_x_input', 'integrated_gradients']"
 T = TypeVar("T")
 
 RETRIED = frozenset({408, 429, 502, 503, 504})
@@ -46,13 +47,14 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def predict(model: str, rows: Rows, version: int | None) -> Call:
+def predict(model: str, rows: Rows, version: int | None, explain: Explain) -> Call:
     """Arrays go as float32 bytes, all else as JSON."""
     path = f"/v1/models/{quote(model, safe='')}"
     if version is not None:
         path += f"/versions/{version}"
     content, media_type = _encode(rows)
-    return Call("POST", f"{path}/predict", content=content, headers={"Content-Type": media_type})
+    params = {"explain": explain if isinstance(explain, str) else "true"} if explain else None
+    return Call("POST", f"{path}/predict", params, content, {"Content-Type": media_type})
 
 
 def _encode(rows: Rows) -> tuple[bytes, str]:

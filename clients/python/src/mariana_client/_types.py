@@ -6,6 +6,28 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class Explanation:
+    """What each feature has to do with an answer.
+
+    Attributes:
+        output: The class, or the target, that is explained.
+        value: Of it: of a class its log-odds.
+        baseline_value: The same at the baseline.
+        shares: By feature: how far it moves ``value`` away from ``baseline_value``.
+    """
+
+    output: Any
+    value: float
+    baseline_value: float
+    shares: dict[str, float]
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Explanation":
+        """Read the server's JSON."""
+        return cls(row["output"], row["value"], row["baseline_value"], dict(row["shares"]))
+
+
+@dataclass(frozen=True, slots=True)
 class ClassPrediction:
     """One row of a classification model.
 
@@ -13,18 +35,26 @@ class ClassPrediction:
         label: The most probable class.
         probability: Its probability, 0..1.
         probabilities: Of every class, in the order of :attr:`Predictions.labels`.
+        explanations: Of the label, where it was asked for; else empty.
     """
 
     label: Any
     probability: float
     probabilities: tuple[float, ...]
+    explanations: tuple[Explanation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ValuePrediction:
-    """One row of a regression model: a number, or a tuple of them for several targets."""
+    """One row of a regression model.
+
+    Attributes:
+        value: A number, or a tuple of them for several targets.
+        explanations: One a target, where they were asked for; else empty.
+    """
 
     value: float | tuple[float, ...]
+    explanations: tuple[Explanation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +66,14 @@ class Predictions:
         version: The version that answered.
         labels: Class labels; empty for regression.
         predictions: One for each row.
+        baseline: Where explanations were asked for, the row from which shares are counted; else None.
     """
 
     model: str
     version: int
     labels: tuple[Any, ...]
     predictions: tuple[ClassPrediction | ValuePrediction, ...]
+    baseline: Mapping[str, Any] | None = None
 
     @classmethod
     def from_json(cls, answer: Mapping[str, Any]) -> "Predictions":
@@ -51,14 +83,17 @@ class Predictions:
             version=int(answer["version"]),
             labels=tuple(answer.get("labels") or ()),
             predictions=tuple(_prediction(row) for row in answer["predictions"]),
+            baseline=answer.get("explain", {}).get("baseline"),
         )
 
 
 def _prediction(row: Mapping[str, Any]) -> ClassPrediction | ValuePrediction:
+    told = row.get("explanation") or []
+    explanations = tuple(map(Explanation.from_json, told if isinstance(told, list) else [told]))
     if "value" in row:
         value = row["value"]
-        return ValuePrediction(tuple(value) if isinstance(value, list) else value)
-    return ClassPrediction(row["label"], row["probability"], tuple(row["probabilities"]))
+        return ValuePrediction(tuple(value) if isinstance(value, list) else value, explanations)
+    return ClassPrediction(row["label"], row["probability"], tuple(row["probabilities"]), explanations)
 
 
 @dataclass(frozen=True, slots=True)

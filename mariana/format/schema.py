@@ -1,49 +1,19 @@
-"""The model file: one safetensors file whose metadata says everything that serving needs.
-
-The metadata key ``mariana`` holds one JSON document, :class:`ModelMetadata`. This module is the only
-place that knows it: the trainer fills it, :func:`save_model` writes it, :func:`read_model` checks it.
-``docs/format.md`` explains it for other programs.
-"""
+"""The document of a model file: its fields, and what fits together. This module is the only place that knows them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
-import re
-import stat
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-import safetensors
-import safetensors.numpy
-from numpy.typing import NDArray
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictInt,
-    StrictStr,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import PydanticSerializationError
-
-from mariana.errors import FileFormatError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
 FORMAT_VERSION: Literal[1] = 1
 """The version written; readers refuse a higher one."""
 
-METADATA_KEY = "mariana"
-_MAX_HEADER = 100_000_000  # as the safetensors package has it
-_DAMAGED = "not a safetensors file, or a damaged one"
 MAX_COLUMNS = 1 << 20
 MAX_UNITS = 1 << 20
 
@@ -103,40 +73,6 @@ class DatePart(_Part):
         if self.part == "hour":
             return when.hour + when.minute / 60 + when.second / 3600
         return float(getattr(when, self.part))
-
-
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?)?", re.ASCII)
-
-
-def read_date(value: object) -> datetime | None:
-    """Return what a text in ISO 8601 (2024-03-05, 2024-03-05T14:30:00) or a date says; None if it is neither.
-
-    The time is taken as it stands there: an offset from UTC is read over.
-    """
-    if isinstance(value, datetime):
-        return value
-    if isinstance(value, date):
-        return datetime(value.year, value.month, value.day)  # noqa: DTZ001 - the time as it is written
-    if not isinstance(value, str) or not _DATE.fullmatch(value):
-        return None
-    try:
-        return datetime.fromisoformat(value)
-    except ValueError:
-        return None
-
-
-def date_text(features: Sequence[Feature], values: Sequence[float | None]) -> str:
-    """Return a date with these parts, in ISO 8601; a part that is not told is the first one."""
-    told = {
-        feature.date.part: value
-        for feature, value in zip(features, values, strict=True)
-        if feature.kind == "numeric" and feature.date is not None and value is not None
-    }
-    text = f"{int(told.get('year', 1970)):04}-{int(told.get('month', 1)):02}-{int(told.get('day', 1)):02}"
-    if "hour" not in told:
-        return text
-    seconds = min(round(told["hour"] * 3600), 86399)
-    return f"{text}T{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
 class NumericFeature(_Part):
@@ -308,6 +244,12 @@ class TrainingRecord(_Part):
     seed: int | None = None
     epochs: int = Field(default=0, ge=0)
     batch_size: int | None = None
+    backend: str = Field(
+        default="", description="what computed the steps: numpy, or c with the instruction set"
+    )
+    members: Annotated[StrictInt, Field(ge=1)] = Field(
+        default=1, description="networks whose mean the layers compute: each is a block of them"
+    )
     loss: str = ""
     optimizer: dict[str, Any] = Field(default_factory=dict, description="name and configuration")
     metrics: dict[str, dict[str, float]] = Field(
@@ -518,175 +460,3 @@ class ModelMetadata(_Part):
             f"a classification network ends in softmax with a unit a class, or in one sigmoid unit for two classes; "
             f"found {last.units} {last.activation} units and {len(self.labels)} labels"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFile:
-    """A model file that has been read and checked.
-
-    Attributes:
-        metadata: everything but the weights.
-        tensors: by name, C-contiguous, finite, of the types and shapes that ``metadata.tensor_types()`` says.
-    """
-
-    metadata: ModelMetadata
-    tensors: dict[str, NDArray[Any]]
-
-
-def to_bytes(metadata: ModelMetadata, tensors: dict[str, NDArray[Any]]) -> bytes:
-    """Return the bytes of a model file; the same arguments give the same bytes.
-
-    Args:
-        metadata: what the file says; its ``tensors`` (checksums) are filled in here.
-        tensors: arrays of the types and shapes that ``metadata.tensor_types()`` says; numbers of another type become
-            float32.
-
-    Raises:
-        FileFormatError: the metadata is not consistent or no Unicode, or the tensors do not fit it or are not finite.
-    """
-    types = metadata.tensor_types()
-    arrays = {}
-    for name in sorted(tensors):
-        kept = name in types and types[name].dtype == tensors[name].dtype
-        arrays[name] = np.ascontiguousarray(tensors[name], dtype=types[name].dtype if kept else "<f4")
-    _check_tensors("model", metadata, arrays)
-    checksums = {name: _sha256(array) for name, array in arrays.items()}
-    try:
-        document = metadata.model_copy(update={"tensors": checksums}).model_dump_json()
-    except PydanticSerializationError:
-        raise FileFormatError("model: a name, label or category holds half of a surrogate pair") from None
-    _parse_metadata("model", document)  # model_copy and model_construct check nothing
-    data = safetensors.numpy.save(arrays, metadata={METADATA_KEY: document})
-    return _named_bfloat16(data) if metadata.precision == "bfloat16" else data
-
-
-def _named_bfloat16(data: bytes) -> bytes:
-    """Call the 16-bit tensors of a safetensors file what they are; its writer only knows NumPy's types."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:end])
-    for name, tensor in header.items():
-        if name != "__metadata__" and tensor["dtype"] == "U16":
-            tensor["dtype"] = "BF16"
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
-    return len(text).to_bytes(8, "little") + text + data[end:]
-
-
-def read_model(path: str | Path) -> ModelFile:
-    """Read a model file and check all of it.
-
-    Raises:
-        FileFormatError: the file is damaged, newer than this version, or inconsistent.
-        OSError: the file cannot be read.
-    """
-    path = Path(path)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # or a pipe would block here
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise FileFormatError(f"{path}: not a regular file; a model file is named model.safetensors")
-        header = _read_header(path, file, status.st_size)
-        metadata = _read_metadata(path, header)
-        # Only now is it known how much the rest may be: nothing is read on the word of a length alone.
-        types = metadata.tensor_types()
-        found, wanted = status.st_size - len(header), sum(kind.nbytes for kind in types.values())
-        if found != wanted:
-            raise FileFormatError(f"{path}: the tensors must take {wanted} bytes, found {found}")
-        try:
-            views = safetensors.deserialize(header + file.read())  # type: ignore[no-untyped-call] # has no types
-        except safetensors.SafetensorError as error:
-            raise FileFormatError(f"{path}: {_DAMAGED}: {_short(error)}") from None
-        except MemoryError:
-            raise FileFormatError(f"{path}: {found} bytes of tensors do not fit into memory") from None
-    tensors = {}
-    for name, view in views:
-        kind = types.get(name)
-        if kind is None:
-            raise FileFormatError(f"{path}: tensor {_short(name)!r} belongs to no layer")
-        if view["dtype"] != kind.name:
-            raise FileFormatError(
-                f"{path}: tensor {_short(name)!r} must be {kind.name}, found {view['dtype']}"
-            )
-        array = np.frombuffer(view["data"], kind.dtype)
-        tensors[name] = array.astype(kind.dtype.newbyteorder("="), copy=False).reshape(view["shape"])
-    _check_tensors(str(path), metadata, tensors)
-    for name, array in tensors.items():
-        if _sha256(array) != metadata.tensors.get(name):
-            raise FileFormatError(
-                f"{path}: tensor {name!r} is damaged: its SHA-256 is not the one in the metadata"
-            )
-    return ModelFile(metadata, tensors)
-
-
-def _read_header(path: Path, file: BinaryIO, size: int) -> bytes:
-    """Return the start of a safetensors file: 8 bytes that say how long the header is, and the header."""
-    start = file.read(8)
-    length = int.from_bytes(start, "little")
-    if len(start) < 8 or length > min(size - 8, _MAX_HEADER):
-        raise FileFormatError(
-            f"{path}: {_DAMAGED}: its header is said to have {length} bytes, the file has {size}"
-        )
-    return start + file.read(length)
-
-
-def _read_metadata(path: Path, header: bytes) -> ModelMetadata:
-    try:
-        parts = json.loads(header[8:])
-        document = (parts.get("__metadata__") or {}).get(METADATA_KEY)
-    except (ValueError, RecursionError, AttributeError):  # not JSON, too deep, no object
-        raise FileFormatError(f"{path}: {_DAMAGED}: its header is no JSON object") from None
-    if not isinstance(document, str):
-        raise FileFormatError(
-            f"{path}: no {METADATA_KEY!r} metadata; this safetensors file is not a Mariana model"
-        )
-    return _parse_metadata(str(path), document)
-
-
-def _parse_metadata(path: str, text: str) -> ModelMetadata:
-    """Return the metadata that a JSON document holds; the version is looked at first."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise FileFormatError(f"{path}: the {METADATA_KEY!r} metadata is not JSON") from None
-    version = document.get("format_version") if isinstance(document, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise FileFormatError(
-            f"{path}: format version {_short(version)} is newer than {FORMAT_VERSION}, "
-            "the newest known here; update Mariana"
-        )
-    try:
-        return ModelMetadata.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "metadata"
-        raise FileFormatError(f"{path}: {_short(where)}: {_short(first['msg'])}") from None
-
-
-def _sha256(array: NDArray[Any]) -> str:
-    return hashlib.sha256(array.astype(array.dtype.newbyteorder("<"), copy=False).data).hexdigest()
-
-
-def _short(thing: object) -> str:
-    """Return a text for a message: one line, not longer than a reader likes."""
-    text = " ".join(str(thing).split())
-    return text if len(text) <= 200 else text[:197] + "..."
-
-
-def _check_tensors(path: str, metadata: ModelMetadata, tensors: dict[str, NDArray[Any]]) -> None:
-    types = metadata.tensor_types()
-    for name, kind in types.items():
-        if name not in tensors:
-            raise FileFormatError(f"{path}: tensor {name!r} is missing")
-        found = tensors[name]
-        if found.dtype != kind.dtype or found.shape != kind.shape:
-            wanted = f"{kind.dtype.name if kind.name != 'BF16' else 'bfloat16 (as uint16)'} {kind.shape}"
-            raise FileFormatError(
-                f"{path}: tensor {name!r} must be {wanted}, found {found.dtype} {_short(found.shape)}"
-            )
-        finite = (found & 0x7F80) != 0x7F80 if kind.name == "BF16" else np.isfinite(found)
-        if not finite.all():
-            raise FileFormatError(f"{path}: tensor {name!r} holds a number that is not finite")
-        if name.endswith(".weight_scale") and not (found > 0).all():
-            raise FileFormatError(f"{path}: tensor {name!r} holds a scale that is not above 0")
-    if extra := sorted(tensors.keys() - types.keys()):
-        raise FileFormatError(f"{path}: tensor {_short(extra[0])!r} belongs to no layer")

@@ -1,0 +1,75 @@
+"""The model file: one safetensors file whose metadata says everything that serving needs.
+
+The metadata key ``mariana`` holds one JSON document, :class:`ModelMetadata` (``schema``): the trainer fills it,
+:func:`to_bytes` writes it, :func:`read_model` checks it (``file``). ``planning`` says what a network comes down to when
+it runs; ``mariana.sealed`` is the quick way to that alone. ``docs/format.md`` explains the file for other programs.
+"""
+
+from mariana.format.dates import date_text, read_date
+from mariana.format.file import METADATA_KEY, ModelFile, read_metadata, read_model, to_bytes
+from mariana.format.planning import plan_of, slopes_of, tables_of
+from mariana.format.schema import (
+    FORMAT_VERSION,
+    INT8_MAX_INPUTS,
+    MAX_COLUMNS,
+    MAX_KNOTS,
+    MAX_UNITS,
+    SLOPES,
+    ActivationName,
+    BooleanFeature,
+    CategoricalFeature,
+    DatePart,
+    DatePartName,
+    DenseLayer,
+    Feature,
+    Form,
+    Golden,
+    InputField,
+    Label,
+    Loss,
+    ModelMetadata,
+    NumericFeature,
+    Precision,
+    Quantization,
+    TargetScaling,
+    TensorType,
+    TrainingRecord,
+)
+
+__all__ = [
+    "FORMAT_VERSION",
+    "INT8_MAX_INPUTS",
+    "MAX_COLUMNS",
+    "MAX_KNOTS",
+    "MAX_UNITS",
+    "METADATA_KEY",
+    "SLOPES",
+    "ActivationName",
+    "BooleanFeature",
+    "CategoricalFeature",
+    "DatePart",
+    "DatePartName",
+    "DenseLayer",
+    "Feature",
+    "Form",
+    "Golden",
+    "InputField",
+    "Label",
+    "Loss",
+    "ModelFile",
+    "ModelMetadata",
+    "NumericFeature",
+    "Precision",
+    "Quantization",
+    "TargetScaling",
+    "TensorType",
+    "TrainingRecord",
+    "date_text",
+    "plan_of",
+    "read_date",
+    "read_metadata",
+    "read_model",
+    "slopes_of",
+    "tables_of",
+    "to_bytes",
+]

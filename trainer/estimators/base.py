@@ -1,0 +1,396 @@
+"""What both estimators share: a table becomes targets and inputs, and a committee learns them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mariana.errors import InvalidInputError
+from mariana.store import Store
+from mariana.tables import Table, table_of
+
+from ..committee import Committee
+from ..data import stratified_split
+from ..export import publish
+from ..preprocessing import Numbers, encode, infer_features
+from ..recipe import SMALL, Outputs, Recipe, build, learn
+from ..sequential import Sequential
+from .inputs import Float64, Rows, at, check_columns, check_width, checked_targets, checked_weights
+from .interface import Interface
+
+_TOLERANCE = 1e-12
+
+
+class Estimator(Interface):
+    """What both estimators share.
+
+    Args:
+        hidden_layer_sizes: units of each hidden layer of a member.
+        activation: of the hidden layers.
+        solver: the optimizer, by its name.
+        alpha: what the sum of the squared weights is multiplied by and added to the loss (L2).
+        batch_size: rows of a step; ``auto``: 64 to 256, by the number of rows.
+        learning_rate: ``cosine`` (falls to 0 over all epochs) or ``constant``.
+        learning_rate_init: the first rate; ``auto``: 0.0007 for classes of 1,000 rows or more, else 0.002.
+        max_iter: epochs at most; ``auto``: 40 to 300, by the number of rows.
+        random_state: a whole number, a ``numpy.random.RandomState``, or None: not repeatable.
+        verbose: 0 silent, 1 a bar, 2 a line an epoch.
+        warm_start: whether ``fit`` goes on from the weights of the last ``fit``.
+        early_stopping: whether rows are put aside to find the best epoch (and to calibrate a classifier); ``auto``: from
+            1,000 rows on.
+        validation_fraction: share of the rows that are put aside.
+        n_iter_no_change: epochs without a smaller validation loss before it stops.
+        dropout: share of the outputs of a hidden layer that a step leaves out; ``auto``: 0.1 from 1,000 rows on, else 0.
+        batch_norm: whether the outputs of each hidden layer are normalised.
+        weight_decay: share of the weights that each step takes away, times the learning rate.
+        members: networks that are learned, each from weights and an order of its own; their mean answers.
+        numbers: ``auto``: robust and piecewise linear; ``standard``: mean 0 and variance 1.
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | tuple[int, ...] = (128, 128, 128),
+        activation: str = "tanh",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0,
+        batch_size: int | Literal["auto"] = "auto",
+        learning_rate: Literal["cosine", "constant"] = "cosine",
+        learning_rate_init: float | Literal["auto"] = "auto",
+        max_iter: int | Literal["auto"] = "auto",
+        random_state: Any = None,
+        verbose: Literal[0, 1, 2] = 0,
+        warm_start: bool = False,
+        early_stopping: bool | Literal["auto"] = "auto",
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 20,
+        dropout: float | Literal["auto"] = "auto",
+        batch_norm: bool = False,
+        weight_decay: float = 0.0,
+        members: int = 4,
+        numbers: Numbers = "auto",
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.random_state = random_state
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.dropout = dropout
+        self.batch_norm = batch_norm
+        self.weight_decay = weight_decay
+        self.members = members
+        self.numbers = numbers
+
+    @property
+    def network_(self) -> Sequential:
+        """What answers: the members merged into one, and calibrated."""
+        return self.committee_.network
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The networks' arrays are views into one vector, which a pickle would tear apart: weights travel instead."""
+        state = self.__dict__.copy()
+        committee = state.pop("committee_", None)
+        if committee is not None:
+            records = [member.training for member in committee.members]
+            state["_weights"] = (
+                committee.get_weights(),
+                self.network_.get_weights(),
+                records,
+                committee.dtype.name,
+            )
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        saved = state.pop("_weights", None)
+        self.__dict__.update(state)
+        if saved is not None:
+            members, merged, records, dtype = saved
+            self.committee_ = self._built(SMALL if dtype == "float32" else 1)
+            for member, record in zip(self.committee_.members, records, strict=True):
+                member.training = record
+            self.committee_.set_weights(members)
+            self.network_.set_weights(merged)
+
+    # Learning.
+
+    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
+        """Learn.
+
+        Args:
+            X: (rows, columns): an array, or a data frame whose columns may hold numbers, booleans, texts and dates, and miss
+                values.
+            y: (rows,) classes or numbers; (rows, outputs) for labels that go together (0 or 1) or several numbers.
+            sample_weight: (rows,) how much each row counts; None: the same. A row of weight 0 is as good as absent.
+
+        Raises:
+            InvalidInputError: something does not fit; the message says what.
+            TrainingError: the loss is no longer finite.
+        """
+        table = self._table(X)
+        targets = self._targets(y, table.rows)
+        weights = checked_weights(sample_weight, table.rows)
+        weights = self._class_weighted(targets, weights)
+        if weights is not None and not (weights > 0).all():  # as good as absent
+            kept = np.flatnonzero(weights > 0)
+            table, targets, weights = table.take(kept), targets[kept], weights[kept]
+        again = self.warm_start and self.__sklearn_is_fitted__()
+        self._check_parameters()
+        self._start(table, X, y, again=again)
+        seed = self._seed()
+        indices = self._indices(targets, again=again)
+        learning, held = self._split(indices, table.rows, seed)
+        if not again:
+            self.features_, self.left_out_ = infer_features(
+                list(table.columns.values()), learning, self.numbers, at(weights, learning)
+            )
+            if not self.features_:
+                raise InvalidInputError(
+                    "there is no column to learn from: " + "; ".join(map(" ".join, self.left_out_))
+                )
+            self._prepare_targets(indices[learning], at(weights, learning))
+            self._recipe = self._recipe_for(seed)
+            self._rows = len(learning)
+            self.committee_ = self._built(len(learning))
+        raw = table.matrix(self.features_)
+        self._examples = raw[learning[:64]]
+        validation: tuple[Any, ...] | None = None
+        if len(held):
+            validation = (self._encode(raw[held]), self._network_targets(indices[held]))
+            if weights is not None:
+                validation = (*validation, at(weights, held))
+        history = learn(
+            self.committee_,
+            self._recipe,
+            self._encode(raw[learning]),
+            self._network_targets(indices[learning]),
+            weights=at(weights, learning),
+            validation=validation,
+            verbose=self.verbose,
+        )[0]
+        self.n_iter_ = len(history.epoch)
+        self.loss_curve_ = history.history["loss"]
+        self.validation_loss_curve_ = history.history.get("val_loss")
+        self.best_loss_ = min(self.validation_loss_curve_ or self.loss_curve_)
+        self.loss_ = self.loss_curve_[-1]
+        self._calibrate(raw[held], indices[held], at(weights, held))
+        return self
+
+    def _partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> Self:
+        table = self._table(X)
+        targets = self._targets(y, table.rows)
+        weights = self._class_weighted(targets, checked_weights(sample_weight, table.rows))
+        first = not self.__sklearn_is_fitted__()
+        self._check_parameters()
+        self._start(table, X, y, again=not first)
+        indices = self._indices(targets, again=True)
+        seed = self._seed() if first else self.n_iter_
+        learning, held = (
+            self._split(indices, table.rows, seed)
+            if self.early_stopping is True
+            else (np.arange(table.rows), np.arange(0))
+        )
+        if first:
+            self.features_, self.left_out_ = infer_features(
+                list(table.columns.values()), learning, self.numbers
+            )
+            self._prepare_targets(indices[learning], None)
+            self._recipe = self._recipe_for(seed)
+            self._rows = len(learning)
+            self._recipe = _one_pass(self._recipe.settled(self._rows))
+            self.committee_ = self._built(self._rows)
+            self.n_iter_, self.best_loss_, self._waited = 0, np.inf, 0
+            self.loss_curve_ = []
+            self._best: list[Any] = []
+        if self.early_stopping is True and self._waited >= self.n_iter_no_change:
+            return self
+        raw = table.matrix(self.features_)
+        self._examples = raw[:64]
+        given = None if weights is None else weights[learning]
+        if given is None or given.sum() > 0:
+            history = learn(
+                self.committee_,
+                self._recipe,
+                self._encode(raw[learning]),
+                self._network_targets(indices[learning]),
+                weights=given,
+            )[0]
+            self.loss_curve_ += history.history["loss"]
+        self.n_iter_ += 1
+        if len(held):
+            loss = self.network_.evaluate(
+                self._encode(raw[held]), self._network_targets(indices[held]), return_dict=True
+            )
+            found = float(loss["loss"])  # type: ignore[index,call-overload] # a dict was asked for
+            if found < self.best_loss_ - _TOLERANCE:
+                self.best_loss_, self._waited, self._best = found, 0, self.committee_.get_weights()
+            else:
+                self._waited += 1
+                if self._waited >= self.n_iter_no_change:
+                    self.committee_.set_weights(self._best)
+        return self
+
+    def _start(self, table: Table, X: Any, y: Any, *, again: bool) -> None:
+        """Note the columns, or check that they are those of the first time."""
+        del y
+        names = getattr(X, "columns", None)
+        if again:
+            check_columns(self, X)
+            check_width(self, table)
+            return
+        self.n_features_in_ = len(table.columns)
+        self.__dict__.pop("feature_names_in_", None)
+        if names is not None and all(isinstance(name, str) for name in names):
+            self.feature_names_in_ = np.array(list(names), object)
+
+    def _recipe_for(self, seed: int) -> Recipe:
+        sizes = self.hidden_layer_sizes
+        auto: dict[str, Any] = {
+            name: None if getattr(self, ours) == "auto" else getattr(self, ours)
+            for name, ours in (
+                ("batch_size", "batch_size"),
+                ("epochs", "max_iter"),
+                ("dropout", "dropout"),
+                ("learning_rate", "learning_rate_init"),
+            )
+        }
+        return Recipe(
+            layers=(sizes,) if isinstance(sizes, int | np.integer) else tuple(sizes),
+            activation=self.activation,
+            batch_norm=self.batch_norm,
+            optimizer=self.solver,
+            schedule=self.learning_rate,
+            weight_decay=self.weight_decay,
+            l2=self.alpha,
+            label_smoothing=getattr(self, "label_smoothing", 0.0),
+            early_stopping=self.n_iter_no_change,
+            members=self.members,
+            seed=seed,
+            **auto,
+        )
+
+    def _check_parameters(self) -> None:
+        """Refuse values that no recipe would."""
+        if not 0 < self.validation_fraction < 1:
+            raise InvalidInputError(
+                f"validation_fraction is {self.validation_fraction!r}: it must be within 0 and 1"
+            )
+        if self.early_stopping not in (True, False, "auto"):
+            raise InvalidInputError(f"early_stopping is {self.early_stopping!r}: use True, False or 'auto'")
+        self._recipe_for(0)
+
+    def _seed(self) -> int:
+        """Draw a whole number from ``random_state``."""
+        if self.random_state is None:
+            return int(np.random.default_rng().integers(1 << 31))
+        if isinstance(self.random_state, int | np.integer):
+            return int(self.random_state)
+        return int(self.random_state.randint(1 << 31))
+
+    def _split(self, indices: NDArray[Any], rows: int, seed: int) -> tuple[Rows, Rows]:
+        """Return the rows to learn from, as they came, and those put aside."""
+        wanted = rows >= SMALL if self.early_stopping == "auto" else self.early_stopping
+        if not wanted:
+            return np.arange(rows), np.arange(0)
+        classes = indices if indices.ndim == 1 and self._estimator_type == "classifier" else None
+        learning, held = stratified_split(
+            classes, rows, self.validation_fraction, np.random.default_rng(seed)
+        )
+        if not len(learning) or not len(held):
+            raise InvalidInputError(
+                f"validation_fraction={self.validation_fraction} of {rows} rows leaves {len(learning)} to learn from and "
+                f"{len(held)} to validate on"
+            )
+        return np.sort(learning), np.sort(held)
+
+    def _built(self, rows: int) -> Committee:
+        outputs, units = self._outputs
+        return build(self._recipe.settled(self._rows), self.features_, outputs, units, rows)
+
+    def _encode(self, raw: Float64) -> NDArray[Any]:
+        return encode(self.features_, raw, self.network_.dtype)
+
+    # Predicting.
+
+    def _raw_outputs(self, X: Any) -> Float64:
+        """Return what the network gives: (rows, units) float64."""
+        self._check_fitted()
+        check_columns(self, X)
+        table = self._table(X)
+        check_width(self, table)
+        raw = table.matrix(self.features_)
+        return np.asarray(self.network_.predict(self._encode(raw)), np.float64)
+
+    def _table(self, X: Any) -> Table:
+        """Return X as a table."""
+        return table_of(X, getattr(self, "feature_names_in_", None))
+
+    # Publishing.
+
+    def export(
+        self, store: Store | str | Path, name: str, *, record: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Publish the estimator as the next version of a model and return the path of its file.
+
+        What it does to raw rows travels with it: ``mariana serve`` answers raw rows as ``predict`` does.
+
+        Args:
+            store: the store or its folder.
+            name: of the model.
+            record: overrides parts of the training record, for example ``data`` or ``metrics``.
+        """
+        self._check_fitted()
+        return publish(
+            self.network_,
+            store,
+            name,
+            features=self.features_,
+            examples=self._examples,
+            record=dict(record or {}),
+            **self._export_arguments(),
+        )
+
+    # What the two differ in.
+
+    _outputs: tuple[Outputs, int]
+
+    def _targets(self, y: Any, rows: int) -> NDArray[Any]:
+        """Check y."""
+        return checked_targets(self, y, rows)
+
+    def _class_weighted(self, targets: NDArray[Any], weights: Float64 | None) -> Float64 | None:
+        del targets
+        return weights
+
+    def _indices(self, targets: NDArray[Any], *, again: bool) -> NDArray[Any]:
+        raise NotImplementedError
+
+    def _prepare_targets(self, indices: NDArray[Any], weights: Float64 | None) -> None:
+        raise NotImplementedError
+
+    def _network_targets(self, indices: NDArray[Any]) -> NDArray[Any]:
+        raise NotImplementedError
+
+    def _calibrate(self, raw: Float64, indices: NDArray[Any], weights: Float64 | None) -> None:
+        """Regression has nothing to calibrate."""
+
+    def _export_arguments(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+def _one_pass(recipe: Recipe) -> Recipe:
+    """Return the recipe for one call of ``partial_fit``."""
+    return replace(recipe, epochs=1, schedule="constant", early_stopping=0)
