@@ -228,7 +228,7 @@ COMMON = {
     "": {},
     "decay": {"weight_decay": 0.1},
     "value": {"clipvalue": 1.0},
-    "norm": {"clipnorm": 0.3},
+    "norm": {"clipnorm": 0.3, "weight_decay": 0.05},
     "global": {"global_clipnorm": 0.5, "weight_decay": 0.05},
     "average": {"use_ema": True, "ema_momentum": 0.9},
 }
@@ -314,6 +314,30 @@ def test_200_steps_beside_pytorch(isa: str) -> None:
             theirs.grad = torch.tensor(scale) * theirs.detach() + torch.tensor(noise)
             optimizer.step()
         np.testing.assert_allclose(p, theirs.detach().numpy(), rtol=1e-6, atol=1e-6, err_msg=ours.rule)
+
+
+@pytest.mark.parametrize("spared", [[], ["bias"], ["kernel"], ["a/bias", "b"], ["a", "b"]])
+@pytest.mark.parametrize("clip", [{}, {"clipnorm": 0.3}, {"global_clipnorm": 0.3}])
+def test_decay_shrinks_what_is_not_spared(isa: str, spared: list[str], clip: dict[str, float]) -> None:
+    found = []
+    for backend in (Backend(), Fused(isa)):
+        optimizer = SGD(0.5, weight_decay=0.5, **clip)
+        optimizer.exclude_from_weight_decay(spared)
+        parameters, gradients = np.arange(1, 41, dtype=np.float32), np.ones(40, np.float32)
+        optimizer.build(parameters, {"a/kernel": 20, "a/bias": 3, "b/kernel": 15, "b/bias": 2})
+        backend.update(optimizer, parameters, gradients, [])()
+        found.append(parameters)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm"])
+def test_gradients_whose_squares_overflow_are_shortened(isa: str, clip: str) -> None:
+    optimizer = SGD(1.0, **{clip: 1.0})
+    parameters = np.zeros(37, np.float32)
+    gradients = np.full(37, 1e30, np.float32)
+    optimizer.build(parameters)
+    Fused(isa).update(optimizer, parameters, gradients, [])()
+    np.testing.assert_allclose(parameters, -1 / np.sqrt(37), rtol=1e-6)
 
 
 def test_constraints_come_between_the_step_and_the_average() -> None:
