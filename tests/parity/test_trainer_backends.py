@@ -33,6 +33,7 @@ from mariana.trainer import (
     Dense,
     Dropout,
     Huber,
+    Input,
     MaxNorm,
     MixUp,
     Nadam,
@@ -328,6 +329,42 @@ def test_decay_shrinks_what_is_not_spared(isa: str, spared: list[str], clip: dic
         backend.update(optimizer, parameters, gradients, [])()
         found.append(parameters)
     np.testing.assert_allclose(found[1], found[0], rtol=1e-6, atol=1e-6)
+
+
+def test_arrays_that_are_too_short_are_refused() -> None:
+    """C takes the lengths that it is told."""
+    kernels, x, short = Kernels(), np.zeros((4, 3), np.float32), np.zeros(2, np.float32)
+    rows = np.zeros(4, np.int64)
+    wrong = [
+        lambda: kernels.forward("relu", x, x, bias=short),
+        lambda: kernels.forward("relu", x[:2], x),
+        lambda: kernels.backward("relu", x, x[:2], x),
+        lambda: kernels.normalize_back(x, dy=x, dx=x, mean=short, inverse=short),
+        lambda: kernels.drop(0.5, np.zeros(1, np.uint64), x, short),
+        lambda: kernels.loss("mean_squared_error", x, targets=x, losses=short),
+        lambda: kernels.loss("sparse_categorical_crossentropy", x, classes=rows[:1], losses=x[:, 0].copy()),
+        lambda: kernels.update("momentum", x.ravel(), x.ravel(), [short], None),
+        lambda: kernels.update("sgd", x.ravel(), short, [], None),
+        lambda: kernels.update("sgd", x.ravel(), x.ravel(), [], short),
+    ]
+    for call in wrong:
+        with pytest.raises(ValueError, match="but the others ask for"):
+            call()
+    with pytest.raises(ValueError, match="do not fit"):
+        kernels.gather(x, rows, x[:2].copy())
+
+
+@pytest.mark.parametrize("backend", ["numpy", "c"])
+def test_an_optimizer_of_another_network_is_refused(backend: str) -> None:
+    optimizer, nets = Adam(), []
+    for units in (64, 2):
+        nets.append(Sequential([Input((X.shape[1],)), Dense(units, "relu"), Dense(3, "softmax")], seed=0))
+        nets[-1].compile(optimizer, "sparse_categorical_crossentropy")
+        nets[-1].build()
+    with use_backend(backend):
+        nets[1].fit(X, Y, verbose=0)
+        with pytest.raises(InvalidInputError, match="an optimizer of its own"):
+            nets[0].fit(X, Y, verbose=0)
 
 
 @pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm"])
