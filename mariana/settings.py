@@ -46,6 +46,10 @@ class Settings(BaseSettings):
         default="float32",
         description="how float32 models are computed: float32, or float32-split for large batches on AMX",
     )
+    backend: Literal["auto", "numpy", "c"] = Field(
+        default="auto",
+        description="what computes the steps of a training: numpy, or c (fused kernels); auto: c where it is there",
+    )
     max_body: int = Field(default=1 << 20, ge=1, description="largest JSON body, bytes")
     max_binary_body: int = Field(default=16 << 20, ge=1, description="largest binary body, bytes")
     max_values: int = Field(default=1_000_000, ge=1, description="largest rows x columns of one prediction")
