@@ -230,7 +230,7 @@ def test_counts_outlive_a_worker() -> None:
 
 def test_what_does_not_fit_is_not_counted(caplog: pytest.LogCaptureFixture) -> None:
     cells = Cells()
-    for i in range(8_000):
+    for i in range(16_000):
         cells.row("x", {"a": str(i)}, 20)[:] = 1
     assert caplog.text.count("too many models") == 1
     assert all((row == 1).all() for _, row in cells)
