@@ -28,7 +28,9 @@ from .limits import BUSY, FULL
 _MALFORMED = Problem(400, "this is not a request of HTTP/1.1")
 _LATE = Problem(408, "the request did not arrive in time")
 _LONG = Problem(431, f"the head of a request has at most {HEAD_MAX} bytes and {HEADERS_MAX} headers")
+_UPGRADE = Problem(400, "there is nothing to upgrade to: send a body without the header Upgrade")
 _REFUSALS = frozenset({429, 503})
+_BODIED = frozenset({b"content-length", b"transfer-encoding"})
 _read = RequestReader().read  # the event loop's alone
 
 
@@ -186,6 +188,10 @@ class Protocol(HttpToolsProtocol):
         if len(headers) > HEADERS_MAX or self._is_long():
             self._refuse = True
             self._end(_LONG)
+            return
+        if self.parser.should_upgrade() and any(name in _BODIED for name, _ in headers):
+            self._refuse = True  # httptools passes a body over, and would take it for the next request
+            self._end(_UPGRADE)
             return
         front = self._front
         gate = front.gate
