@@ -63,7 +63,6 @@ def _check_sizes(fields: dict[str, Any]) -> None:
 
 def _described(kind: str, fields: dict[str, Any]) -> tuple[Any, list[Any]]:
     """Return a description as C reads it, and what must stay alive with it; None is NULL."""
-    _check_sizes(fields)
     described = ffi.new(f"{kind} *")
     alive = []
     for name, value in fields.items():
@@ -73,6 +72,7 @@ def _described(kind: str, fields: dict[str, Any]) -> tuple[Any, list[Any]]:
         elif value is not None:
             alive.append(value)
             setattr(described, name, value)
+    _check_sizes(fields)
     return described, alive
 
 
