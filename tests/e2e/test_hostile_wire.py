@@ -129,6 +129,16 @@ def test_a_body_behind_an_upgrade_is_not_the_next_request(url: str, method: byte
     assert b'"live":true' not in received
 
 
+def test_behind_an_upgrade_without_a_body_the_connection_ends(url: str) -> None:
+    upgrade = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+    live = post(upgrade, b"", b"/v2/health/live", b"GET")
+    for rest in (b"", post(b"", b"", b"/v2/health/live", b"GET")):
+        received, _ = talk(url, live + rest)
+        assert received.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" in received
+        assert received.count(b"HTTP/1.1 ") == 1
+
+
 def test_many_small_chunks_are_taken(url: str) -> None:
     body = BODY + b" " * 20_000
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"

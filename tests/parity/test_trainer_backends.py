@@ -97,8 +97,12 @@ def _compare(layers, loss, *, units: int, weights=None, bound: float = 1e-5) -> 
         place += size
 
 
+def _name(activation) -> str:
+    return activation if isinstance(activation, str) else f"own {activation.name}"
+
+
 @pytest.mark.parametrize("units", [3, 16, 70])
-@pytest.mark.parametrize("activation", [*ACTIVATIONS, LeakyReLU(0.05), ELU(1.7)], ids=str)
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, LeakyReLU(0.05), ELU(1.7)], ids=_name)
 @pytest.mark.usefixtures("isa")
 def test_every_activation(activation, units: int) -> None:
     def layers() -> list:
