@@ -232,19 +232,24 @@ def _receive(connection: socket.socket) -> None:
         body += connection.recv(65536)
 
 
-def tree_seconds(pid: int) -> float:
-    """Return the seconds of CPU time that a process and its descendants have used, to the nanosecond."""
+def tree(pid: int) -> set[int]:
+    """Return a process and its descendants."""
     parents: dict[int, int] = {}
     for task in Path("/proc").glob("[0-9]*"):
         try:
             parents[int(task.name)] = int((task / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-    tree = {pid}
-    while more := {child for child, parent in parents.items() if parent in tree} - tree:
-        tree |= more
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def tree_seconds(pid: int) -> float:
+    """Return the seconds of CPU time that a process and its descendants have used, to the nanosecond."""
     # The clock of another process, as clock_getcpuclockid(3) makes its number.
-    return sum(time.clock_gettime((~member << 3) | 2) for member in tree)
+    return sum(time.clock_gettime((~member << 3) | 2) for member in tree(pid))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 #include "fold_table.h"
 #include "mrn.h"
 #include "mrn_format.h"
+#include "trie_layout.h"
 
 size_t utf8_decode(const uint8_t *text, size_t bytes, uint32_t *point) {
     uint32_t lead = text[0];
@@ -143,6 +144,32 @@ ptrdiff_t fold_text(const uint8_t *text, size_t bytes, uint8_t *key, size_t capa
         at += length;
     }
     return (ptrdiff_t)key_bytes;
+}
+
+/* 1 to 8 bytes as one number. */
+static inline uint64_t load_few(const uint8_t *at, size_t bytes) {
+    if (bytes == 8)
+        return load64(at);
+    if (bytes >= 4)
+        return load32(at) | (uint64_t)load32(at + bytes - 4) << (8 * (bytes - 4));
+    return at[0] | (uint64_t)at[bytes / 2] << (8 * (bytes / 2)) |
+           (uint64_t)at[bytes - 1] << (8 * (bytes - 1));
+}
+
+int fold_ascii(const uint8_t *text, size_t bytes, uint8_t *key) {
+    const uint64_t ones = UINT64_C(0x0101010101010101), high = 0x80 * ones;
+    uint64_t wrong = 0;
+    for (size_t at = 0; at < bytes; at += 8) { /* eight bytes at a time; none carries into the next */
+        size_t count = bytes - at < 8 ? bytes - at : 8;
+        uint64_t part = load_few(text + at, count);
+        if (count < 8)
+            part |= 'a' * ones << (8 * count);
+        uint64_t seven = part & ~high,
+                 capital = (seven + (0x80 - 'A') * ones) & ~(seven + (0x7f - 'Z') * ones);
+        wrong |= part | (seven + ones) | ~(seven + (0x7f - ' ') * ones);
+        store64(key + at, part + ((capital & high) >> 2));
+    }
+    return (wrong & high) == 0;
 }
 
 int fold_parts_words(uint32_t point) {

@@ -66,7 +66,7 @@ static void close_nodes(tree *t, size_t *top, int32_t shared) {
 }
 
 /* How many bytes two keys share. */
-static size_t shared_bytes(const uint8_t *a, size_t a_bytes, const uint8_t *b, size_t b_bytes) {
+static size_t common_bytes(const uint8_t *a, size_t a_bytes, const uint8_t *b, size_t b_bytes) {
     size_t least = a_bytes < b_bytes ? a_bytes : b_bytes;
     for (size_t at = 0; at < least; at += 8) {
         uint64_t differ = load64(a + at) ^ load64(b + at);
@@ -103,7 +103,7 @@ static void sweep(tree *t, const sorter *s, item *sorted) {
         }
         open_subtree here = {.best = sorted[from].id, .shared = -1};
         if (from > 0) {
-            size_t shared = shared_bytes(key, bytes, last, last_bytes);
+            size_t shared = common_bytes(key, bytes, last, last_bytes);
             here.shared = (int32_t)shared;
             here.byte = shared < bytes ? key[shared] : 0;
             here.left = shared < last_bytes ? last[shared] : 0;

@@ -84,7 +84,7 @@ static uint64_t copy_blob(const mrn_index *index, unsigned id, uint32_t rank, ch
 }
 
 int mrn_index_columns(const mrn_index *index, const uint64_t *parents, const uint8_t *skip, uint32_t *next,
-                      const mrn_columns *c, size_t *rows) {
+                      const mrn_entry_columns *c, size_t *rows) {
     if (index == NULL || (parents == NULL && index->entries > 0) || next == NULL || c == NULL ||
         rows == NULL || c->texts == NULL || c->text_ends == NULL || c->scores == NULL ||
         c->payloads == NULL || c->payload_ends == NULL || c->contexts == NULL || c->ids == NULL ||

@@ -560,9 +560,9 @@ typedef struct mrn_spelled {
     uint32_t key;
 } mrn_spelled;
 
-/* What one query writes while it runs; need not be cleared. About 180 kB, of which a plain query touches a few. */
+/* What one query writes while it runs; need not be cleared. About 190 kB, of which a plain query touches a few. */
 typedef struct mrn_workspace {
-    char query[256];           /* folded; MRN_QUERY_MAX */
+    char query[264];           /* folded; MRN_QUERY_MAX and a margin */
     uint64_t pool[100];        /* MRN_LIMIT_MAX */
     mrn_spelled spelled[100];  /* MRN_LIMIT_MAX */
     mrn_answer answers[101];   /* MRN_LIMIT_MAX, and the one that falls out */
@@ -573,6 +573,9 @@ typedef struct mrn_workspace {
     uint64_t walk[260];
     uint64_t log[8192];
     mrn_todo todo[4096];
+    uint16_t next[4096];       /* of each: the one that waits in the same bucket */
+    uint16_t first[512];
+    uint64_t some[8];          /* which buckets have one */
 } mrn_workspace;
 
 /* The entry whose text as shown is exactly this one: its rank in the segment, from 0. MRN_E_NOT_FOUND. */
@@ -597,7 +600,7 @@ uint64_t mrn_id_hash(const char *id, size_t id_bytes);
 int mrn_index_id_hashes(const mrn_index *index, uint64_t *hashes);
 
 /* Room for entries as columns, each as mrn_index_build takes it. */
-typedef struct mrn_columns {
+typedef struct mrn_entry_columns {
     size_t rows;            /* in each column */
     size_t text_bytes;      /* at least MRN_TEXT_MAX */
     size_t payload_bytes;   /* at least MRN_PAYLOAD_MAX */
@@ -610,13 +613,13 @@ typedef struct mrn_columns {
     uint64_t *contexts;
     char *ids;
     uint64_t *id_ends;
-} mrn_columns;
+} mrn_entry_columns;
 
 /* Write entries from rank *next on into columns, until all are there or a column might not take one more; *next
  * becomes the rank to go on with, *rows how many were written. skip[i] != 0 leaves out entry i; NULL: none.
  * MRN_E_FORMAT: a text that is not stored has no room; only a file made by hand has one. */
 int mrn_index_columns(const mrn_index *index, const uint64_t *parents, const uint8_t *skip, uint32_t *next,
-                      const mrn_columns *columns, size_t *rows);
+                      const mrn_entry_columns *columns, size_t *rows);
 
 /* The names of the contexts, in the order of their bits: MRN_E_NOT_FOUND when there are not so many. */
 int mrn_index_tag(const mrn_index *index, size_t tag, uint64_t *name, size_t *name_bytes);
@@ -636,10 +639,39 @@ int mrn_reader_complete(const mrn_reader *reader, const char *query, size_t quer
                         size_t texts_bytes, int *partial);
 
 /* The same, as the body that HTTP answers with: {"query":...,"completions":[{"text","score","edits","highlights",
- * "payload"}]}. *json_bytes becomes its length. MRN_E_MEMORY: `json` is too small. */
+ * "payload"}]}. *json_bytes becomes its length. MRN_E_MEMORY: `json` is too small; it may want room for 6 bytes a byte of
+ * text and 160 an answer, though the JSON is shorter. */
 int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t query_bytes,
                              const mrn_options *options, mrn_workspace *workspace, char *json, size_t capacity,
                              size_t *json_bytes);
+
+/* What the same query of other texts needs, bound once, so that a call from another language passes few arguments. One
+ * call at a time uses it. */
+typedef struct mrn_bound {
+    mrn_options options;
+    mrn_workspace *workspace;
+    mrn_completion *completions;  /* (options.limit) */
+    char *out;
+    size_t capacity;
+} mrn_bound;
+
+/* The completions of a query, column by column. */
+typedef struct mrn_columns {
+    double scores[100];      /* MRN_LIMIT_MAX */
+    uint32_t texts_bytes;
+    uint32_t partial;
+    uint32_t alike;          /* 1: none has edits or a payload, and each is highlighted from 0 to `points`, or not at all */
+    uint32_t points;
+} mrn_columns;
+
+/* mrn_reader_complete_json with the JSON in bound->out: its length, or the status. */
+int64_t mrn_bound_json(const mrn_reader *reader, mrn_bound *bound, const char *query, size_t query_bytes);
+
+/* mrn_reader_complete: how many completions, or the status. Their texts are in bound->out with a line feed (no text has
+ * one) between them; unless they are alike, bound->completions says the rest. MRN_E_MEMORY: `out` is too small;
+ * limit * (MRN_TEXT_MAX + 1) never is. */
+int64_t mrn_bound_columns(const mrn_reader *reader, mrn_bound *bound, const char *query, size_t query_bytes,
+                          mrn_columns *columns);
 
 /* cdef: end --------------------------------------------------------------------------------------------- */
 

@@ -3,6 +3,8 @@
  *
  * A row need not fill whole vectors: PART(n) of one is loaded, computed and stored. Bodies are inlined with n
  * = LANES, where that costs nothing, and once more with what is left over. */
+#include <float.h>
+
 #define ALWAYS __attribute__((always_inline)) static inline TARGET
 
 ALWAYS vec NAME(load)(const float *p, size_t n) {
@@ -690,7 +692,13 @@ static TARGET double NAME(squares)(const float *values, size_t count) {
     } while (0)
         EACH_PART(run, BODY);
 #undef BODY
-        sum += (double)NAME(lane_sum)(part);
+        double found = (double)NAME(lane_sum)(part);
+        if (found > (double)FLT_MAX) { /* the square of a large number is no float32 */
+            found = 0;
+            for (size_t j = 0; j < run; j++)
+                found += (double)from[j] * (double)from[j];
+        }
+        sum += found;
     }
     return sum;
 }

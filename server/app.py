@@ -112,7 +112,7 @@ def create_app(settings: Settings | None = None, telemetry: TelemetryConfig | No
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-            front.log.flush()
+            front.finish()
             follower.stop()
             app.router.routes.remove(predictions)
             app.front = None

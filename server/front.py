@@ -333,6 +333,11 @@ class Front:
         finally:
             visit.leave()
 
+    def finish(self) -> None:
+        """Count and log what was noted since the last time."""
+        self.metrics.fold()
+        self.log.flush()
+
     async def sweep(self) -> None:
         """Keep the time, and end connections that dawdle, until cancelled."""
         loop = asyncio.get_running_loop()
@@ -345,8 +350,7 @@ class Front:
                 resting, self.resting = self.resting, []
                 for connection in resting:
                     connection.wake()
-                self.metrics.fold()
-                self.log.flush()
+                self.finish()
             except Exception:  # noqa: BLE001 - a full disk under the log must not end all deadlines
                 _log.exception("cannot look after the connections")
             await sleep(0.25)

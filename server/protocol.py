@@ -28,7 +28,11 @@ from .limits import BUSY, FULL
 _MALFORMED = Problem(400, "this is not a request of HTTP/1.1")
 _LATE = Problem(408, "the request did not arrive in time")
 _LONG = Problem(431, f"the head of a request has at most {HEAD_MAX} bytes and {HEADERS_MAX} headers")
+_UPGRADE = Problem(
+    400, "no upgrade to HTTP/2 is offered: send a body over HTTP/1.1, without the header Upgrade"
+)
 _REFUSALS = frozenset({429, 503})
+_BODIED = frozenset({b"content-length", b"transfer-encoding"})
 _read = RequestReader().read  # the event loop's alone
 
 
@@ -187,6 +191,10 @@ class Protocol(HttpToolsProtocol):
             self._refuse = True
             self._end(_LONG)
             return
+        if self.parser.should_upgrade() and any(name in _BODIED for name, _ in headers):
+            self._refuse = True  # httptools passes a body over, and would take it for the next request
+            self._end(_UPGRADE)
+            return
         front = self._front
         gate = front.gate
         if (
@@ -204,6 +212,8 @@ class Protocol(HttpToolsProtocol):
         if declined:
             self.scope[DECLINED] = True  # type: ignore[literal-required] # a key of our own
         super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False  # what has come behind it is passed over
 
     def on_chunk_header(self) -> None:
         """Expect a part of a body, or what comes behind the last one."""

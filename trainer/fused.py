@@ -232,9 +232,9 @@ class _Update:
         common = optimizer.common
         self._decay = common.get("weight_decay", 0.0)
         self._longest = common.get("clipnorm", common.get("global_clipnorm"))
-        whole = len(optimizer.decayed) == 1 and "clipnorm" not in common
-        pieces = [slice(0, parameters.size)] if whole else optimizer.parts
-        decayed = {part.start for part in optimizer.decayed}
+        everything = slice(0, parameters.size)
+        alike = "clipnorm" not in common and (not self._decay or everything in optimizer.decayed)
+        pieces = [everything] if alike else optimizer.parts
         self._pieces = []
         for piece in pieces:
             update = kernels.update(
@@ -247,7 +247,8 @@ class _Update:
             update.numbers.limit = common.get("clipvalue", math.inf)
             update.numbers.share = 0.0 if self._average is None else 1 - self._average.momentum
             norm = kernels.norm(gradients[piece] if "clipnorm" in common else gradients)
-            self._pieces.append((update, piece.start in decayed, norm))
+            decayed = any(part.start <= piece.start and piece.stop <= part.stop for part in optimizer.decayed)
+            self._pieces.append((update, decayed, norm))
         self._folded = None if folded is None else self._average
 
     def __call__(self) -> None:

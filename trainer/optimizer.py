@@ -146,6 +146,18 @@ class Optimizer:
         if "use_ema" in self.common:
             self._average = Average(parameters, self.common.get("ema_momentum", 0.99))
 
+    def check_built_for(self, parameters: Array) -> None:
+        """See to it that the state is that of this vector.
+
+        Raises:
+            InvalidInputError: another network was compiled with this optimizer after this one.
+        """
+        if self.parts[-1].stop != parameters.size:
+            raise InvalidInputError(
+                f"the optimizer keeps the state of another network, with {self.parts[-1].stop:,} parameters instead of "
+                f"{parameters.size:,}: compile each network with an optimizer of its own"
+            )
+
     def slot_values(self) -> dict[str, float]:
         """Return what each array of the state begins with, by its name."""
         return {}

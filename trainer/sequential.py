@@ -276,6 +276,7 @@ class Sequential:
         history = History()
         feed = data.Feed(learn, batch_size, shuffle=shuffle, rng=self._shuffling_rng)
         engine = self._built_engine()
+        optimizer.check_built_for(self.parameters)
         engine.use(backend.chosen(self.dtype))
         called = _instances(Callback, [history, *progress(verbose), *(callbacks or ())])
         training = Training(

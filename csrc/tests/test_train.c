@@ -340,6 +340,15 @@ static void test_rest(void) {
             wanted += (double)big[i] * (double)big[i];
         near("squares", sum, wanted, 1e-6);
     }
+    const float large = big[4999];
+    for (size_t i = 0; i < 5000; i += 4999) {
+        double sum;
+        big[i] = 1e30F;
+        CHECK(mrn_train_squares(trainer, big, 5000, &sum) == MRN_OK, "squares");
+        near("squares no float32 holds", sum / 1e60, i ? 2 : 1, 1e-6);
+    }
+    big[4999] = large;
+    big[0] = large;
     const uint64_t number = 0x123456789abcdefULL;
     const mrn_dropout_pass pass = {
         .seed = &number, .count = 5000, .from = big, .to = to, .threshold = 1U << 30, .scale = 4.0F / 3};

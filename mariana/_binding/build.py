@@ -213,7 +213,7 @@ def _read_columns(
     scores, masks = np.empty(rows), np.empty(rows, np.uint64)
     texts, payloads, ids = (ffi.from_buffer("char[]", blob) for blob in blobs)
     text_ends, payload_ends, id_ends = (ffi.from_buffer("uint64_t[]", some) for some in ends)
-    columns = ffi.new("mrn_columns *")
+    columns = ffi.new("mrn_entry_columns *")
     columns.rows = rows
     columns.text_bytes, columns.payload_bytes, columns.id_bytes = map(len, blobs)
     columns.texts, columns.payloads, columns.ids = texts, payloads, ids

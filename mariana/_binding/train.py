@@ -38,6 +38,29 @@ def _pointer(array: Array) -> Any:
     return ffi.from_buffer(_POINTERS[array.dtype.name], array)
 
 
+_OF_A_BATCH = frozenset(("x", "y", "kept", "dy", "dx", "outputs", "targets", "gradient"))
+_OF_ROWS = frozenset(("classes", "weights", "losses"))
+
+
+def _check_sizes(fields: dict[str, Any]) -> None:
+    """See to it that each array is as long as the description says, because C cannot.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, value in fields.items():
+        if not isinstance(value, np.ndarray):
+            continue
+        if "count" in fields:
+            expected = 1 if name == "seed" else fields["count"]
+        elif name in _OF_A_BATCH:
+            expected = fields["rows"] * fields["units"]
+        else:
+            expected = fields["rows" if name in _OF_ROWS else "units"]
+        if value.size != expected:
+            raise ValueError(f"{name} holds {value.size} numbers, but the others ask for {expected}")
+
+
 def _described(kind: str, fields: dict[str, Any]) -> tuple[Any, list[Any]]:
     """Return a description as C reads it, and what must stay alive with it; None is NULL."""
     described = ffi.new(f"{kind} *")
@@ -49,6 +72,7 @@ def _described(kind: str, fields: dict[str, Any]) -> tuple[Any, list[Any]]:
         elif value is not None:
             alive.append(value)
             setattr(described, name, value)
+    _check_sizes(fields)
     return described, alive
 
 
@@ -56,7 +80,7 @@ class Kernels:
     """The kernels of one instruction set.
 
     All arrays are float32, but rows and classes (int64) and seeds (uint64); all are C-contiguous. What a call takes and gives
-    says ``csrc/mrn.h``. A description that is not consistent raises KernelError when it is bound.
+    says ``csrc/mrn.h``. A description that is not consistent raises KernelError when it is bound, an array of the wrong length ValueError.
 
     Args:
         highest: the highest instruction set allowed; None: the best that the machine has.
@@ -88,11 +112,14 @@ class Kernels:
 
     def gather(self, table: Array, rows: Array, out: Array) -> Call:
         """Return ``out[i] = table[rows[i]]``; the caller has seen to it that no row is out of the table."""
+        row_bytes = table.nbytes // max(len(table), 1)
+        if out.nbytes != len(rows) * row_bytes:
+            raise ValueError(f"{len(rows)} rows of {row_bytes} bytes do not fit into {out.nbytes} bytes")
         return partial(
             lib.mrn_train_gather,
             ffi.from_buffer(table),
             len(table),
-            table.nbytes // max(len(table), 1),
+            row_bytes,
             _pointer(rows),
             len(rows),
             ffi.from_buffer(out, require_writable=True),
@@ -197,6 +224,7 @@ class Update:
         }
         self.numbers, self._alive = _described("mrn_update", fields)
         for place, slot in enumerate(slots):
+            _check_sizes({"count": parameters.size, "slot": slot})
             self._alive.append(_pointer(slot))
             self.numbers.slots[place] = self._alive[-1]
         self.numbers.count = 0  # checks and does nothing

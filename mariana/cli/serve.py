@@ -96,7 +96,13 @@ def serve(
 def _supervise(
     listener: socket.socket, options: dict[str, Any], workers: int, ready: Callable[[], None]
 ) -> None:
-    board, supervisor = Board(2 * workers + 16), os.getpid()
+    supervisor = os.getpid()
+    try:
+        board = Board(2 * workers + 16)
+    except OSError as error:
+        raise MarianaError(
+            f"cannot make the memory that workers share: {error.strerror}; mariana serve --workers 1 needs none"
+        ) from None
     try:
         weights = Weights(board)
     except OSError as error:

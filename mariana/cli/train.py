@@ -224,6 +224,12 @@ def train(
     say(described(prepared))
     net = network(prepared, recipe)
     net.members[0].summary(print_fn=say)
+    if recipe.members > 1:
+        whole = net.network.parameters.size
+        say(
+            f"{recipe.members} of these are learned and merged into one network of {whole:,} parameters, which answers their "
+            "mean; --members 1 learns one: smaller and faster to serve, less exact"
+        )
     backups = published.path / "training" / name
     if resume and not backups.exists():
         say(f"nothing to resume in {backups}: the training begins anew")

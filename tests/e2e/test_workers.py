@@ -188,6 +188,17 @@ def test_workers_are_rolled_without_a_failure(store: Path, tmp_path: Path) -> No
     assert load.errors == []
 
 
+def test_workers_that_are_replaced_take_no_count_along(store: Path) -> None:
+    with serving(store) as service:
+        with Load(service) as load:
+            before = set(service.workers())
+            service.process.send_signal(signal.SIGHUP)
+            eventually(lambda: len(service.workers()) == 2 and not before & set(service.workers()))
+        name = 'mariana_requests_total{endpoint="POST /v1/models/{name}/predict",status="200"}'
+        assert load.errors == []
+        eventually(lambda: service.metrics()[name] == load.count)
+
+
 def test_settings_that_are_wrong_replace_nobody(store: Path, tmp_path: Path) -> None:
     config = tmp_path / "mariana.toml"
     config.write_text("")

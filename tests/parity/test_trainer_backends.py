@@ -33,6 +33,7 @@ from mariana.trainer import (
     Dense,
     Dropout,
     Huber,
+    Input,
     MaxNorm,
     MixUp,
     Nadam,
@@ -96,8 +97,12 @@ def _compare(layers, loss, *, units: int, weights=None, bound: float = 1e-5) -> 
         place += size
 
 
+def _name(activation) -> str:
+    return activation if isinstance(activation, str) else f"own {activation.name}"
+
+
 @pytest.mark.parametrize("units", [3, 16, 70])
-@pytest.mark.parametrize("activation", [*ACTIVATIONS, LeakyReLU(0.05), ELU(1.7)], ids=str)
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, LeakyReLU(0.05), ELU(1.7)], ids=_name)
 @pytest.mark.usefixtures("isa")
 def test_every_activation(activation, units: int) -> None:
     def layers() -> list:
@@ -228,7 +233,7 @@ COMMON = {
     "": {},
     "decay": {"weight_decay": 0.1},
     "value": {"clipvalue": 1.0},
-    "norm": {"clipnorm": 0.3},
+    "norm": {"clipnorm": 0.3, "weight_decay": 0.05},
     "global": {"global_clipnorm": 0.5, "weight_decay": 0.05},
     "average": {"use_ema": True, "ema_momentum": 0.9},
 }
@@ -314,6 +319,66 @@ def test_200_steps_beside_pytorch(isa: str) -> None:
             theirs.grad = torch.tensor(scale) * theirs.detach() + torch.tensor(noise)
             optimizer.step()
         np.testing.assert_allclose(p, theirs.detach().numpy(), rtol=1e-6, atol=1e-6, err_msg=ours.rule)
+
+
+@pytest.mark.parametrize("spared", [[], ["bias"], ["kernel"], ["a/bias", "b"], ["a", "b"]])
+@pytest.mark.parametrize("clip", [{}, {"clipnorm": 0.3}, {"global_clipnorm": 0.3}])
+def test_decay_shrinks_what_is_not_spared(isa: str, spared: list[str], clip: dict[str, float]) -> None:
+    found = []
+    for backend in (Backend(), Fused(isa)):
+        optimizer = SGD(0.5, weight_decay=0.5, **clip)
+        optimizer.exclude_from_weight_decay(spared)
+        parameters, gradients = np.arange(1, 41, dtype=np.float32), np.ones(40, np.float32)
+        optimizer.build(parameters, {"a/kernel": 20, "a/bias": 3, "b/kernel": 15, "b/bias": 2})
+        backend.update(optimizer, parameters, gradients, [])()
+        found.append(parameters)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6, atol=1e-6)
+
+
+def test_arrays_that_are_too_short_are_refused() -> None:
+    """C takes the lengths that it is told."""
+    kernels, x, short = Kernels(), np.zeros((4, 3), np.float32), np.zeros(2, np.float32)
+    rows = np.zeros(4, np.int64)
+    wrong = [
+        lambda: kernels.forward("relu", x, x, bias=short),
+        lambda: kernels.forward("relu", x[:2], x),
+        lambda: kernels.backward("relu", x, x[:2], x),
+        lambda: kernels.normalize_back(x, dy=x, dx=x, mean=short, inverse=short),
+        lambda: kernels.drop(0.5, np.zeros(1, np.uint64), x, short),
+        lambda: kernels.loss("mean_squared_error", x, targets=x, losses=short),
+        lambda: kernels.loss("sparse_categorical_crossentropy", x, classes=rows[:1], losses=x[:, 0].copy()),
+        lambda: kernels.update("momentum", x.ravel(), x.ravel(), [short], None),
+        lambda: kernels.update("sgd", x.ravel(), short, [], None),
+        lambda: kernels.update("sgd", x.ravel(), x.ravel(), [], short),
+    ]
+    for call in wrong:
+        with pytest.raises(ValueError, match="but the others ask for"):
+            call()
+    with pytest.raises(ValueError, match="do not fit"):
+        kernels.gather(x, rows, x[:2].copy())
+
+
+@pytest.mark.parametrize("backend", ["numpy", "c"])
+def test_an_optimizer_of_another_network_is_refused(backend: str) -> None:
+    optimizer, nets = Adam(), []
+    for units in (64, 2):
+        nets.append(Sequential([Input((X.shape[1],)), Dense(units, "relu"), Dense(3, "softmax")], seed=0))
+        nets[-1].compile(optimizer, "sparse_categorical_crossentropy")
+        nets[-1].build()
+    with use_backend(backend):
+        nets[1].fit(X, Y, verbose=0)
+        with pytest.raises(InvalidInputError, match="an optimizer of its own"):
+            nets[0].fit(X, Y, verbose=0)
+
+
+@pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm"])
+def test_gradients_whose_squares_overflow_are_shortened(isa: str, clip: str) -> None:
+    optimizer = SGD(1.0, **{clip: 1.0})
+    parameters = np.zeros(37, np.float32)
+    gradients = np.full(37, 1e30, np.float32)
+    optimizer.build(parameters)
+    Fused(isa).update(optimizer, parameters, gradients, [])()
+    np.testing.assert_allclose(parameters, -1 / np.sqrt(37), rtol=1e-6)
 
 
 def test_constraints_come_between_the_step_and_the_average() -> None:

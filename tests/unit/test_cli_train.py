@@ -133,6 +133,14 @@ def test_options_reach_the_network(tmp_path: Path) -> None:
     assert (info.training.rows, info.training.epochs, info.training.batch_size) == (150, 3, 16)
 
 
+def test_the_size_of_what_is_served_is_said_before(tmp_path: Path) -> None:
+    options = ["--layers", "8,8", "--epochs", 1, "--store", tmp_path]
+    out = run("train", "iris", "--target", "species", *options).stdout
+    tensors = read_model(tmp_path / "models" / "iris" / "1" / "model.safetensors").tensors
+    assert f"one network of {sum(t.size for t in tensors.values()):,} parameters" in out
+    assert "merged" not in run("train", "iris", "--target", "species", *options, "--members", 1).stdout
+
+
 def test_dropout_and_batch_normalisation(tmp_path: Path) -> None:
     options = ["--layers", "16,8", "--batch-norm", "--dropout", 0.1, "--epochs", 150, "--store", tmp_path]
     options += ["--members", 1]
