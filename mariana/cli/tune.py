@@ -37,7 +37,7 @@ from mariana.trainer.tuning import tune as search
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
-    help="Starts beyond its members from which the best recipe is learned, and one; the best ones are merged.",
+    help="Networks that the best recipe learns: its members, and this number less one; the best are merged.",
 )
 @click.option("--name", help="Name of the model.  [default: from the file's name]")
 @store_option
@@ -123,7 +123,11 @@ def tune(
     say(_table(found[:10]))
     if mattered:
         say("what mattered: " + ", ".join(f"{thing} {share:.0%}" for thing, share in mattered.items()) + "\n")
-    say(f"the best recipe, from {restarts} starts: mariana train {data} --target {target} {as_options(best)}")
+    starts = best.members + restarts - 1
+    say(
+        f"the best recipe, {best.members} of {starts} starts merged: "
+        f"mariana train {data} --target {target} {as_options(best)}"
+    )
     say(score_table(metrics))
     say(f"published {name} version {path.parent.name}: {path}")
     say(f"its model card: {path.parent / CARD_FILE}")

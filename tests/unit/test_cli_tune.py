@@ -55,6 +55,12 @@ def test_killed_it_goes_on(tmp_path: Path) -> None:
     assert "--layers" in document["options"]
 
 
+def test_it_says_how_many_networks_the_best_recipe_learned(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, arguments(tmp_path, "--trials", 1), catch_exceptions=False)
+    assert "4 of 5 starts merged: mariana train iris --target species --layers" in result.stdout
+    assert read_model(tmp_path / "models/iris/1/model.safetensors").metadata.training.members == 4
+
+
 def test_the_first_trial_is_the_default_and_the_best_is_published(tmp_path: Path) -> None:
     recipe = Recipe(layers=(32,), epochs=2, seed=0)
     prepared = prepare(read_table("iris"), "species", "auto", recipe)
