@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.harness import RESULTS, machine
 
-SUITES = ("dense", "precision", "index", "live", "http", "train")
+SUITES = ("dense", "precision", "index", "live", "http", "service", "train")
 INTRODUCTION = """\
 # Measured figures
 

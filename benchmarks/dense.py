@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.footprint import footprint
 from benchmarks.harness import Row, row, seconds_per_call, table, versions, write_results
+from benchmarks.peers.litert import tflite_model
 from mariana.format import DenseLayer, ModelFile, ModelMetadata, NumericFeature
 from mariana.model import Model
 
@@ -269,71 +270,6 @@ def litert(weights: Weights, x: Float32) -> Contender:
 
     predict()  # leaves x where invoke() alone reads it
     return Contender({"predict": predict, "bind": interpreter.invoke}, {"bind": interpreter.get_tensor(out)})
-
-
-def tflite_model(weights: Weights, batch: int, narrow: Sequence[tuple[Any, Float32, Float32]] = ()) -> bytes:
-    """Return a LiteRT model file: fully connected layers, ReLU fused, a softmax at the end; fixed batch.
-
-    Given ``narrow`` (int8 weights, a scale a unit, bias), activations are quantised when it runs.
-    """
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    buffers = [schema.BufferT()]
-    tensors: list[Any] = []
-    operators: list[Any] = []
-
-    def tensor(name: str, shape: tuple[int, ...], data: Any = None, scale: Float32 | None = None) -> int:
-        made = schema.TensorT()
-        made.name, made.shape, made.type = name, list(shape), schema.TensorType.FLOAT32
-        if scale is not None:
-            made.type = schema.TensorType.INT8
-            made.quantization = schema.QuantizationParametersT()
-            made.quantization.scale, made.quantization.zeroPoint = scale.tolist(), [0] * len(scale)
-            made.quantization.quantizedDimension = 0
-        made.buffer = 0
-        if data is not None:
-            made.buffer = len(buffers)
-            buffers.append(schema.BufferT())
-            buffers[-1].data = np.frombuffer(data.tobytes(), np.uint8)
-        tensors.append(made)
-        return len(tensors) - 1
-
-    def operator(code: int, inputs: list[int], output: int, kind: int, options: Any) -> None:
-        made = schema.OperatorT()
-        made.opcodeIndex, made.inputs, made.outputs = code, inputs, [output]
-        made.builtinOptionsType, made.builtinOptions = kind, options
-        operators.append(made)
-
-    h = tensor("x", (batch, len(weights[0][0])))
-    for i, (weight, bias) in enumerate(weights):
-        stored, scale = narrow[i][:2] if narrow else (weight, None)
-        w = tensor(f"w{i}", weight.T.shape, np.ascontiguousarray(stored.T), scale)
-        b = tensor(f"b{i}", bias.shape, bias)
-        to = tensor(f"h{i}", (batch, len(bias)))
-        options = schema.FullyConnectedOptionsT()
-        options.asymmetricQuantizeInputs = bool(narrow)
-        if i < len(weights) - 1:
-            options.fusedActivationFunction = schema.ActivationFunctionType.RELU
-        operator(0, [h, w, b], to, schema.BuiltinOptions.FullyConnectedOptions, options)
-        h = to
-    y = tensor("y", (batch, len(weights[-1][1])))
-    softmax = schema.SoftmaxOptionsT()
-    softmax.beta = 1.0
-    operator(1, [h], y, schema.BuiltinOptions.SoftmaxOptions, softmax)
-
-    graph = schema.SubGraphT()
-    graph.tensors, graph.operators, graph.inputs, graph.outputs = tensors, operators, [0], [y]
-    model = schema.ModelT()
-    model.version, model.subgraphs, model.buffers, model.operatorCodes = 3, [graph], buffers, []
-    for builtin in (schema.BuiltinOperator.FULLY_CONNECTED, schema.BuiltinOperator.SOFTMAX):
-        code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = builtin
-        code.version = 9 if narrow and builtin == schema.BuiltinOperator.FULLY_CONNECTED else 1
-        model.operatorCodes.append(code)
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
 
 
 Maker = Callable[[Weights, Float32], Contender]

@@ -63,7 +63,8 @@ def footprint() -> Iterator[Row]:
 
 def _write(folder: Path) -> None:
     """Write the network in each library's format."""
-    from benchmarks.dense import tflite_model, weights_of
+    from benchmarks.dense import weights_of
+    from benchmarks.peers.litert import tflite_model
     from mariana.exchange.to_onnx import to_onnx
     from mariana.format import to_bytes
     from mariana.roofline import network

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import Row, versions, write_results
+from benchmarks.http_client import client_core
 from benchmarks.http_peers import PACKAGES, SERVERS, Absent, environment
 from mariana.autocomplete import build_index
 from mariana.format import DenseLayer, ModelMetadata, NumericFeature, to_bytes
@@ -134,11 +135,9 @@ def _measure(
     cpu: dict[str, list[float]] = {name: [] for name in requests}
     rate: dict[str, list[float]] = {name: [] for name in requests}
     counts: dict[str, int] = {}
-    cores = sorted(os.sched_getaffinity(0))
     with ExitStack() as stack:
-        servers = {n: stack.enter_context(_serving(n, store, cores[0], peers.get(n))) for n in requests}
-        stack.callback(os.sched_setaffinity, 0, cores)
-        os.sched_setaffinity(0, {cores[-1]})
+        core = stack.enter_context(client_core())
+        servers = {n: stack.enter_context(_serving(n, store, core, peers.get(n))) for n in requests}
         connections = {}
         for name, (process, server) in servers.items():
             _wait(server, process, requests[name])
@@ -233,19 +232,24 @@ def _receive(connection: socket.socket) -> None:
         body += connection.recv(65536)
 
 
-def tree_seconds(pid: int) -> float:
-    """Return the seconds of CPU time that a process and its descendants have used, to the nanosecond."""
+def tree(pid: int) -> set[int]:
+    """Return a process and its descendants."""
     parents: dict[int, int] = {}
     for task in Path("/proc").glob("[0-9]*"):
         try:
             parents[int(task.name)] = int((task / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-    tree = {pid}
-    while more := {child for child, parent in parents.items() if parent in tree} - tree:
-        tree |= more
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def tree_seconds(pid: int) -> float:
+    """Return the seconds of CPU time that a process and its descendants have used, to the nanosecond."""
     # The clock of another process, as clock_getcpuclockid(3) makes its number.
-    return sum(time.clock_gettime((~member << 3) | 2) for member in tree)
+    return sum(time.clock_gettime((~member << 3) | 2) for member in tree(pid))
 
 
 if __name__ == "__main__":

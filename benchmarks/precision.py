@@ -2,8 +2,8 @@
 
 Each runtime gets the same float32 weights and quantises them in its own way: OpenVINO computes in bfloat16 on request
 and takes ONNX Runtime's QDQ model for int8; ONNX Runtime quantises activations when it runs; LiteRT has int8 weights
-with a scale a unit and float32 activations, which it quantises when it runs ("dynamic range"). The largest difference
-between a probability and that of float64 stands beside the time.
+with a scale a unit, and activations that it quantises when it runs ("dynamic range") or in ranges found on 256 other
+rows ("full integer", as QDQ). The largest difference between a probability and that of float64 stands beside the time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from benchmarks.dense import Call, Float32, Weights, model_file, onnx_model, tflite_model, weights_of
+from benchmarks.dense import Call, Float32, Weights, model_file, onnx_model, weights_of
 from benchmarks.harness import Row, row, seconds_per_call, versions, write_results
+from benchmarks.peers.litert import tflite_model
 from mariana.model import Model
 from mariana.quantize import Narrow, quantize, to_int8
 
@@ -105,8 +106,7 @@ def _qdq(weights: Weights) -> bytes:
 
     class Reader(CalibrationDataReader):  # type: ignore[misc] # has no types
         def __init__(self) -> None:
-            rows = np.random.default_rng(3).standard_normal((256, len(weights[0][0]))).astype(np.float32)
-            self._left = iter([{"x": rows}])
+            self._left = iter([{"x": _calibration(weights)}])
 
         def get_next(self) -> dict[str, Float32] | None:
             return next(self._left, None)
@@ -124,11 +124,24 @@ def _qdq(weights: Weights) -> bytes:
         return (Path(folder) / "qdq.onnx").read_bytes()
 
 
-def litert_int8(weights: Weights, x: Float32) -> Call:
+def _calibration(weights: Weights) -> Float32:
+    return np.random.default_rng(3).standard_normal((256, len(weights[0][0]))).astype(np.float32)
+
+
+def litert_dynamic(weights: Weights, x: Float32) -> Call:
+    return _litert(weights, x, None)
+
+
+def litert_integer(weights: Weights, x: Float32) -> Call:
+    return _litert(weights, x, _calibration(weights))
+
+
+def _litert(weights: Weights, x: Float32, calibration: Float32 | None) -> Call:
     from ai_edge_litert.interpreter import Interpreter
 
-    narrow = [(*to_int8(weight), bias) for weight, bias in weights]
-    interpreter = Interpreter(model_content=tflite_model(weights, len(x), narrow), num_threads=1)
+    narrow = [to_int8(weight) for weight, _ in weights]
+    model = tflite_model(weights, len(x), narrow, calibration)
+    interpreter = Interpreter(model_content=model, num_threads=1)
     interpreter.allocate_tensors()
     to, out = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
@@ -144,7 +157,8 @@ CONTESTANTS: dict[str, dict[str, Maker]] = {
     "bfloat16": {"ours": _ours("bfloat16"), "our float32": _float32, "OpenVINO bf16": openvino_bf16},
     "int8": {
         "ours": _ours("int8"),
-        "LiteRT int8": litert_int8,
+        "LiteRT dynamic range": litert_dynamic,
+        "LiteRT full integer": litert_integer,
         "ONNX Runtime dynamic": onnx_runtime_dynamic,
         "ONNX Runtime QDQ": onnx_runtime_qdq,
         "OpenVINO int8": openvino_int8,

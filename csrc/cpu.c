@@ -1,11 +1,10 @@
-/* CPUID says what the CPU has, XGETBV what the operating system saves on a task switch; AMX needs a
- * permission too. */
+/* On x86, CPUID says what the CPU has, XGETBV what the operating system saves on a task switch; AMX needs a
+ * permission too. On 64-bit Arm, Linux tells what it found in the ID registers. */
 #include "cpu.h"
 
 #if defined(MRN_X86)
 
 #include <cpuid.h>
-#include <stddef.h>
 
 enum {
     YMM = 0x6,
@@ -37,40 +36,59 @@ static int may_use_tiles(void) {
 #endif
 }
 
-unsigned mrn_cpu_features(void) {
-    enum { FMA = 1 << 12, OSXSAVE = 1 << 27 };                                         /* leaf 1, ecx */
+/* What a CPU and its operating system say: registers of CPUID, and XCR0; 0 where there is no such leaf. */
+typedef struct cpu_words {
+    unsigned leaf1_ecx, leaf7_ebx, leaf7_ecx, leaf7_edx, leaf7_1_eax, saved;
+} cpu_words;
+
+/* `permitted` is asked only where CPU and operating system have tiles. */
+static unsigned features_of(const cpu_words *says, int (*permitted)(void)) {
+    enum { FMA = 1 << 12 };                                                            /* leaf 1, ecx */
     enum { AVX2 = 1 << 5, AVX512F = 1 << 16, AVX512DQ = 1 << 17, AVX512BW = 1 << 30 }; /* leaf 7, ebx */
     const unsigned AVX512VL = 1U << 31;
     enum { AVX512_VNNI = 1 << 11 };                                      /* leaf 7, ecx */
     enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25 }; /* leaf 7, edx */
     enum { AVX512_BF16 = 1 << 5 };                                       /* leaf 7, subleaf 1, eax */
-    unsigned eax, ebx, ecx, edx, features = 0;
-
-    if (__get_cpuid_max(0, NULL) < 7) /* asked once: under a hypervisor each CPUID takes microseconds */
-        return 0;
-    __cpuid(1, eax, ebx, ecx, edx);
-    if (!(ecx & OSXSAVE))
-        return 0;
-    const unsigned saved = saved_registers();
-    const unsigned fma = ecx & FMA;
-    __cpuid_count(7, 0, eax, ebx, ecx, edx);
-    if (fma && (ebx & AVX2) && (saved & YMM) == YMM)
-        features |= MRN_CPU_AVX2_FMA;
     const unsigned avx512 = AVX512F | AVX512DQ | AVX512BW | AVX512VL;
-    if ((ebx & avx512) != avx512 || (saved & ZMM) != ZMM)
+    const unsigned amx = AMX_BF16 | AMX_TILE | AMX_INT8;
+    unsigned features = 0;
+
+    if ((says->leaf1_ecx & FMA) && (says->leaf7_ebx & AVX2) && (says->saved & YMM) == YMM)
+        features |= MRN_CPU_AVX2_FMA;
+    if ((says->leaf7_ebx & avx512) != avx512 || (says->saved & ZMM) != ZMM)
         return features;
     features |= MRN_CPU_AVX512;
-    if (ecx & AVX512_VNNI)
+    if (says->leaf7_ecx & AVX512_VNNI)
         features |= MRN_CPU_VNNI;
-    const unsigned amx = AMX_BF16 | AMX_TILE | AMX_INT8;
-    if ((edx & amx) == amx && (saved & TILES) == TILES && may_use_tiles())
+    if (says->leaf7_1_eax & AVX512_BF16)
+        features |= MRN_CPU_BF16;
+    if ((says->leaf7_edx & amx) == amx && (says->saved & TILES) == TILES && permitted())
         features |= MRN_CPU_AMX;
-    if (eax >= 1) {
-        __cpuid_count(7, 1, eax, ebx, ecx, edx);
-        if (eax & AVX512_BF16)
-            features |= MRN_CPU_BF16;
-    }
     return features;
+}
+
+unsigned mrn_cpu_features(void) {
+    enum { OSXSAVE = 1 << 27 }; /* leaf 1, ecx */
+    cpu_words says = {0};
+    unsigned eax, ebx, ecx, edx;
+
+    if (!__get_cpuid(1, &eax, &ebx, &says.leaf1_ecx, &edx) || !(says.leaf1_ecx & OSXSAVE))
+        return 0;
+    says.saved = saved_registers();
+    if (!__get_cpuid_count(7, 0, &eax, &says.leaf7_ebx, &says.leaf7_ecx, &says.leaf7_edx))
+        return 0;
+    if (eax >= 1)
+        (void)__get_cpuid_count(7, 1, &says.leaf7_1_eax, &ebx, &ecx, &edx);
+    return features_of(&says, may_use_tiles);
+}
+
+#elif defined(MRN_ARM64) && defined(__linux__) && __STDC_HOSTED__
+
+#include <sys/auxv.h>
+
+unsigned mrn_cpu_features(void) {
+    enum { ASIMDDP = 1 << 20 }; /* of AT_HWCAP: SDOT and UDOT */
+    return getauxval(AT_HWCAP) & ASIMDDP ? MRN_CPU_DOTPROD : 0;
 }
 
 #else

@@ -7,7 +7,7 @@
 #define MRN_X86 1
 #endif
 
-/* Those under arm/ need nothing but the compiler's intrinsics: every 64-bit Arm CPU has Advanced SIMD. */
+/* Those under arm/ need the compiler's intrinsics: every 64-bit Arm CPU has Advanced SIMD. */
 #if defined(__aarch64__) && defined(__GNUC__)
 #define MRN_ARM64 1
 #endif
@@ -17,6 +17,7 @@ enum {
     MRN_CPU_AVX512 = 2,   /* AVX512F, DQ, BW and VL, and the zmm registers are saved on a task switch */
     MRN_CPU_VNNI = 4,     /* AVX512_VNNI: dot products of int8 */
     MRN_CPU_BF16 = 8,     /* AVX512_BF16: dot products of bfloat16 */
+    MRN_CPU_DOTPROD = 32, /* FEAT_DotProd of 64-bit Arm: dot products of int8 */
     MRN_CPU_AMX = 16      /* AMX_TILE, AMX_INT8 and AMX_BF16, and this process may use them */
 };
 

@@ -48,29 +48,88 @@ uint32_t crc32c_portable(uint32_t crc, const void *data, size_t bytes) {
     return ~crc;
 }
 
+#if defined(__x86_64__) || (defined(__aarch64__) && defined(__linux__))
+
+/* The instruction takes 8 bytes in a cycle, but its result is there after three: so three runs go side by
+ * side, each of BLOCK bytes, and are put together by what BLOCK more bytes do to a checksum: they multiply
+ * it, as a polynomial over bits, by x^(8 BLOCK). */
+enum { BLOCK = 8192 };
+
+/* x^(8 * 8192) modulo the polynomial, the highest bit being x^0: begin with 0x40000000, which is x; square 16
+ * times. */
+static const uint32_t PAST_BLOCK = 0x28461564;
+
+static uint32_t past_block(uint32_t crc) {
+    uint32_t product = 0;
+    for (uint32_t bit = UINT32_C(1) << 31; bit != 0; bit >>= 1) {
+        product ^= PAST_BLOCK & bit ? crc : 0;
+        crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78 : 0);
+    }
+    return product;
+}
+
 #if defined(__x86_64__)
 
 #include <immintrin.h>
 
-/* One run of the instruction: 8 bytes in 3 cycles. Three runs side by side would be three times as fast, but
- * the checks that follow the checksum take much longer than it. */
-__attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, const void *data, size_t bytes) {
+#define CRC_TARGET __attribute__((target("sse4.2")))
+#define crc_word(crc, word) ((uint32_t)_mm_crc32_u64((crc), (word)))
+#define crc_byte(crc, byte) _mm_crc32_u8((crc), (byte))
+
+static int has_instruction(void) {
+    return __builtin_cpu_supports("sse4.2") != 0;
+}
+
+#else
+
+#include <sys/auxv.h>
+
+#define CRC_TARGET
+
+static inline uint32_t crc_word(uint32_t crc, uint64_t word) {
+    __asm__(".arch_extension crc\n\tcrc32cx %w0, %w1, %x2" : "=r"(crc) : "r"(crc), "r"(word));
+    return crc;
+}
+
+static inline uint32_t crc_byte(uint32_t crc, uint8_t byte) {
+    __asm__(".arch_extension crc\n\tcrc32cb %w0, %w1, %w2" : "=r"(crc) : "r"(crc), "r"((uint32_t)byte));
+    return crc;
+}
+
+static int has_instruction(void) {
+    enum { HAS_CRC32 = 1 << 7 }; /* HWCAP_CRC32 */
+    return (getauxval(AT_HWCAP) & HAS_CRC32) != 0;
+}
+
+#endif
+
+static inline uint64_t load(const uint8_t *at) {
+    uint64_t word;
+    memcpy(&word, at, sizeof word);
+    return word;
+}
+
+CRC_TARGET static uint32_t crc32c_instruction(uint32_t crc, const void *data, size_t bytes) {
     const uint8_t *at = data;
-    uint64_t sum = ~crc;
-    for (; bytes >= 8; at += 8, bytes -= 8) {
-        uint64_t word;
-        memcpy(&word, at, 8);
-        sum = _mm_crc32_u64(sum, word);
+    uint32_t sum = ~crc;
+    for (; bytes >= 3 * (size_t)BLOCK; at += 3 * BLOCK, bytes -= 3 * (size_t)BLOCK) {
+        uint32_t second = 0, third = 0;
+        for (size_t i = 0; i < BLOCK; i += 8) {
+            sum = crc_word(sum, load(at + i));
+            second = crc_word(second, load(at + BLOCK + i));
+            third = crc_word(third, load(at + 2 * BLOCK + i));
+        }
+        sum = past_block(past_block(sum) ^ second) ^ third;
     }
-    uint32_t rest = (uint32_t)sum;
+    for (; bytes >= 8; at += 8, bytes -= 8)
+        sum = crc_word(sum, load(at));
     for (; bytes > 0; at++, bytes--)
-        rest = _mm_crc32_u8(rest, *at);
-    return ~rest;
+        sum = crc_byte(sum, *at);
+    return ~sum;
 }
 
 uint32_t crc32c(uint32_t crc, const void *data, size_t bytes) {
-    return __builtin_cpu_supports("sse4.2") ? crc32c_sse42(crc, data, bytes)
-                                            : crc32c_portable(crc, data, bytes);
+    return has_instruction() ? crc32c_instruction(crc, data, bytes) : crc32c_portable(crc, data, bytes);
 }
 
 #else

@@ -3,6 +3,7 @@
 #include "cpu.h"
 #include "dot.h"
 #include "kernels.h"
+#include "train.h"
 
 const char *mrn_status_name(int status) {
     switch (status) {
@@ -52,6 +53,7 @@ int mrn_activation_sloped(uint32_t activation) {
 /* The kernels that isa.def names; sets share some, which are then declared again. */
 #define MRN_ISA(name, features, float32, bfloat16, int8, split)                                              \
     extern const mrn_kernels mrn_kernels_##float32;                                                          \
+    extern const mrn_trainer mrn_trainer_##float32;                                                          \
     extern const mrn_dots mrn_dots_##bfloat16, mrn_dots_##int8, mrn_dots_##split;
 #include "isa.def"
 #undef MRN_ISA
@@ -62,6 +64,7 @@ const mrn_dots mrn_dots_none = {0, NULL};
     {#name,                                                                                                  \
      (features),                                                                                             \
      &mrn_kernels_##float32,                                                                                 \
+     &mrn_trainer_##float32,                                                                                 \
      {[MRN_PRECISION_float32] = &mrn_dots_none,                                                              \
       [MRN_PRECISION_float32_split] = &mrn_dots_##split,                                                     \
       [MRN_PRECISION_bfloat16] = &mrn_dots_##bfloat16,                                                       \
@@ -70,6 +73,7 @@ static const struct {
     const char *name;
     unsigned features;
     const mrn_kernels *kernels;
+    const mrn_trainer *trainer;
     const mrn_dots *dots[MRN_PRECISION_int8 + 1];
 } isas[] = {
 #include "isa.def"
@@ -115,6 +119,10 @@ int mrn_isa_choose(const char *highest, size_t *isa) {
 
 const mrn_kernels *mrn_kernels_of(size_t isa) {
     return isas[isa].kernels;
+}
+
+const mrn_trainer *mrn_trainer_of(size_t isa) {
+    return isas[isa].trainer;
 }
 
 const mrn_dots *mrn_dots_of(size_t isa, size_t precision) {

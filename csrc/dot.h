@@ -31,8 +31,9 @@ enum mrn_precision {
 };
 
 enum {
-    MRN_CELL = 4,     /* bytes */
-    MRN_DOT_ROWS = 32 /* a block of rows is a multiple of this: two tiles */
+    MRN_CELL = 4,       /* bytes */
+    MRN_DOT_STAGED = 4, /* rows; those of a wide layer still stay in the first-level cache */
+    MRN_DOT_ROWS = 32   /* a block of rows is a multiple of this: two tiles */
 };
 
 typedef struct mrn_dot_layer {

@@ -34,7 +34,7 @@ static void dense_bf16(const mrn_dot_layer *layer, const float *x, size_t x_stri
                        void *stage) {
     unsigned char *cells = mrn_dot_cells(stage, rows);
     for (size_t row = 0; row < rows; row++, x += x_stride) {
-        stage_bf16_generic(x, layer->inputs, layer->groups, cells);
+        stage_bf16_generic(x, layer->inputs, layer->groups, cells, NULL);
         for (size_t strip = 0; strip < layer->strips; strip++, y += MRN_STRIP) {
             const strip_at at = find_strip(layer, strip);
             float sum[MRN_STRIP];
@@ -58,7 +58,8 @@ static void dense_s8(const mrn_dot_layer *layer, const float *x, size_t x_stride
                      void *stage) {
     unsigned char *cells = mrn_dot_cells(stage, rows);
     for (size_t row = 0; row < rows; row++, x += x_stride) {
-        const mrn_dot_row about = stage_s8_generic(x, layer->inputs, layer->groups, cells);
+        const mrn_dot_row about = range_s8_generic(x, layer->inputs);
+        stage_s8_generic(x, layer->inputs, layer->groups, cells, &about);
         for (size_t strip = 0; strip < layer->strips; strip++) {
             const strip_at at = find_strip(layer, strip);
             int32_t sum[MRN_STRIP] = {0};

@@ -6,7 +6,7 @@
  *   DOT(sum, value, weights) sum + the products of a cell
  *   FIRST(layer, unit)       what the sums of LANES units begin with
  *   LAST(layer, unit, row, sum)  the float32 that they end as, for a row of which staging found out *row
- *   STAGE(x, inputs, groups, cells)  stages one row and returns a mrn_dot_row */
+ *   RANGE(x, inputs), STAGE(x, inputs, groups, cells, row)  of dot_stage.h, for one row */
 
 static inline __attribute__((always_inline)) TARGET void
 NAME(tile)(const size_t R, const size_t S, const mrn_dot_layer *layer, size_t unit,
@@ -59,8 +59,13 @@ static TARGET void NAME(dense)(const mrn_dot_layer *layer, const float *x, size_
     const size_t depth = layer->groups * MRN_CELL, width = layer->strips * MRN_STRIP;
     const unsigned char *weight = layer->weight;
 
-    for (size_t row = 0; row < rows; row++)
-        about[row] = STAGE(x + row * x_stride, layer->inputs, layer->groups, cells + row * depth);
+    for (size_t row = 0, end; row < rows; row = end) {
+        end = rows - row < MRN_DOT_STAGED ? rows : row + MRN_DOT_STAGED;
+        for (size_t r = row; r < end; r++)
+            about[r] = RANGE(x + r * x_stride, layer->inputs);
+        for (size_t r = row; r < end; r++)
+            STAGE(x + r * x_stride, layer->inputs, layer->groups, cells + r * depth, about + r);
+    }
     for (size_t first = 0; first < layer->strips; first += MRN_PANEL_STRIPS) {
         const size_t left = layer->strips - first;
         const size_t strips = left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS;

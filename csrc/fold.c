@@ -5,6 +5,7 @@
 #include "fold_table.h"
 #include "mrn.h"
 #include "mrn_format.h"
+#include "trie_layout.h"
 
 size_t utf8_decode(const uint8_t *text, size_t bytes, uint32_t *point) {
     uint32_t lead = text[0];
@@ -35,8 +36,15 @@ static int is_forbidden(uint32_t point) {
 }
 
 size_t text_points(const uint8_t *text, size_t bytes) {
+    const uint64_t ones = UINT64_C(0x0101010101010101);
     size_t count = 0, at = 0;
-    for (; at < bytes && text[at] >= 0x20 && text[at] < 0x7f; at++) /* most texts go no further */
+    for (; bytes - at >= 8; at += 8) { /* most texts are ASCII: 8 bytes at a time, then those that are left */
+        uint64_t word;
+        memcpy(&word, text + at, 8);
+        if (((word | (word + ones) | (word - 0x20 * ones)) & 0x80 * ones) != 0)
+            break;
+    }
+    for (; at < bytes && text[at] >= 0x20 && text[at] < 0x7f; at++)
         ;
     for (count = at; at < bytes; count++) {
         uint32_t point;
@@ -138,6 +146,32 @@ ptrdiff_t fold_text(const uint8_t *text, size_t bytes, uint8_t *key, size_t capa
     return (ptrdiff_t)key_bytes;
 }
 
+/* 1 to 8 bytes as one number. */
+static inline uint64_t load_few(const uint8_t *at, size_t bytes) {
+    if (bytes == 8)
+        return load64(at);
+    if (bytes >= 4)
+        return load32(at) | (uint64_t)load32(at + bytes - 4) << (8 * (bytes - 4));
+    return at[0] | (uint64_t)at[bytes / 2] << (8 * (bytes / 2)) |
+           (uint64_t)at[bytes - 1] << (8 * (bytes - 1));
+}
+
+int fold_ascii(const uint8_t *text, size_t bytes, uint8_t *key) {
+    const uint64_t ones = UINT64_C(0x0101010101010101), high = 0x80 * ones;
+    uint64_t wrong = 0;
+    for (size_t at = 0; at < bytes; at += 8) { /* eight bytes at a time; none carries into the next */
+        size_t count = bytes - at < 8 ? bytes - at : 8;
+        uint64_t part = load_few(text + at, count);
+        if (count < 8)
+            part |= 'a' * ones << (8 * count);
+        uint64_t seven = part & ~high,
+                 capital = (seven + (0x80 - 'A') * ones) & ~(seven + (0x7f - 'Z') * ones);
+        wrong |= part | (seven + ones) | ~(seven + (0x7f - ' ') * ones);
+        store64(key + at, part + ((capital & high) >> 2));
+    }
+    return (wrong & high) == 0;
+}
+
 int fold_parts_words(uint32_t point) {
     if (point < 0x80)
         return !((point >= 'a' && point <= 'z') || (point >= '0' && point <= '9'));
@@ -192,6 +226,23 @@ ptrdiff_t fold_words(const uint8_t *text, size_t bytes, int camel, uint8_t *key,
         at += length;
     }
     return (ptrdiff_t)key_bytes;
+}
+
+size_t key_words(const uint8_t *key, size_t bytes, uint16_t *starts) {
+    size_t count = 0, further = 0;
+    int after_separator = 1;
+    for (size_t at = 0; at < bytes && further < MRN_WORDS_MAX;) {
+        uint32_t point = key[at];
+        size_t step = point < 0x80 ? 1 : utf8_decode(key + at, bytes - at, &point);
+        int separator = fold_parts_words(point);
+        if (after_separator && !separator) {
+            further += at > 0;
+            starts[count++] = (uint16_t)at;
+        }
+        after_separator = separator;
+        at += step;
+    }
+    return count;
 }
 
 /* Walks a text code point by code point, and counts the bytes of the key. */

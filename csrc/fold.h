@@ -19,12 +19,20 @@ int utf8_valid(const uint8_t *text, size_t bytes);
 /* Fold a valid text; -1 when the key would be longer than `capacity`, else its length. */
 ptrdiff_t fold_text(const uint8_t *text, size_t bytes, uint8_t *key, size_t capacity);
 
+/* Fold a text that is nothing but letters, digits and punctuation of ASCII; 0 when it is not. `key` has room
+ * for `bytes` rounded up to 8. */
+int fold_ascii(const uint8_t *text, size_t bytes, uint8_t *key);
+
 /* Fold a valid text and note where its words begin, counted in bytes of the key, the first at 0 or after what
  * is no letter: at most MRN_WORDS_MAX besides one at 0. A word is letters and digits; with `camel`, a new one
  * also begins at a capital that follows a small letter or a digit, or that a small letter follows. As
  * fold_text otherwise. */
 ptrdiff_t fold_words(const uint8_t *text, size_t bytes, int camel, uint8_t *key, size_t capacity,
                      uint16_t *starts, size_t *count);
+
+/* The same for a key, whose capitals are gone: where its words begin; room for MRN_WORDS_MAX + 1. Returns how
+ * many. */
+size_t key_words(const uint8_t *key, size_t bytes, uint16_t *starts);
 
 /* How many code points of a valid text the first `key_bytes` bytes of its key come from; marks that follow
  * the last of them belong to it. */

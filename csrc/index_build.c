@@ -1,65 +1,36 @@
 /* Building an index segment. Runs off the request path, so it may allocate; every step is n log n at worst.
  *
  *   1. check and fold each entry                     keys in one arena
- *   2. sort by key and text; drop texts seen twice   equal keys end up side by side
- *   3. sort by rank                                  from here on an entry is its rank: 0 is the best
- *   4. a trie of the keys, and one of the keys from each further word on, in two steps each:
- *      sweep the sorted keys with a stack            each node gets its parent and the depth where it parts
- *      write the nodes in rank order
- *   5. scores, texts, payloads, contexts
+ *   2. sort by key and text; drop texts seen twice   equal keys end up side by side (index_build_sort.c)
+ *   3. sort by rank                                  from here on an entry is its rank: 0 is the best, and
+ * keys lie in this order, so that what follows reads them one by one
+ *   4. a trie of the keys, and one of the keys from each further word on (index_build_trie.c)
+ *   5. scores, texts, payloads, contexts, ids        (index_build_file.c has their forms)
  */
 
 #include "crc32c.h"
 #include "fold.h"
+#include "index_build.h"
 #include "json_check.h"
-#include "mrn.h"
-#include "trie_layout.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-static const uint32_t NONE = UINT32_MAX; /* no child */
-
-typedef struct item {
-    uint64_t first; /* compared first; equal ones go to the tie function */
-    uint32_t id;
-} item;
-
-/* The keys of a trie, by node. */
-typedef struct keys {
-    const uint8_t *bytes;
-    size_t count;
-    uint64_t *start;
-    uint16_t *length;
-} keys;
-
-/* The file as it grows. */
-typedef struct output {
-    uint8_t *bytes;
-    size_t used, room;
-    int failed;
-    uint32_t sections;
-} output;
+enum { KEY_SLACK = 8 }; /* bytes behind the last key */
 
 typedef struct builder {
     const mrn_entries *in;
-    /* By entry. */
-    uint8_t *arena;
+    uint8_t *arena; /* the keys: by entry, later by rank */
     size_t arena_room, arena_used;
-    uint64_t *key_start;
-    uint16_t *key_bytes, *points;
-    uint32_t *rank;
-    /* Kept entries: by key, and by rank. */
+    folded *folded; /* of each entry */
+    int any_shown;  /* a text is not its key */
     item *by_key, *by_rank;
+    sorter sorter;
+    /* By rank. */
     size_t count;
-    /* The trie that is being built, by node. */
+    uint32_t *entry;
     keys keys;
-    size_t room; /* nodes that the arrays below hold */
-    item *spare;
-    uint32_t *parent, *first_child, *next_child, *branches;
-    uint16_t *depth;
-    struct open_subtree *stack;
-    uint64_t *masks;
+    uint32_t *parent; /* in the trie that was written last */
     output out;
 } builder;
 
@@ -80,148 +51,12 @@ static double given_score(const builder *b, size_t entry) {
     return b->in->scores[entry] + 0.0; /* -0 becomes 0 */
 }
 
-/* ---- Sorting ------------------------------------------------------------------------------------------ */
-
-typedef int tie_function(const builder *b, uint32_t left, uint32_t right);
-
-/* Sort ascending and stably, by merging runs of doubling length; the result is in items. */
-static void merge_sort(const builder *b, item *items, item *spare, size_t count, tie_function *tie) {
-    item *from = items, *to = spare;
-    for (size_t run = 1; run < count; run *= 2) {
-        for (size_t start = 0; start < count; start += 2 * run) {
-            size_t left = start, middle = count - start < run ? count : start + run;
-            size_t right = middle, end = count - middle < run ? count : middle + run;
-            for (size_t at = start; at < end; at++) {
-                int take_left = left < middle;
-                if (take_left && right < end)
-                    take_left = tie(b, from[left].id, from[right].id) <= 0;
-                to[at] = take_left ? from[left++] : from[right++];
-            }
-        }
-        item *swap = from;
-        from = to;
-        to = swap;
-    }
-    if (from != items)
-        memcpy(items, from, count * sizeof *items);
-}
-
-/* Sort ascending and stably: by digits of `first`, lowest digit first, then each run of equal ones by `tie`.
- */
-static void sort_items(const builder *b, item *items, item *spare, size_t count, tie_function *tie) {
-    enum { DIGIT = 11, DIGITS = 6, VALUES = 1 << DIGIT };
-    static const unsigned FEW = 256;
-    item *from = items, *to = spare;
-    if (count > FEW) {
-        uint32_t *starts = calloc((size_t)DIGITS * VALUES, sizeof *starts);
-        if (starts != NULL) {
-            for (size_t i = 0; i < count; i++)
-                for (unsigned d = 0; d < DIGITS; d++)
-                    starts[d * VALUES + (items[i].first >> (d * DIGIT) & (VALUES - 1))]++;
-            for (unsigned d = 0; d < DIGITS; d++) {
-                uint32_t *at = starts + (size_t)d * VALUES, sum = 0;
-                if (at[items[0].first >> (d * DIGIT) & (VALUES - 1)] == count)
-                    continue; /* all have this digit */
-                for (size_t v = 0; v < VALUES; v++) {
-                    uint32_t here = at[v];
-                    at[v] = sum;
-                    sum += here;
-                }
-                for (size_t i = 0; i < count; i++)
-                    to[at[from[i].first >> (d * DIGIT) & (VALUES - 1)]++] = from[i];
-                item *swap = from;
-                from = to;
-                to = swap;
-            }
-            free(starts);
-            if (from != items)
-                memcpy(items, from, count * sizeof *items);
-            for (size_t at = 0, end; at < count; at = end) {
-                for (end = at + 1; end < count && items[end].first == items[at].first; end++)
-                    ;
-                if (tie != NULL && end - at > 1)
-                    merge_sort(b, items + at, spare, end - at, tie);
-            }
-            return;
-        }
-    }
-    for (size_t run = 1; run < count; run *= 2) { /* few, or no memory for the digits */
-        for (size_t start = 0; start < count; start += 2 * run) {
-            size_t left = start, middle = count - start < run ? count : start + run;
-            size_t right = middle, end = count - middle < run ? count : middle + run;
-            for (size_t at = start; at < end; at++) {
-                int take_left = left < middle;
-                if (take_left && right < end) {
-                    const item *l = &from[left], *r = &from[right];
-                    take_left =
-                        l->first != r->first ? l->first < r->first : tie == NULL || tie(b, l->id, r->id) <= 0;
-                }
-                to[at] = take_left ? from[left++] : from[right++];
-            }
-        }
-        item *swap = from;
-        from = to;
-        to = swap;
-    }
-    if (from != items)
-        memcpy(items, from, count * sizeof *items);
-}
-
-static int compare_bytes(const uint8_t *a, size_t a_bytes, const uint8_t *b, size_t b_bytes) {
-    size_t shared = a_bytes < b_bytes ? a_bytes : b_bytes;
-    int order = shared > 0 ? memcmp(a, b, shared) : 0;
-    return order != 0 ? order : (a_bytes > b_bytes) - (a_bytes < b_bytes);
-}
-
-static int compare_texts(const builder *b, uint32_t left, uint32_t right) {
-    size_t left_bytes, right_bytes;
-    const uint8_t *l = entry_text(b, left, &left_bytes), *r = entry_text(b, right, &right_bytes);
-    return compare_bytes(l, left_bytes, r, right_bytes);
-}
-
-/* Entries: key, text, score descending, place in the input. */
-static int by_key_tie(const builder *b, uint32_t left, uint32_t right) {
-    int order = compare_bytes(b->arena + b->key_start[left], b->key_bytes[left],
-                              b->arena + b->key_start[right], b->key_bytes[right]);
-    if (order == 0)
-        order = compare_texts(b, left, right);
-    if (order != 0)
-        return order;
-    double l = given_score(b, left), r = given_score(b, right);
-    return l != r ? (l < r) - (l > r) : (left > right) - (left < right);
-}
-
-/* Entries: code points ascending, text. */
-static int by_rank_tie(const builder *b, uint32_t left, uint32_t right) {
-    if (b->points[left] != b->points[right])
-        return b->points[left] < b->points[right] ? -1 : 1;
-    return compare_texts(b, left, right);
-}
-
-/* Nodes: key, rank. */
-static int by_node_tie(const builder *b, uint32_t left, uint32_t right) {
-    const keys *k = &b->keys;
-    int order = compare_bytes(k->bytes + k->start[left], k->length[left], k->bytes + k->start[right],
-                              k->length[right]);
-    return order != 0 ? order : (left > right) - (left < right);
-}
-
-/* The first 8 bytes of a key as a number that compares as they do. */
-static uint64_t key_head(const uint8_t *key, size_t bytes) {
-    uint64_t head = 0;
-    if (bytes >= 8)
-        return __builtin_bswap64(load64(key));
-    for (size_t i = 0; i < 8; i++)
-        head = head << 8 | (i < bytes ? key[i] : 0);
-    return head;
-}
-
 /* ---- 1. Check and fold -------------------------------------------------------------------------------- */
 
 static int grow_arena(builder *b) {
-    if (b->arena_room - b->arena_used >= MRN_KEY_MAX)
+    if (b->arena_room - b->arena_used >= MRN_KEY_MAX + KEY_SLACK)
         return MRN_OK;
-    size_t room = 2 * b->arena_room + MRN_KEY_MAX;
+    size_t room = 2 * b->arena_room + MRN_KEY_MAX + KEY_SLACK;
     uint8_t *arena = realloc(b->arena, room);
     if (arena == NULL)
         return MRN_E_NO_MEMORY;
@@ -232,9 +67,10 @@ static int grow_arena(builder *b) {
 
 /* Check one entry and add its key to the arena; returns its verdict. */
 static int fold_entry(builder *b, size_t entry) {
-    size_t text_bytes, payload_bytes;
+    size_t text_bytes, payload_bytes, id_bytes;
     const uint8_t *text = entry_text(b, entry, &text_bytes),
-                  *payload = part(b->in->payloads, b->in->payload_ends, entry, &payload_bytes);
+                  *payload = part(b->in->payloads, b->in->payload_ends, entry, &payload_bytes),
+                  *id = part(b->in->ids, b->in->id_ends, entry, &id_bytes);
     if (text_bytes == 0)
         return MRN_E_TEXT;
     if (text_bytes > MRN_TEXT_MAX || payload_bytes > MRN_PAYLOAD_MAX)
@@ -249,6 +85,8 @@ static int fold_entry(builder *b, size_t entry) {
         return MRN_E_TEXT;
     if (payload_bytes > 0 && !json_valid(payload, payload_bytes))
         return MRN_E_PAYLOAD;
+    if (id_bytes > MRN_ID_MAX || (id_bytes > 0 && text_points(id, id_bytes) == SIZE_MAX))
+        return MRN_E_ID;
     uint8_t *key = b->arena + b->arena_used;
     ptrdiff_t key_bytes = fold_text(text, text_bytes, key, MRN_KEY_MAX);
     if (key_bytes < 0)
@@ -257,9 +95,9 @@ static int fold_entry(builder *b, size_t entry) {
         key_bytes--;
     if (key_bytes == 0)
         return MRN_E_TEXT;
-    b->key_start[entry] = b->arena_used;
-    b->key_bytes[entry] = (uint16_t)key_bytes;
-    b->points[entry] = (uint16_t)points;
+    int plain = (size_t)key_bytes == text_bytes && memcmp(key, text, text_bytes) == 0;
+    b->any_shown |= !plain;
+    b->folded[entry] = (folded){b->arena_used, (uint16_t)key_bytes, (uint16_t)points, (uint32_t)plain};
     b->arena_used += (size_t)key_bytes;
     return MRN_OK;
 }
@@ -272,421 +110,233 @@ static int fold_entries(builder *b, signed char *verdicts) {
         int verdict = fold_entry(b, i);
         verdicts[i] = (signed char)verdict;
         if (verdict == MRN_OK)
-            b->by_key[b->count++] =
-                (item){key_head(b->arena + b->key_start[i], b->key_bytes[i]), (uint32_t)i};
+            b->by_key[b->count++].id = (uint32_t)i;
     }
+    memset(b->arena + b->arena_used, 0, KEY_SLACK);
     return MRN_OK;
 }
 
 /* ---- 2, 3. Sort by key, drop what is there twice, sort by rank ---------------------------------------- */
 
-static void sort_entries(builder *b, signed char *verdicts) {
-    sort_items(b, b->by_key, b->spare, b->count, by_key_tie);
+/* Which of two entries comes first among those of one key or one score and length: by text, then by score,
+ * descending, then by place in the input. */
+static int compare_entries(const builder *b, uint32_t left, uint32_t right) {
+    size_t left_bytes, right_bytes;
+    const uint8_t *l = entry_text(b, left, &left_bytes), *r = entry_text(b, right, &right_bytes);
+    int order = compare_bytes(l, left_bytes, r, right_bytes);
+    if (order != 0)
+        return order;
+    double x = given_score(b, left), y = given_score(b, right);
+    return x != y ? (x < y) - (x > y) : (left > right) - (left < right);
+}
+
+static int same_text(const builder *b, uint32_t left, uint32_t right) {
+    size_t left_bytes, right_bytes;
+    const uint8_t *l = entry_text(b, left, &left_bytes), *r = entry_text(b, right, &right_bytes);
+    return left_bytes == right_bytes && memcmp(l, r, left_bytes) == 0;
+}
+
+/* Sort entries as compare_entries says; they often are. Stable, by merging runs. */
+static void sort_by_text(const builder *b, item *items, size_t count) {
+    size_t sorted = 1;
+    while (sorted < count && compare_entries(b, items[sorted - 1].id, items[sorted].id) <= 0)
+        sorted++;
+    if (sorted >= count)
+        return;
+    item *from = items, *to = b->sorter.spare;
+    for (size_t run = 1; run < count; run *= 2) {
+        for (size_t start = 0; start < count; start += 2 * run) {
+            size_t left = start, middle = count - start < run ? count : start + run;
+            size_t right = middle, end = count - middle < run ? count : middle + run;
+            for (size_t at = start; at < end; at++) {
+                int take_left = left < middle;
+                if (take_left && right < end)
+                    take_left = compare_entries(b, from[left].id, from[right].id) <= 0;
+                to[at] = take_left ? from[left++] : from[right++];
+            }
+        }
+        item *swap = from;
+        from = to;
+        to = swap;
+    }
+    if (from != items)
+        memcpy(items, from, count * sizeof *items);
+}
+
+static int same_key(const builder *b, uint32_t left, uint32_t right) {
+    const folded *l = &b->folded[left], *r = &b->folded[right];
+    return l->bytes == r->bytes && memcmp(b->arena + l->start, b->arena + r->start, l->bytes) == 0;
+}
+
+/* Sort the entries by key and text, and drop all but the best of each text. */
+static void sort_by_key(builder *b, signed char *verdicts) {
     size_t kept = 0;
-    for (size_t i = 0; i < b->count; i++) {
-        uint32_t entry = b->by_key[i].id;
-        if (kept > 0 && b->by_key[kept - 1].first == b->by_key[i].first &&
-            compare_texts(b, b->by_key[kept - 1].id, entry) == 0)
-            verdicts[entry] = MRN_MERGED;
-        else
-            b->by_key[kept++] = b->by_key[i];
+    for (size_t i = 0; i < b->in->count; i++) {
+        b->keys.start[i] = b->folded[i].start;
+        b->keys.length[i] = b->folded[i].bytes;
     }
-    b->count = kept;
-    for (size_t i = 0; i < kept; i++) {
-        double score = given_score(b, b->by_key[i].id);
-        uint64_t bits; /* those of a float64 >= 0 compare as it does */
-        memcpy(&bits, &score, sizeof bits);
-        b->by_rank[i] = (item){~bits, b->by_key[i].id};
-    }
-    sort_items(b, b->by_rank, b->spare, kept, by_rank_tie);
-    for (size_t r = 0; r < kept; r++)
-        b->rank[b->by_rank[r].id] = (uint32_t)r;
-}
-
-/* ---- The file ----------------------------------------------------------------------------------------- */
-
-static uint8_t *put(uint8_t *at, uint64_t value, size_t width) {
-    for (size_t i = 0; i < width; i++)
-        at[i] = (uint8_t)(value >> (8 * i));
-    return at + width;
-}
-
-static size_t align_up(size_t place) {
-    return (place + MRN_ALIGNMENT - 1) / MRN_ALIGNMENT * MRN_ALIGNMENT;
-}
-
-/* Room for `bytes` more at the end; not counted as used. A failure leaves a place that takes them, and is
- * told at the end. */
-static uint8_t *reserve(output *o, size_t bytes) {
-    if (!o->failed && o->room - o->used < bytes) {
-        size_t room = o->used + bytes > SIZE_MAX / 2 ? 0 : o->room * 3 / 2 + bytes;
-        uint8_t *grown = room == 0 ? NULL : realloc(o->bytes, room);
-        if (grown == NULL) {
-            o->failed = 1;
-        } else {
-            o->bytes = grown;
-            o->room = room;
+    b->keys.bytes = b->arena;
+    sort_keys(&b->sorter, &b->keys, b->by_key, b->count);
+    for (size_t from = 0, to; from < b->count; from = to) {
+        item *items = b->by_key;
+        for (to = from + 1; to < b->count && items[to].first == items[from].first &&
+                            same_key(b, items[from].id, items[to].id);
+             to++)
+            ;
+        if (to - from > 1)
+            sort_by_text(b, items + from, to - from);
+        for (size_t i = from; i < to; i++) {
+            if (i > from && same_text(b, items[kept - 1].id, items[i].id))
+                verdicts[items[i].id] = MRN_MERGED;
+            else
+                items[kept++] = items[i];
         }
     }
-    return o->failed ? NULL : o->bytes + o->used;
+    b->count = kept;
 }
 
-static void append(output *o, const void *from, size_t bytes) {
-    uint8_t *at = reserve(o, bytes);
-    if (at == NULL)
-        return;
-    if (bytes > 0)
-        memcpy(at, from, bytes);
-    o->used += bytes;
+/* Sort the entries by rank. They come by key; where each text is its key, that is by text. */
+static void sort_by_rank(builder *b) {
+    item *items = b->by_rank;
+    for (size_t i = 0; i < b->count; i++)
+        items[i] = (item){b->folded[b->by_key[i].id].points, b->by_key[i].id};
+    sort_items(&b->sorter, items, b->count);
+    for (size_t i = 0; i < b->count; i++) {
+        double score = given_score(b, items[i].id);
+        memcpy(&items[i].first, &score, sizeof score); /* the bits of a float64 >= 0 compare as it does */
+        items[i].first = ~items[i].first;
+    }
+    sort_items(&b->sorter, items, b->count);
+    for (size_t from = 0, to; b->any_shown && from < b->count; from = to) {
+        unsigned points = b->folded[items[from].id].points;
+        for (to = from + 1; to < b->count && items[to].first == items[from].first &&
+                            b->folded[items[to].id].points == points;
+             to++)
+            ;
+        if (to - from > 1)
+            sort_by_text(b, items + from, to - from);
+    }
 }
 
-static void append_number(output *o, uint64_t value, size_t width) {
-    uint8_t *at = reserve(o, width);
-    if (at == NULL)
-        return;
-    put(at, value, width);
-    o->used += width;
-}
-
-static void append_zeros(output *o, size_t bytes) {
-    uint8_t *at = reserve(o, bytes);
-    if (at == NULL)
-        return;
-    memset(at, 0, bytes);
-    o->used += bytes;
-}
-
-/* Where the next section begins. */
-static size_t open_section(output *o) {
-    append_zeros(o, align_up(o->used) - o->used);
-    return o->used;
-}
-
-static int close_section(output *o, size_t start, unsigned id, uint32_t items) {
-    append_zeros(o, MRN_SLACK);
-    if (o->failed)
-        return MRN_E_NO_MEMORY;
-    if (o->used - start > UINT32_MAX)
-        return MRN_E_TOO_LARGE;
-    uint8_t *entry = o->bytes + MRN_HEADER_BYTES + (size_t)o->sections * MRN_SECTION_BYTES;
-    put(entry + MRN_SECTION_ID, id, 4);
-    put(entry + MRN_SECTION_FLAGS, 0, 4);
-    put(entry + MRN_SECTION_OFFSET, start, 8);
-    put(entry + MRN_SECTION_LENGTH, o->used - start, 8);
-    put(entry + MRN_SECTION_CHECKSUM, crc32c(0, o->bytes + start, o->used - start), 4);
-    put(entry + MRN_SECTION_ITEMS, items, 4);
-    o->sections++;
-    return MRN_OK;
+/* Lay the keys out by rank, and number the entries so. */
+static int order_by_rank(builder *b) {
+    enum { AHEAD = 16 };
+    uint8_t *arena = malloc(b->arena_used + KEY_SLACK);
+    uint32_t *rank = malloc((b->in->count + 1) * sizeof *rank);
+    int status = arena != NULL && rank != NULL ? MRN_OK : MRN_E_NO_MEMORY;
+    size_t used = 0;
+    for (size_t r = 0; status == MRN_OK && r < b->count; r++) {
+        if (r + AHEAD < b->count)
+            __builtin_prefetch(&b->folded[b->by_rank[r + AHEAD].id]);
+        if (r + AHEAD / 2 < b->count)
+            __builtin_prefetch(b->arena + b->folded[b->by_rank[r + AHEAD / 2].id].start);
+        uint32_t entry = b->by_rank[r].id;
+        const folded *f = &b->folded[entry];
+        memcpy(arena + used, b->arena + f->start, f->bytes);
+        b->keys.start[r] = used;
+        b->keys.length[r] = f->bytes;
+        b->entry[r] = entry;
+        rank[entry] = (uint32_t)r;
+        used += f->bytes;
+    }
+    if (status == MRN_OK) {
+        memset(arena + used, 0, KEY_SLACK);
+        for (size_t i = 0; i < b->count; i++)
+            b->by_key[i].id = rank[b->by_key[i].id];
+        uint8_t *before = b->arena;
+        b->keys.bytes = b->arena = arena;
+        arena = before;
+    }
+    b->keys.count = b->count;
+    free(arena);
+    free(rank);
+    return status;
 }
 
 /* ---- 4. Tries ----------------------------------------------------------------------------------------- */
 
-/* The sorted keys form a trie whose inner nodes are the lengths at which neighbours part. A subtree is stood
- * for by its best rank. When all children of an inner node are known, the best of them goes on as the node,
- * and the others become its branches at that depth. */
-typedef struct open_subtree {
-    uint32_t best;
-    int32_t shared; /* bytes shared with the subtree to its left; -1 for the first */
-} open_subtree;
+/* The further words of the entries, by rank, then by place in the text. */
+typedef struct words {
+    keys keys;
+    uint64_t *entries;
+    size_t room;
+} words;
 
-static void attach(builder *b, uint32_t child, uint32_t parent, size_t depth) {
-    b->parent[child] = parent;
-    b->depth[child] = (uint16_t)depth;
+static int grow_words(words *w) {
+    if (w->room - w->keys.count > MRN_WORDS_MAX)
+        return MRN_OK;
+    size_t room = w->room * 3 / 2 + 1024;
+    uint64_t *start = realloc(w->keys.start, room * sizeof *start);
+    w->keys.start = start != NULL ? start : w->keys.start;
+    uint16_t *length = realloc(w->keys.length, room * sizeof *length);
+    w->keys.length = length != NULL ? length : w->keys.length;
+    uint64_t *entries = realloc(w->entries, room * sizeof *entries);
+    w->entries = entries != NULL ? entries : w->entries;
+    w->room = room;
+    return start != NULL && length != NULL && entries != NULL ? MRN_OK : MRN_E_NO_MEMORY;
 }
 
-/* Close inner nodes until the top of the stack shares at most `shared` bytes with its left neighbour. */
-static void close_nodes(builder *b, open_subtree *stack, size_t *top, int32_t shared) {
-    while (stack[*top - 1].shared > shared) {
-        int32_t depth = stack[*top - 1].shared;
-        size_t first = *top - 1;
-        uint32_t best = stack[first].best;
-        while (stack[first].shared == depth) {
-            first--;
-            if (stack[first].best < best)
-                best = stack[first].best;
-        }
-        for (size_t i = first; i < *top; i++)
-            if (stack[i].best != best)
-                attach(b, stack[i].best, best, (size_t)depth);
-        stack[first].best = best;
-        *top = first + 1;
-    }
-}
-
-/* Find the parent of each node; `sorted` has the nodes by key, then rank. */
-static void sweep(builder *b, const item *sorted) {
-    const keys *k = &b->keys;
-    size_t top = 0;
-    const uint8_t *last = NULL;
-    size_t last_bytes = 0;
-    for (size_t from = 0, to; from < k->count; from = to) {
-        uint32_t best = sorted[from].id;
-        const uint8_t *key = k->bytes + k->start[best];
-        size_t bytes = k->length[best];
-        for (to = from + 1; to < k->count && sorted[to].first == sorted[from].first; to++) {
-            uint32_t other = sorted[to].id;
-            if (compare_bytes(key, bytes, k->bytes + k->start[other], k->length[other]) != 0)
-                break;
-            attach(b, other, sorted[to - 1].id, bytes); /* equal keys hang below each other, best first */
-        }
-        int32_t shared = from == 0 ? -1 : 0;
-        if (from > 0)
-            while ((size_t)shared < bytes && (size_t)shared < last_bytes && key[shared] == last[shared])
-                shared++;
-        if (top > 0)
-            close_nodes(b, b->stack, &top, shared);
-        b->stack[top++] = (open_subtree){best, shared};
-        last = key;
-        last_bytes = bytes;
-    }
-    if (top > 0)
-        close_nodes(b, b->stack, &top, -1);
-    for (size_t r = 0; r < k->count; r++)
-        b->first_child[r] = NONE;
-    memset(b->branches, 0, k->count * sizeof *b->branches);
-    for (size_t r = k->count; r-- > 1;) { /* from the worst up, so that each list is best first */
-        uint32_t parent = b->parent[r];
-        b->next_child[r] = b->first_child[parent];
-        b->first_child[parent] = (uint32_t)r;
-        b->branches[parent]++;
-    }
-}
-
-/* Where the suffix of a node begins in its key. */
-static size_t suffix_start(const builder *b, uint32_t rank) {
-    size_t bytes = b->keys.length[rank];
-    if (rank == 0)
-        return 0;
-    return b->depth[rank] < bytes ? (size_t)b->depth[rank] + 1 : bytes;
-}
-
-/* Write a node's branches: their bytes, then positions and ranks side by side in bits. */
-static uint8_t *put_branches(const builder *b, uint8_t *at, uint32_t rank, size_t start,
-                             unsigned position_bits) {
-    const keys *k = &b->keys;
-    unsigned bits = position_bits + rank_bits((uint32_t)k->count), filled = 0;
-    uint64_t pending = 0;
-    uint8_t *packed = at + b->branches[rank];
-    for (uint32_t child = b->first_child[rank]; child != NONE; child = b->next_child[child]) {
-        size_t depth = b->depth[child];
-        *at++ = depth < k->length[child] ? k->bytes[k->start[child] + depth] : 0;
-        pending |= ((uint64_t)(depth - start) | (uint64_t)child << position_bits) << filled;
-        for (filled += bits; filled >= 8; filled -= 8, pending >>= 8)
-            *packed++ = (uint8_t)pending;
-    }
-    if (filled > 0)
-        *packed++ = (uint8_t)pending;
-    return packed;
-}
-
-/* Write one node; returns its length byte, or -1 when there is no memory. */
-static int write_node(builder *b, uint32_t rank, output *far) {
-    const keys *k = &b->keys;
-    size_t start = suffix_start(b, rank), suffix_bytes = k->length[rank] - start, count = b->branches[rank];
-    const uint8_t *suffix = k->bytes + k->start[rank] + start;
-    unsigned position_bits = bit_length(suffix_bytes);
-    size_t branches = count + packed_bytes(count, position_bits + rank_bits((uint32_t)k->count));
-    size_t near = suffix_bytes + (count > 0 ? 1 + branches : 0);
-    int is_near = near <= MRN_NODE_BYTES && (count == 0 || (count <= 16 && suffix_bytes <= 15));
-    output *o = is_near ? &b->out : far;
-    size_t from = o->used;
-    uint8_t *at = reserve(o, 6 + suffix_bytes + branches);
-    if (at == NULL)
-        return -1;
-    if (is_near) {
-        if (count > 0)
-            *at++ = (uint8_t)(suffix_bytes | (count - 1) << 4);
-    } else {
-        at = put(at, suffix_bytes, 2);
-        if (count > 0)
-            at = put(at, count, 4);
-    }
-    if (suffix_bytes > 0)
-        memcpy(at, suffix, suffix_bytes);
-    at += suffix_bytes;
-    if (count > 0)
-        at = put_branches(b, at, rank, start, position_bits);
-    o->used = (size_t)(at - o->bytes);
-    int branching = count > 0 ? MRN_NODE_BRANCHES : 0;
-    if (is_near)
-        return (int)near | branching;
-    append_number(&b->out, from, 4); /* in the far part, for now */
-    return 4 | MRN_NODE_FAR | branching;
-}
-
-static int write_nodes(builder *b, unsigned id) {
-    size_t count = b->keys.count, groups = (count + MRN_NODE_GROUP - 1) / MRN_NODE_GROUP;
-    output *o = &b->out, far = {0};
-    size_t start = open_section(o);
-    append_zeros(o, 4 * groups);
-    for (size_t g = 0; g < groups && !o->failed && !far.failed; g++) {
-        put(o->bytes + start + 4 * g, o->used - start, 4);
-        size_t lengths = o->used;
-        append_zeros(o, MRN_NODE_GROUP);
-        for (size_t i = 0; i < MRN_NODE_GROUP && g * MRN_NODE_GROUP + i < count; i++) {
-            int length = write_node(b, (uint32_t)(g * MRN_NODE_GROUP + i), &far);
-            if (length < 0 || o->failed)
-                break;
-            o->bytes[lengths + i] = (uint8_t)length;
-        }
-    }
-    if (!o->failed && !far.failed && far.used > 0) {
-        size_t far_start = o->used - start;
-        for (size_t g = 0; g < groups; g++) {
-            uint8_t *lengths = o->bytes + start + load32(o->bytes + start + 4 * g);
-            uint8_t *at = lengths + MRN_NODE_GROUP;
-            for (unsigned i = 0; i < MRN_NODE_GROUP; at += lengths[i++] & MRN_NODE_BYTES)
-                if (lengths[i] & MRN_NODE_FAR)
-                    put(at, load32(at) + far_start, 4);
-        }
-        append(o, far.bytes, far.used);
-    }
-    o->failed |= far.failed;
-    free(far.bytes);
-    return close_section(o, start, id, (uint32_t)count);
-}
-
-/* The trie of the keys: they are sorted already. */
-static int write_keys(builder *b) {
-    keys *k = &b->keys;
-    k->bytes = b->arena;
-    k->count = b->count;
+static int find_words(const builder *b, words *w) {
+    uint8_t scratch[MRN_KEY_MAX];
+    uint16_t starts[MRN_WORDS_MAX + 1];
+    const int camel = b->in->flags & MRN_INDEX_CAMEL ? 1 : 0;
+    w->keys.bytes = b->arena;
     for (size_t r = 0; r < b->count; r++) {
-        uint32_t entry = b->by_rank[r].id;
-        k->start[r] = b->key_start[entry];
-        k->length[r] = b->key_bytes[entry];
-    }
-    for (size_t i = 0, end; i < b->count; i = end) { /* equal keys by rank, not by text */
-        item *same = b->by_key + i;
-        same->id = b->rank[same->id];
-        for (end = i + 1; end < b->count && b->by_key[end].first == same->first; end++) {
-            uint32_t rank = b->rank[b->by_key[end].id];
-            if (compare_bytes(k->bytes + k->start[same->id], k->length[same->id], k->bytes + k->start[rank],
-                              k->length[rank]) != 0)
-                break;
-            b->by_key[end].id = rank;
+        size_t found, bytes = b->keys.length[r];
+        const uint8_t *key = b->arena + b->keys.start[r];
+        int status = grow_words(w);
+        if (status != MRN_OK)
+            return status;
+        if (camel) {
+            size_t text_bytes;
+            const uint8_t *text = entry_text(b, b->entry[r], &text_bytes);
+            fold_words(text, text_bytes, camel, scratch, sizeof scratch, starts, &found);
+        } else {
+            found = key_words(key, bytes, starts);
         }
-        if (end - i > 1) {
-            for (size_t j = i; j < end; j++)
-                b->by_key[j].first = b->by_key[j].id;
-            sort_items(b, same, b->spare, end - i, NULL);
-            for (size_t j = i; j < end; j++)
-                b->by_key[j].first =
-                    key_head(k->bytes + k->start[b->by_key[j].id], k->length[b->by_key[j].id]);
-        }
-    }
-    sweep(b, b->by_key);
-    return write_nodes(b, MRN_SECTION_KEYS);
-}
-
-static int make_room(builder *b, size_t nodes);
-
-static int write_numbers(output *o, unsigned id, const uint64_t *values, size_t count) {
-    size_t groups = (count + MRN_NUMBER_GROUP - 1) / MRN_NUMBER_GROUP, start = open_section(o);
-    append_zeros(o, 4 * groups);
-    for (size_t g = 0; g < groups; g++) {
-        const uint64_t *group = values + g * MRN_NUMBER_GROUP;
-        size_t here =
-            count - g * MRN_NUMBER_GROUP < MRN_NUMBER_GROUP ? count - g * MRN_NUMBER_GROUP : MRN_NUMBER_GROUP;
-        uint64_t low = group[0] < group[here - 1] ? group[0] : group[here - 1],
-                 high = group[0] < group[here - 1] ? group[here - 1] : group[0];
-        unsigned bits = bit_length(high - low);
-        bits = bits > 57 ? 64 : bits;
-        if (!o->failed)
-            put(o->bytes + start + 4 * g, o->used - start, 4);
-        append_number(o, low, 8);
-        append_number(o, bits, 1);
-        uint64_t pending = 0;
-        unsigned filled = 0;
-        for (size_t i = 0; i < here; i++) {
-            if (bits == 64) {
-                append_number(o, group[i] - low, 8);
+        for (size_t i = 0; i < found; i++) {
+            size_t start = starts[i], length = bytes - start;
+            if (start == 0 || start >= bytes)
                 continue;
-            }
-            pending |= (group[i] - low) << filled;
-            for (filled += bits; filled >= 8; filled -= 8, pending >>= 8)
-                append_number(o, pending & 0xff, 1);
+            if (length > MRN_WORD_KEY_MAX)
+                for (length = MRN_WORD_KEY_MAX; (key[start + length] & 0xc0) == 0x80;)
+                    length--;
+            w->keys.start[w->keys.count] = b->keys.start[r] + start;
+            w->keys.length[w->keys.count] = (uint16_t)length;
+            w->entries[w->keys.count++] = r;
         }
-        if (filled > 0)
-            append_number(o, pending, 1);
+        if (w->keys.count >= UINT32_MAX)
+            return MRN_E_TOO_LARGE;
     }
-    return close_section(o, start, id, (uint32_t)count);
+    return MRN_OK;
 }
 
-/* The trie of the keys from each further word on, and whose they are. */
-static int write_words(builder *b) {
-    enum { STARTS = MRN_WORDS_MAX + 1 };
-    uint8_t key[MRN_KEY_MAX];
-    uint16_t starts[STARTS];
-    int camel = b->in->flags & MRN_INDEX_CAMEL ? 1 : 0;
-    keys words = {b->arena, 0, NULL, NULL};
-    uint64_t *entries = NULL;
-    int status = MRN_OK;
-    for (int counting = 1; counting >= 0; counting--) {
-        size_t count = 0;
-        for (size_t r = 0; r < b->count; r++) {
-            uint32_t entry = b->by_rank[r].id;
-            size_t text_bytes, found, key_bytes = b->key_bytes[entry];
-            const uint8_t *text = entry_text(b, entry, &text_bytes);
-            fold_words(text, text_bytes, camel, key, sizeof key, starts, &found);
-            for (size_t i = 0; i < found; i++) {
-                size_t start = starts[i], length = key_bytes - start;
-                if (start == 0 || start >= key_bytes)
-                    continue;
-                if (!counting) {
-                    if (length > MRN_WORD_KEY_MAX)
-                        for (length = MRN_WORD_KEY_MAX; (key[start + length] & 0xc0) == 0x80;)
-                            length--;
-                    words.start[count] = b->key_start[entry] + start;
-                    words.length[count] = (uint16_t)length;
-                    entries[count] = r;
-                }
-                count++;
-            }
-        }
-        if (!counting || count >= NONE) {
-            status = counting ? MRN_E_TOO_LARGE : MRN_OK;
-            break;
-        }
-        words.count = count;
-        words.start = calloc(count + 1, sizeof *words.start);
-        words.length = calloc(count + 1, sizeof *words.length);
-        entries = calloc(count + 1, sizeof *entries);
-        if (words.start == NULL || words.length == NULL || entries == NULL) {
-            status = MRN_E_NO_MEMORY;
-            break;
-        }
-    }
-    if (status == MRN_OK)
-        status = make_room(b, words.count);
+static void release_words(words *w) {
+    free(w->keys.start);
+    free(w->keys.length);
+    free(w->entries);
+}
+
+/* Write the trie of the keys from each further word on, and whose they are. */
+static int write_words(builder *b, words *w) {
+    size_t count = w->keys.count;
+    item *sorted = malloc((count + 1) * sizeof *sorted);
+    sorter s = {malloc((count + 1) * sizeof *s.spare), b->sorter.digits};
+    free(b->parent);
+    b->parent = malloc((count + 1) * sizeof *b->parent);
+    int status = sorted != NULL && s.spare != NULL && b->parent != NULL ? MRN_OK : MRN_E_NO_MEMORY;
     if (status == MRN_OK) {
-        free(b->keys.start);
-        free(b->keys.length);
-        b->keys = words;
-        words = (keys){0};
-        item *sorted = calloc(b->keys.count + 1, sizeof *sorted);
-        status = sorted == NULL ? MRN_E_NO_MEMORY : MRN_OK;
-        if (status == MRN_OK) {
-            for (size_t i = 0; i < b->keys.count; i++)
-                sorted[i] = (item){key_head(b->arena + b->keys.start[i], b->keys.length[i]), (uint32_t)i};
-            sort_items(b, sorted, b->spare, b->keys.count, by_node_tie);
-            sweep(b, sorted);
-            status = write_nodes(b, MRN_SECTION_WORDS);
-        }
-        free(sorted);
+        for (size_t i = 0; i < count; i++)
+            sorted[i].id = (uint32_t)i;
+        sort_keys(&s, &w->keys, sorted, count);
+        status = write_trie(&b->out, &s, &w->keys, sorted, MRN_SECTION_WORDS, b->parent);
     }
-    if (status == MRN_OK)
-        status = write_numbers(&b->out, MRN_SECTION_WORD_ENTRIES, entries, b->keys.count);
-    if (status == MRN_OK && b->in->tag_count > 0)
-        for (size_t i = 0; i < b->keys.count; i++)
-            b->masks[i] = b->in->contexts == NULL ? 0 : b->in->contexts[b->by_rank[entries[i]].id];
-    free(words.start);
-    free(words.length);
-    free(entries);
-    return status;
+    free(sorted);
+    free(s.spare);
+    return status == MRN_OK ? write_numbers(&b->out, MRN_SECTION_WORD_ENTRIES, w->entries, count) : status;
 }
 
-/* ---- 5. Scores, texts, payloads, contexts ------------------------------------------------------------- */
+/* ---- 5. Scores, texts, payloads, contexts, ids -------------------------------------------------------- */
 
 static int write_scores(builder *b) {
     output *o = &b->out;
@@ -711,10 +361,11 @@ static int write_scores(builder *b) {
             if (r == b->count)
                 break;
         }
-        double score = given_score(b, b->by_rank[r].id);
-        uint64_t value = (uint64_t)score;
-        if (!whole)
-            memcpy(&value, &score, sizeof value);
+        double score;
+        uint64_t value = ~b->by_rank[r].first;
+        memcpy(&score, &value, sizeof score);
+        if (whole)
+            value = (uint64_t)score;
         if (r == 0 || value != last) {
             bits |= (uint64_t)1 << (r % 64);
             values[classes++] = last = value;
@@ -727,51 +378,31 @@ static int write_scores(builder *b) {
     return status;
 }
 
-/* Whether the text of an entry has to be stored. With words always: it tells where they are. */
-static int text_is_stored(const builder *b, uint32_t entry) {
-    size_t bytes;
-    const uint8_t *text = entry_text(b, entry, &bytes);
-    return b->in->flags & MRN_INDEX_WORDS ||
-           compare_bytes(text, bytes, b->arena + b->key_start[entry], b->key_bytes[entry]) != 0;
+enum { BLOBS_AHEAD = 12 };
+
+/* The text of an entry where it has to be stored. With words always: it tells where they are. */
+static const uint8_t *text_blob(const void *of, size_t rank, size_t *bytes) {
+    const builder *b = of;
+    if (!(b->in->flags & MRN_INDEX_WORDS) && b->folded[b->entry[rank]].plain) {
+        *bytes = 0;
+        return NULL;
+    }
+    if (rank + 2 * BLOBS_AHEAD < b->count) {
+        __builtin_prefetch(&b->in->text_ends[b->entry[rank + 2 * BLOBS_AHEAD]]);
+        uint32_t next = b->entry[rank + BLOBS_AHEAD];
+        __builtin_prefetch(b->in->texts + (next == 0 ? 0 : b->in->text_ends[next - 1]));
+    }
+    return entry_text(b, b->entry[rank], bytes);
 }
 
-static int write_blobs(builder *b, unsigned id) {
-    size_t groups = (b->count + MRN_NODE_GROUP - 1) / MRN_NODE_GROUP;
-    output *o = &b->out;
-    int any = 0;
-    for (size_t r = 0; r < b->count && !any; r++) {
-        uint32_t entry = b->by_rank[r].id;
-        size_t bytes = 0;
-        if (id == MRN_SECTION_PAYLOADS)
-            part(b->in->payloads, b->in->payload_ends, entry, &bytes);
-        any = id == MRN_SECTION_PAYLOADS ? bytes > 0 : text_is_stored(b, entry);
-    }
-    if (!any)
-        return MRN_OK;
-    size_t start = open_section(o);
-    append_zeros(o, 4 * groups);
-    for (size_t g = 0; g < groups && !o->failed; g++) {
-        put(o->bytes + start + 4 * g, o->used - start, 4);
-        size_t lengths = o->used;
-        append_zeros(o, MRN_NODE_GROUP);
-        for (size_t i = 0; i < MRN_NODE_GROUP && g * MRN_NODE_GROUP + i < b->count; i++) {
-            uint32_t entry = b->by_rank[g * MRN_NODE_GROUP + i].id;
-            size_t bytes;
-            const uint8_t *blob;
-            if (id == MRN_SECTION_PAYLOADS) {
-                blob = part(b->in->payloads, b->in->payload_ends, entry, &bytes);
-            } else {
-                blob = entry_text(b, entry, &bytes);
-                bytes = text_is_stored(b, entry) ? bytes : 0;
-            }
-            if (bytes >= BLOB_LONG)
-                append_number(o, bytes, 4);
-            append(o, blob, bytes);
-            if (!o->failed)
-                o->bytes[lengths + i] = (uint8_t)(bytes < BLOB_LONG ? bytes : BLOB_LONG);
-        }
-    }
-    return close_section(o, start, id, (uint32_t)b->count);
+static const uint8_t *payload_blob(const void *of, size_t rank, size_t *bytes) {
+    const builder *b = of;
+    return part(b->in->payloads, b->in->payload_ends, b->entry[rank], bytes);
+}
+
+static const uint8_t *id_blob(const void *of, size_t rank, size_t *bytes) {
+    const builder *b = of;
+    return part(b->in->ids, b->in->id_ends, b->entry[rank], bytes);
 }
 
 static int write_tags(builder *b) {
@@ -786,87 +417,100 @@ static int write_tags(builder *b) {
     return close_section(o, start, MRN_SECTION_TAGS, (uint32_t)b->in->tag_count);
 }
 
-static int write_masks(builder *b, unsigned id, size_t count) {
+static int write_masks(builder *b, unsigned id, const uint64_t *masks, size_t count) {
     output *o = &b->out;
     unsigned width = mask_bytes((uint32_t)b->in->tag_count);
     size_t start = open_section(o);
     for (size_t i = 0; i < count; i++)
-        append_number(o, b->masks[i], width);
+        append_number(o, masks[i], width);
     return close_section(o, start, id, (uint32_t)count);
 }
 
-/* Add to the contexts of each node those of the nodes below it. */
-static void spread_masks(builder *b) {
-    for (size_t i = b->keys.count; i-- > 1;)
-        b->masks[b->parent[i]] |= b->masks[i];
+/* The contexts of each node of the trie that was written last and of all nodes below it; NULL without memory.
+ * `entries` says whose the nodes are; NULL: each is that of the entry of its rank. */
+static uint64_t *node_masks(const builder *b, const uint64_t *entries, size_t count) {
+    uint64_t *masks = malloc((count + 1) * sizeof *masks);
+    if (masks == NULL)
+        return NULL;
+    for (size_t i = 0; i < count; i++) {
+        size_t rank = entries == NULL ? i : (size_t)entries[i];
+        masks[i] = b->in->contexts == NULL ? 0 : b->in->contexts[b->entry[rank]];
+    }
+    for (size_t i = count; b->parent != NULL && i-- > 1;)
+        masks[b->parent[i]] |= masks[i];
+    return masks;
 }
 
 static int write_sections(builder *b) {
-    int words = b->in->flags & MRN_INDEX_WORDS ? 1 : 0, tags = b->in->tag_count > 0;
-    uint64_t *key_masks = NULL, *word_masks = NULL;
-    size_t word_count = 0;
-    int status = write_keys(b);
+    const int with_words = b->in->flags & MRN_INDEX_WORDS ? 1 : 0, tags = b->in->tag_count > 0;
+    uint64_t *masks = NULL, *key_masks = NULL, *word_masks = NULL;
+    words w = {0};
+    int status = write_trie(&b->out, &b->sorter, &b->keys, b->by_key, MRN_SECTION_KEYS, b->parent);
     if (tags && status == MRN_OK) {
-        for (size_t r = 0; r < b->count; r++)
-            b->masks[r] = b->in->contexts == NULL ? 0 : b->in->contexts[b->by_rank[r].id];
-        spread_masks(b);
-        key_masks = malloc((b->count + 1) * sizeof *key_masks);
-        if (key_masks == NULL)
-            return MRN_E_NO_MEMORY;
-        memcpy(key_masks, b->masks, b->count * sizeof *key_masks);
+        key_masks = node_masks(b, NULL, b->count);
+        status = key_masks == NULL ? MRN_E_NO_MEMORY : MRN_OK;
     }
-    if (words && status == MRN_OK) {
-        status = write_words(b);
-        word_count = b->keys.count;
-        if (tags && status == MRN_OK) {
-            spread_masks(b);
-            word_masks = malloc((word_count + 1) * sizeof *word_masks);
-            if (word_masks != NULL)
-                memcpy(word_masks, b->masks, word_count * sizeof *word_masks);
-            else
-                status = MRN_E_NO_MEMORY;
-        }
+    free(b->by_key);
+    b->by_key = NULL;
+    if (with_words && status == MRN_OK)
+        status = find_words(b, &w);
+    if (with_words && status == MRN_OK)
+        status = write_words(b, &w);
+    if (with_words && tags && status == MRN_OK) {
+        word_masks = node_masks(b, w.entries, w.keys.count);
+        status = word_masks == NULL ? MRN_E_NO_MEMORY : MRN_OK;
     }
     if (status == MRN_OK)
         status = write_scores(b);
     if (status == MRN_OK)
-        status = write_blobs(b, MRN_SECTION_TEXTS);
+        status = write_blobs(&b->out, MRN_SECTION_TEXTS, text_blob, b, b->count);
     if (status == MRN_OK)
-        status = write_blobs(b, MRN_SECTION_PAYLOADS);
+        status = write_blobs(&b->out, MRN_SECTION_PAYLOADS, payload_blob, b, b->count);
     if (tags && status == MRN_OK) {
-        status = write_tags(b);
-        for (size_t r = 0; r < b->count; r++)
-            b->masks[r] = b->in->contexts == NULL ? 0 : b->in->contexts[b->by_rank[r].id];
-        if (status == MRN_OK)
-            status = write_masks(b, MRN_SECTION_MASKS, b->count);
-        if (status == MRN_OK) {
-            memcpy(b->masks, key_masks, b->count * sizeof *key_masks);
-            status = write_masks(b, MRN_SECTION_KEY_MASKS, b->count);
-        }
-        if (status == MRN_OK && words) {
-            memcpy(b->masks, word_masks, word_count * sizeof *word_masks);
-            status = write_masks(b, MRN_SECTION_WORD_MASKS, word_count);
-        }
+        free(b->parent); /* the contexts of entries, not of nodes */
+        b->parent = NULL;
+        masks = node_masks(b, NULL, b->count);
+        status = masks == NULL ? MRN_E_NO_MEMORY : write_tags(b);
     }
+    if (tags && status == MRN_OK)
+        status = write_masks(b, MRN_SECTION_MASKS, masks, b->count);
+    if (tags && status == MRN_OK)
+        status = write_masks(b, MRN_SECTION_KEY_MASKS, key_masks, b->count);
+    if (tags && with_words && status == MRN_OK)
+        status = write_masks(b, MRN_SECTION_WORD_MASKS, word_masks, w.keys.count);
+    if (status == MRN_OK)
+        status = write_blobs(&b->out, MRN_SECTION_IDS, id_blob, b, b->count);
+    free(masks);
     free(key_masks);
     free(word_masks);
+    release_words(&w);
     return status;
+}
+
+/* How many sections there will be. */
+static uint32_t count_sections(const builder *b) {
+    uint32_t flags = b->in->flags, sections = 3 + (flags & MRN_INDEX_WORDS ? 2 : 0);
+    int texts = b->count > 0 && flags & MRN_INDEX_WORDS ? 1 : 0, payloads = 0, ids = 0;
+    for (size_t r = 0; r < b->count; r++) {
+        size_t bytes;
+        texts |= b->any_shown && !b->folded[b->entry[r]].plain;
+        if (b->in->payload_ends != NULL && !payloads) {
+            payload_blob(b, r, &bytes);
+            payloads = bytes > 0;
+        }
+        if (b->in->id_ends != NULL && !ids) {
+            id_blob(b, r, &bytes);
+            ids = bytes > 0;
+        }
+    }
+    if (b->in->tag_count > 0)
+        sections += flags & MRN_INDEX_WORDS ? 4 : 3;
+    return sections + (uint32_t)(texts + payloads + ids);
 }
 
 static int write_file(builder *b, char **file, size_t *file_bytes) {
     output *o = &b->out;
-    uint32_t flags = b->in->flags, sections = 3 + (flags & MRN_INDEX_WORDS ? 2 : 0);
-    int texts = 0, payloads = 0;
-    for (size_t r = 0; r < b->count; r++) {
-        size_t bytes;
-        part(b->in->payloads, b->in->payload_ends, b->by_rank[r].id, &bytes);
-        payloads |= bytes > 0;
-        texts = texts || text_is_stored(b, b->by_rank[r].id);
-    }
-    sections += (uint32_t)(texts + payloads);
-    if (b->in->tag_count > 0)
-        sections += flags & MRN_INDEX_WORDS ? 4 : 3;
-    size_t header_bytes = MRN_HEADER_BYTES + (size_t)sections * MRN_SECTION_BYTES;
+    size_t header_bytes = MRN_HEADER_BYTES + (size_t)count_sections(b) * MRN_SECTION_BYTES;
     append_zeros(o, header_bytes);
     int status = write_sections(b);
     if (status != MRN_OK)
@@ -878,7 +522,7 @@ static int write_file(builder *b, char **file, size_t *file_bytes) {
     put(out + MRN_HEADER_FILE_BYTES, o->used, 8);
     put(out + MRN_HEADER_ENTRIES, b->count, 8);
     put(out + MRN_HEADER_SECTIONS, o->sections, 4);
-    put(out + MRN_HEADER_FLAGS, flags, 4);
+    put(out + MRN_HEADER_FLAGS, b->in->flags, 4);
     put(out + MRN_HEADER_CHECKSUM, crc32c(0, out, header_bytes), 4);
     *file = (char *)out;
     *file_bytes = o->used;
@@ -916,72 +560,61 @@ static int check_tags(const mrn_entries *in) {
     return 1;
 }
 
-static int make_room(builder *b, size_t nodes) {
-    if (nodes < b->room)
-        return MRN_OK;
-    void **arrays[] = {(void **)&b->spare,      (void **)&b->parent,   (void **)&b->first_child,
-                       (void **)&b->next_child, (void **)&b->branches, (void **)&b->depth,
-                       (void **)&b->stack,      (void **)&b->masks};
-    const size_t sizes[] = {sizeof *b->spare,       sizeof *b->parent,
-                            sizeof *b->first_child, sizeof *b->next_child,
-                            sizeof *b->branches,    sizeof *b->depth,
-                            sizeof *b->stack,       b->in->tag_count > 0 ? sizeof *b->masks : 0};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        free(*arrays[i]);
-        *arrays[i] = malloc((nodes + 1) * sizes[i] + 1);
-        if (*arrays[i] == NULL)
-            return MRN_E_NO_MEMORY;
-    }
-    b->room = nodes + 1;
-    return MRN_OK;
-}
-
 static int allocate(builder *b, size_t n) {
-    size_t texts = b->in->count == 0 ? 0 : (size_t)b->in->text_ends[b->in->count - 1];
-    b->arena_room = texts + 2 * MRN_KEY_MAX; /* folding rarely makes a text longer */
+    size_t texts = n == 0 ? 0 : (size_t)b->in->text_ends[n - 1];
+    b->arena_room = texts + 2 * (MRN_KEY_MAX + KEY_SLACK); /* folding rarely makes a text longer */
     b->arena = malloc(b->arena_room);
-    b->key_start = malloc((n + 1) * sizeof *b->key_start);
-    b->key_bytes = malloc((n + 1) * sizeof *b->key_bytes);
-    b->points = malloc((n + 1) * sizeof *b->points);
-    b->rank = malloc((n + 1) * sizeof *b->rank);
+    b->folded = malloc((n + 1) * sizeof *b->folded);
     b->by_key = malloc((n + 1) * sizeof *b->by_key);
     b->by_rank = malloc((n + 1) * sizeof *b->by_rank);
+    b->sorter.spare = malloc((n + 1) * sizeof *b->sorter.spare);
+    b->sorter.digits = malloc(SORT_DIGITS_BYTES);
+    b->entry = malloc((n + 1) * sizeof *b->entry);
     b->keys.start = malloc((n + 1) * sizeof *b->keys.start);
     b->keys.length = malloc((n + 1) * sizeof *b->keys.length);
-    return b->arena && b->key_start && b->key_bytes && b->points && b->rank && b->by_key && b->by_rank &&
-           b->keys.start && b->keys.length && make_room(b, n) == MRN_OK;
+    b->parent = malloc((n + 1) * sizeof *b->parent);
+    return b->arena && b->folded && b->by_key && b->by_rank && b->sorter.spare && b->sorter.digits &&
+           b->entry && b->keys.start && b->keys.length && b->parent;
 }
 
 static void release(builder *b) {
-    void *blocks[] = {b->arena,      b->key_start,  b->key_bytes,   b->points, b->rank,   b->by_key,
-                      b->by_rank,    b->keys.start, b->keys.length, b->spare,  b->parent, b->first_child,
-                      b->next_child, b->branches,   b->depth,       b->stack,  b->masks,  b->out.bytes};
+    void *blocks[] = {b->arena, b->folded,     b->by_key,      b->by_rank, b->sorter.spare, b->sorter.digits,
+                      b->entry, b->keys.start, b->keys.length, b->parent,  b->out.bytes};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         free(blocks[i]);
 }
 
+/* Whether the arguments can be read at all. */
+static int check_entries(const mrn_entries *in, const signed char *verdicts) {
+    size_t n = in->count;
+    if (n > 0 &&
+        (in->texts == NULL || in->text_ends == NULL || in->scores == NULL || verdicts == NULL ||
+         (in->payload_ends != NULL && in->payloads == NULL) || (in->id_ends != NULL && in->ids == NULL)))
+        return 0;
+    if (n > 0 &&
+        (!check_ends(in->text_ends, n) || (in->payload_ends != NULL && !check_ends(in->payload_ends, n)) ||
+         (in->id_ends != NULL && !check_ends(in->id_ends, n))))
+        return 0;
+    return check_tags(in) && !(in->flags & ~(uint32_t)(MRN_INDEX_WORDS | MRN_INDEX_CAMEL)) &&
+           in->flags != MRN_INDEX_CAMEL;
+}
+
 int mrn_index_build(const mrn_entries *entries, signed char *verdicts, char **file, size_t *file_bytes) {
-    if (entries == NULL || file == NULL || file_bytes == NULL)
+    if (entries == NULL || file == NULL || file_bytes == NULL || !check_entries(entries, verdicts))
         return MRN_E_ARGUMENT;
-    size_t n = entries->count;
-    if (n > 0 && (entries->texts == NULL || entries->text_ends == NULL || entries->scores == NULL ||
-                  verdicts == NULL || (entries->payload_ends != NULL && entries->payloads == NULL)))
-        return MRN_E_ARGUMENT;
-    if (n > 0 && (!check_ends(entries->text_ends, n) ||
-                  (entries->payload_ends != NULL && !check_ends(entries->payload_ends, n))))
-        return MRN_E_ARGUMENT;
-    if (!check_tags(entries) || entries->flags & ~(uint32_t)(MRN_INDEX_WORDS | MRN_INDEX_CAMEL) ||
-        entries->flags == MRN_INDEX_CAMEL)
-        return MRN_E_ARGUMENT;
-    if (n >= NONE)
+    if (entries->count >= UINT32_MAX)
         return MRN_E_TOO_LARGE;
     mrn_entries in = *entries;
     builder b = {.in = &in};
-    int status = allocate(&b, n) ? fold_entries(&b, verdicts) : MRN_E_NO_MEMORY;
+    int status = allocate(&b, in.count) ? fold_entries(&b, verdicts) : MRN_E_NO_MEMORY;
     if (status == MRN_OK) {
-        sort_entries(&b, verdicts);
-        for (size_t i = 0; i < b.count; i++)
-            if (!score_is_integer(given_score(&b, b.by_rank[i].id)))
+        sort_by_key(&b, verdicts);
+        sort_by_rank(&b);
+        status = order_by_rank(&b);
+    }
+    if (status == MRN_OK) {
+        for (size_t i = 0; i < b.count && !(in.flags & MRN_INDEX_FLOAT); i++)
+            if (!score_is_integer(given_score(&b, b.entry[i])))
                 in.flags |= MRN_INDEX_FLOAT;
         status = write_file(&b, file, file_bytes);
     }

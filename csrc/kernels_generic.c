@@ -8,7 +8,7 @@
  *   TILE_ROWS      rows of the highest tile
  *   TILES(T)       T(rows, strips) for each tile whose sums fit into the registers; every height has a tile
  * of 1 strip; LANE_UNITS, LANE_VECTORS, LANE_TILES(T): T(units) for the tiles with one row a lane
- *   V_LOAD V_STORE V_SET V_ADD V_SUB V_MUL V_DIV V_ABS V_FMA(a, b, c)               a * b + c
+ *   V_LOAD V_STORE V_SET V_ADD V_SUB V_MUL V_DIV V_SQRT V_ABS V_FMA(a, b, c)        a * b + c
  *   V_MAX(a, b) V_MIN(a, b)      b when one of them is NaN
  *   V_IF_LESS(a, b, then, else)  `else` when one of them is NaN
  *   V_COPY_SIGN(size, sign)
@@ -16,6 +16,7 @@
  *   NAME(strip_sum), NAME(strip_max)(const vec strip[STRIP_VECTORS])
  * Nothing of one set is used by another, so that no wide instruction leaks into code that runs everywhere. */
 #include "kernels.h"
+#include "train.h"
 #include "unroll.h"
 
 #include <math.h> /* INFINITY */
@@ -48,6 +49,20 @@ static inline void V_STORE(float *p, vec v) {
 static inline vec V_SET(float f) {
     return (vec){f, f, f, f};
 }
+/* The first n lanes, n < LANES; the others are 0. */
+static inline vec V_LOAD_PART(const float *p, size_t n) {
+    vec v = V_SET(0.0F);
+    memcpy(&v, p, n * sizeof *p);
+    return v;
+}
+static inline void V_STORE_PART(float *p, vec v, size_t n) {
+    memcpy(p, &v, n * sizeof *p);
+}
+static inline vec V_FIRST(vec v, size_t n) {
+    vec first = V_SET(0.0F);
+    memcpy(&first, &v, n * sizeof(float));
+    return first;
+}
 static inline vec V_ADD(vec a, vec b) {
     return a + b;
 }
@@ -59,6 +74,9 @@ static inline vec V_MUL(vec a, vec b) {
 }
 static inline vec V_DIV(vec a, vec b) {
     return a / b;
+}
+static inline vec V_SQRT(vec a) {
+    return (vec){__builtin_sqrtf(a[0]), __builtin_sqrtf(a[1]), __builtin_sqrtf(a[2]), __builtin_sqrtf(a[3])};
 }
 static inline vec V_ABS(vec a) {
     return (vec)((bits)a & ~SIGN);
@@ -107,5 +125,10 @@ static inline float strip_max_generic(const vec *strip) {
 
 #include "activation_template.h"
 #include "dense_template.h"
+#include "train_template.h"
 
 const mrn_kernels mrn_kernels_generic = {dense_generic, activate_generic, lanes_generic};
+
+const mrn_trainer mrn_trainer_generic = {forward_generic,        backward_generic, normalize_generic,
+                                         normalize_back_generic, drop_generic,     loss_generic,
+                                         update_generic,         squares_generic};

@@ -192,6 +192,118 @@ int mrn_model_predict_shared(const mrn_model *model, mrn_pool *pool, const float
 /* Wait until no helper uses anything that was given to the pool. NULL is fine. */
 void mrn_pool_settle(mrn_pool *pool);
 
+/* ---- Training ----------------------------------------------------------------------------------------- */
+
+/* The parts of a step of training beside the matrix products, which are the caller's: each is one pass over its arrays, all
+ * float32, row-major, of any alignment. A description is filled once and used in every step; nothing is allocated. Arrays of one
+ * description do not overlap unless it is said. The same numbers give the same bits on one instruction set. Every function gives
+ * MRN_E_ARGUMENT for a NULL that must not be, an unknown number of a list, or no units. */
+typedef struct mrn_trainer mrn_trainer;
+
+/* The kernels of instruction set `isa`: constant, nothing to close. MRN_E_ISA: there is none, or this machine cannot run it. */
+int mrn_trainer_open(size_t isa, const mrn_trainer **trainer);
+
+/* Copy `count` rows of a table of `table_rows` rows, `row_bytes` each: out[i] = table[rows[i]].
+ * MRN_E_RANGE: a number of a row is out of the table; out is undefined then. */
+int mrn_train_gather(const void *table, size_t table_rows, size_t row_bytes, const int64_t *rows, size_t count, void *out);
+
+/* Bias and activation of a layer, forward and back. */
+typedef struct mrn_activation_pass {
+    uint32_t activation;   /* a number of mrn_activation_name; softmax, which works on rows, is none of them */
+    size_t rows, units;
+    const float *x;        /* (rows, units): what a product gave; may be y */
+    float *y;              /* (rows, units) gets the outputs */
+    const float *bias;     /* (units) or NULL */
+    const float *slope;    /* (units) for leaky_relu, elu, prelu; else NULL */
+    float *kept;           /* (rows, units) for prelu, gelu, gelu_tanh, silu: what backward needs beside y; else NULL */
+    const float *dy;       /* (rows, units): the gradient of the outputs */
+    float *dx;             /* (rows, units) gets that of what went into the activation; may be dy */
+    float *dbias;          /* (units) gets the sums of the columns of that; or NULL */
+    float *dslope;         /* (units) gets the gradient of prelu's slopes; or NULL */
+} mrn_activation_pass;
+
+/* y = activation(x + bias); derivatives with an error of at most 2e-6 (1e-6 of those of at least 1). */
+int mrn_train_forward(const mrn_trainer *trainer, const mrn_activation_pass *pass);
+/* dx = dy * activation'; it takes the y that forward left. */
+int mrn_train_backward(const mrn_trainer *trainer, const mrn_activation_pass *pass);
+
+/* Batch normalisation (Ioffe and Szegedy, 2015) with the mean and the biased variance of the batch. */
+typedef struct mrn_normalization_pass {
+    size_t rows, units;           /* no rows: nothing is done */
+    const float *x;               /* (rows, units); backward wants it as forward found it */
+    float *y;                     /* (rows, units) gets gamma * (x - mean) / sqrt(variance + epsilon) + beta */
+    const float *gamma, *beta;    /* (units) each, or NULL: 1 and 0 */
+    float *mean, *inverse;        /* (units) each: from forward to backward, mean and 1 / sqrt(variance + epsilon) */
+    float *moving_mean, *moving_variance;  /* (units) each: moved by `share` of the way to those of the batch */
+    float share, epsilon;
+    const float *dy;              /* (rows, units) */
+    float *dx;                    /* (rows, units) gets the gradient of x; or NULL */
+    float *dgamma, *dbeta;        /* (units) each, or NULL */
+} mrn_normalization_pass;
+
+int mrn_train_normalize(const mrn_trainer *trainer, const mrn_normalization_pass *pass);
+int mrn_train_normalize_back(const mrn_trainer *trainer, const mrn_normalization_pass *pass);
+
+/* to[i] = 0 with a chance of threshold / 2^32, else from[i] * scale. What is dropped depends on *seed and i alone, so the way back is
+ * the same pass over the gradients, with the same seed. */
+typedef struct mrn_dropout_pass {
+    const uint64_t *seed;
+    size_t count;
+    const float *from;
+    float *to;
+    uint32_t threshold;
+    float scale;
+} mrn_dropout_pass;
+
+int mrn_train_drop(const mrn_trainer *trainer, const mrn_dropout_pass *pass);
+
+/* The loss of a batch and its gradient. */
+typedef struct mrn_loss_pass {
+    uint32_t loss;           /* a number of mrn_loss_name */
+    float smoothing;         /* of the labels, of the cross-entropies */
+    float delta;             /* of huber */
+    size_t rows, units;
+    float *outputs;          /* (rows, units); of a cross-entropy the logits, which become probabilities */
+    const int64_t *classes;  /* (rows), from 0 to below units: of sparse_categorical_crossentropy; else NULL */
+    const float *targets;    /* (rows, units): of the others */
+    const float *weights;    /* (rows) or NULL: all are 1 */
+    float *losses;           /* (rows) gets the weighted loss of each row */
+    float *gradient;         /* (rows, units) gets the gradient of the mean of those; or NULL */
+    double *sum;             /* gets the sum of those, summed in double */
+} mrn_loss_pass;
+
+size_t mrn_loss_count(void);
+const char *mrn_loss_name(size_t loss);
+
+/* MRN_E_RANGE: a class is out of range. */
+int mrn_train_loss(const mrn_trainer *trainer, const mrn_loss_pass *pass);
+
+/* One step of an optimizer over a vector of parameters, with what goes before and after it:
+ *   g = gradients * scale, cut to -limit..limit;  p -= p * decay;  the step;  average += (p - average) * share
+ * Memories are given as what is forgotten in a step: 0.999 is no float32, and its error would add up over a thousand steps. */
+typedef struct mrn_update {
+    uint32_t optimizer;       /* a number of mrn_optimizer_name */
+    float rate;               /* length of the step, corrections of bias included */
+    size_t count;
+    float *parameters;
+    const float *gradients;
+    float *slots[3];          /* as many as the optimizer keeps, each (count); trainer/optimizers.py names them, in this order */
+    float *average;           /* (count) or NULL */
+    float scale, limit, decay, share;
+    float share_1, share_2;   /* 1 - beta_1, 1 - beta_2: of the mean gradient, of its square; 1 - RMSprop's rho */
+    float momentum, epsilon;
+    float ahead;              /* nadam: length of the step along the new mean gradient; `rate` is that along the gradient */
+    float correction;         /* nadam: 1 / (1 - beta_2^t) */
+} mrn_update;
+
+size_t mrn_optimizer_count(void);
+const char *mrn_optimizer_name(size_t optimizer);
+
+int mrn_train_update(const mrn_trainer *trainer, const mrn_update *update);
+
+/* *sum becomes the sum of the squares, summed in double. */
+int mrn_train_squares(const mrn_trainer *trainer, const float *values, size_t count, double *sum);
+
 /* ---- The head of a request ---------------------------------------------------------------------------- */
 
 enum {
@@ -300,7 +412,7 @@ int mrn_json_predictions(const mrn_json_form *form, const float *y, size_t rows,
 int mrn_fold(const char *text, size_t bytes, char *key, size_t capacity, size_t *key_bytes);
 
 /* The entries to build a segment from, in any order. Text i is texts[text_ends[i - 1] .. text_ends[i]), from 0
- * for the first one; payloads and tags likewise, an empty payload meaning none. */
+ * for the first one; payloads, tags and ids likewise, an empty payload or id meaning none. */
 typedef struct mrn_entries {
     size_t count;
     const char *texts;             /* UTF-8 */
@@ -312,6 +424,8 @@ typedef struct mrn_entries {
     const char *tags;              /* their names, UTF-8 */
     const uint64_t *tag_ends;      /* (tag_count) */
     size_t tag_count;              /* at most MRN_TAGS_MAX; names have 1 to MRN_TAG_MAX bytes, none comes twice */
+    const char *ids;               /* of the documents that the entries are names of; likewise */
+    const uint64_t *id_ends;       /* (count); NULL: no ids */
     uint32_t flags;                /* MRN_INDEX_WORDS, MRN_INDEX_CAMEL (only with words) */
 } mrn_entries;
 
@@ -323,6 +437,7 @@ typedef struct mrn_entries {
  *                    writing direction
  *   MRN_E_PAYLOAD    the payload is not JSON in UTF-8, or nests more than MRN_JSON_DEPTH_MAX deep
  *   MRN_E_RANGE      the score is negative or not finite, or the contexts are none of the tags
+ *   MRN_E_ID         the id is longer than MRN_ID_MAX, not UTF-8, or holds what no text may hold
  *   MRN_E_TOO_LARGE  text, key or payload is longer than the format takes
  * The file holds the entries with MRN_OK. MRN_E_TOO_LARGE: a section would be 4 GiB or more. MRN_E_NO_MEMORY. */
 enum { MRN_MERGED = 1 };
@@ -335,8 +450,8 @@ typedef struct mrn_index {
     const char *file;
     uint32_t entries;
     uint32_t flags;        /* enum mrn_index_flag */
-    uint64_t place[12];    /* of each section, by id: MRN_SECTION_ID_END */
-    uint32_t items[12];    /* in it; 0 when it is not there */
+    uint64_t place[13];    /* of each section, by id: MRN_SECTION_ID_END */
+    uint32_t items[13];    /* in it; 0 when it is not there */
 } mrn_index;
 
 /* What is wrong with a file, and where: a constant sentence and a place counted from the start of the file. */
@@ -437,9 +552,9 @@ typedef struct mrn_spelled {
     uint32_t key;
 } mrn_spelled;
 
-/* What one query writes while it runs; need not be cleared. About 180 kB, of which a plain query touches a few. */
+/* What one query writes while it runs; need not be cleared. About 190 kB, of which a plain query touches a few. */
 typedef struct mrn_workspace {
-    char query[256];           /* folded; MRN_QUERY_MAX */
+    char query[264];           /* folded; MRN_QUERY_MAX and a margin */
     uint64_t pool[100];        /* MRN_LIMIT_MAX */
     mrn_spelled spelled[100];  /* MRN_LIMIT_MAX */
     mrn_answer answers[101];   /* MRN_LIMIT_MAX, and the one that falls out */
@@ -450,6 +565,9 @@ typedef struct mrn_workspace {
     uint64_t walk[260];
     uint64_t log[8192];
     mrn_todo todo[4096];
+    uint16_t next[4096];       /* of each: the one that waits in the same bucket */
+    uint16_t first[512];
+    uint64_t some[8];          /* which buckets have one */
 } mrn_workspace;
 
 /* The entry whose text as shown is exactly this one: its rank in the segment, from 0. MRN_E_NOT_FOUND. */
@@ -483,10 +601,39 @@ int mrn_reader_complete(const mrn_reader *reader, const char *query, size_t quer
                         size_t texts_bytes, int *partial);
 
 /* The same, as the body that HTTP answers with: {"query":...,"completions":[{"text","score","edits","highlights",
- * "payload"}]}. *json_bytes becomes its length. MRN_E_MEMORY: `json` is too small. */
+ * "payload"}]}. *json_bytes becomes its length. MRN_E_MEMORY: `json` is too small; it may want room for 6 bytes a byte of
+ * text and 160 an answer, though the JSON is shorter. */
 int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t query_bytes,
                              const mrn_options *options, mrn_workspace *workspace, char *json, size_t capacity,
                              size_t *json_bytes);
+
+/* What the same query of other texts needs, bound once, so that a call from another language passes few arguments. One
+ * call at a time uses it. */
+typedef struct mrn_bound {
+    mrn_options options;
+    mrn_workspace *workspace;
+    mrn_completion *completions;  /* (options.limit) */
+    char *out;
+    size_t capacity;
+} mrn_bound;
+
+/* The completions of a query, column by column. */
+typedef struct mrn_columns {
+    double scores[100];      /* MRN_LIMIT_MAX */
+    uint32_t texts_bytes;
+    uint32_t partial;
+    uint32_t alike;          /* 1: none has edits or a payload, and each is highlighted from 0 to `points`, or not at all */
+    uint32_t points;
+} mrn_columns;
+
+/* mrn_reader_complete_json with the JSON in bound->out: its length, or the status. */
+int64_t mrn_bound_json(const mrn_reader *reader, mrn_bound *bound, const char *query, size_t query_bytes);
+
+/* mrn_reader_complete: how many completions, or the status. Their texts are in bound->out with a line feed (no text has
+ * one) between them; unless they are alike, bound->completions says the rest. MRN_E_MEMORY: `out` is too small;
+ * limit * (MRN_TEXT_MAX + 1) never is. */
+int64_t mrn_bound_columns(const mrn_reader *reader, mrn_bound *bound, const char *query, size_t query_bytes,
+                          mrn_columns *columns);
 
 /* cdef: end --------------------------------------------------------------------------------------------- */
 

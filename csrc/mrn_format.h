@@ -29,6 +29,7 @@ enum {
     MRN_LIMIT_MAX = 100,     /* completions of one query */
     MRN_TAGS_MAX = 64,       /* different contexts in a segment */
     MRN_TAG_MAX = 64,        /* bytes of a context's name */
+    MRN_ID_MAX = 256,        /* bytes of a document's id */
     MRN_WORDS_MAX = 32,      /* words of a text that can be found, from the second on */
     MRN_WORD_KEY_MAX = 64    /* bytes of a key that begins at such a word; cut between characters */
 };
@@ -75,7 +76,8 @@ enum mrn_section_id {
     MRN_SECTION_MASKS = 9,      /* the contexts of each entry */
     MRN_SECTION_KEY_MASKS = 10, /* those of each node of the keys and all below it */
     MRN_SECTION_WORD_MASKS = 11, /* likewise of the words */
-    MRN_SECTION_ID_END = 12
+    MRN_SECTION_IDS = 12,       /* blobs: the id of the document that each entry is a name of; empty for none */
+    MRN_SECTION_ID_END = 13
 };
 
 /* A reader that does not know a section refuses the file, unless the section says that it may be skipped. */

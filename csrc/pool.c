@@ -12,11 +12,15 @@
  * put aside in the middle of an item does no harm when it comes back. The gate lets helpers in while a job is
  * open and counts those inside; a new job is written only when nobody is.
  *
- * A helper spins for 20 us after its last job, then sleeps. After a revoked item (a busy machine) the pool
- * rests for a number of calls that doubles each time, so that a bad neighbour costs one call in a thousand.
+ * A helper spins for 20 us after its last job, then sleeps. It runs as SCHED_IDLE: on a core that nobody
+ * wants, and at once aside for anybody else. With a fair share it would push a neighbour over to the caller's
+ * core, where that one takes milliseconds at a time.
+ *
+ * After a revoked item, or some jobs in a row that no helper came to (a busy machine either way), the pool
+ * rests for a number of calls that doubles each time, so that a bad neighbour costs one call in a hundred.
  */
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* SCHED_BATCH */
+#define _GNU_SOURCE /* SCHED_IDLE */
 #endif
 #include "pool.h"
 
@@ -32,7 +36,8 @@ enum {
     SPIN_NS = 20000,
     SETTLE_NS = 3000,
     STARTING = -1, /* no process has this number */
-    REST_MAX = 1023
+    MISSES = 16,   /* jobs in a row without help that say as much as a revoked item */
+    REST_MAX = 127
 };
 enum state { FREE, MINE, HELPED, DONE, REVOKED };
 
@@ -53,7 +58,8 @@ struct mrn_pool {
 
     _Alignas(64) atomic_int busy; /* a caller has it */
     size_t wanted, threads;       /* asked for; that started, the caller among them */
-    unsigned rest, penalty;       /* calls to do alone from now on; after the next revoked item */
+    unsigned rest, penalty;       /* calls to do alone from now on; the last such number */
+    unsigned misses;              /* jobs in a row that no helper came to */
     atomic_int process;           /* where the helpers live: not in a child that was forked */
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -120,9 +126,8 @@ static void *helper_main(void *argument) {
     const helper *me = argument;
     mrn_pool *pool = me->pool;
     unsigned seen = 0;
-#if defined(SCHED_BATCH)
-    /* Being woken up never puts a running thread aside, the caller least of all. */
-    (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &(struct sched_param){0});
+#if defined(SCHED_IDLE)
+    (void)pthread_setschedparam(pthread_self(), SCHED_IDLE, &(struct sched_param){0});
 #endif
     for (;;) {
         seen = wait_for_post(pool, seen);
@@ -145,7 +150,7 @@ static void start(mrn_pool *pool, size_t threads) {
     atomic_init(&pool->posted, 0);
     atomic_init(&pool->sleepers, 0);
     atomic_init(&pool->closing, 0);
-    pool->rest = pool->penalty = 0;
+    pool->rest = pool->penalty = pool->misses = 0;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
     pthread_attr_init(&attributes);
@@ -272,7 +277,7 @@ void mrn_pool_run(mrn_pool *pool, const mrn_job *job) {
 
     const long long finished = nanoseconds();
     const long long patience = finished + (finished - started) / (mine + 1) + SETTLE_NS;
-    int revoked = 0;
+    int revoked = 0, helped = 0;
     for (size_t i = 0; i < job->items;) {
         unsigned char state = atomic_load(&pool->states[i]);
         if (state == HELPED && nanoseconds() < patience) {
@@ -283,12 +288,19 @@ void mrn_pool_run(mrn_pool *pool, const mrn_job *job) {
                 do_item(job, i++);
             }
         } else {
+            helped |= state == DONE;
             if (state == DONE)
                 job->take(job->context, i, job->slots + (i + 1) * job->slot_bytes);
             i++;
         }
     }
-    pool->penalty = revoked ? pool->penalty * 2 + 1 : pool->penalty / 2;
+    pool->misses = helped || revoked ? 0 : pool->misses + 1;
+    const int busy = revoked || pool->misses >= MISSES;
+    if (!busy && !helped)
+        return;
+    pool->penalty = busy ? pool->penalty * 2 + 1 : pool->penalty / 2;
     pool->penalty = pool->penalty > REST_MAX ? REST_MAX : pool->penalty;
-    pool->rest = revoked ? pool->penalty : 0;
+    pool->rest = busy ? pool->penalty : 0;
+    if (busy)
+        pool->misses = 0;
 }

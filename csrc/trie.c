@@ -37,9 +37,8 @@ int trie_walk(const trie *t, const uint8_t *key, size_t key_bytes, place *at) {
     for (;;) {
         read_node(t, at->rank, &at->node);
         const trie_node *n = &at->node;
-        size_t shared = n->suffix_bytes < key_bytes ? n->suffix_bytes : key_bytes, position = 0;
-        while (position < shared && n->suffix[position] == key[position])
-            position++;
+        size_t position =
+            shared_bytes(n->suffix, key, n->suffix_bytes < key_bytes ? n->suffix_bytes : key_bytes);
         at->position = position;
         if (position == key_bytes)
             return 1;
@@ -90,9 +89,7 @@ size_t trie_best(const trie *t, const place *from, size_t limit, uint64_t *pool,
                 continue;
             if (!keep_best(pool, &count, limit, pool_item(b.rank, done, b.position, n.bytes[i])))
                 break; /* branches are best first: none that follows can win */
-            const uint8_t *group = t->base + load32(t->base + 4 * (size_t)(b.rank / MRN_NODE_GROUP));
-            __builtin_prefetch(group);
-            __builtin_prefetch(group + 64);
+            prefetch_node(t, b.rank);
         }
         if (++done == count)
             return count;

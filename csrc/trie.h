@@ -40,6 +40,13 @@ struct mrn_reader {
     reader_segment segments[MRN_SEGMENTS_MAX];
 };
 
+/* Where a key is used up: inside the suffix of a node, at a position. */
+typedef struct place {
+    uint32_t rank;
+    size_t position;
+    trie_node node;
+} place;
+
 /* One query on its way. */
 typedef struct search {
     const mrn_reader *reader;
@@ -54,7 +61,8 @@ typedef struct search {
     int filtered, preferring; /* by contexts */
     int partial;
     uint16_t query_points; /* characters of the folded query */
-    int spelled;           /* the keys of the answers are spelled, in their order */
+    int plain;             /* the answers are those of trie_best, and their texts their keys */
+    place start;           /* then: where it began */
     uint64_t filter[MRN_SEGMENTS_MAX], prefer[MRN_SEGMENTS_MAX];
 } search;
 
@@ -109,14 +117,7 @@ ALWAYS_INLINE uint64_t log_entry(uint32_t node, size_t parent, size_t position, 
 
 /* ---- trie.c ------------------------------------------------------------------------------------------- */
 
-/* Where a key is used up: inside the suffix of a node, at a position. */
-typedef struct place {
-    uint32_t rank;
-    size_t position;
-    trie_node node;
-} place;
-
-/* Walk down a key; 0 when no key begins so. */
+/* Walk down a key, behind which 7 bytes more can be read; 0 when no key begins so. */
 int trie_walk(const trie *t, const uint8_t *key, size_t key_bytes, place *at);
 
 /* The best `limit` nodes below a place, best first: items to be read with the functions below, and their
@@ -157,11 +158,26 @@ uint32_t stream_next(stream *s, search *logger, size_t *path);
 void todo_push(mrn_todo *todo, uint32_t *count, mrn_todo item);
 mrn_todo todo_pop(mrn_todo *todo, uint32_t *count);
 
-/* ---- reader.c ----------------------------------------------------------------------------------------- */
+/* ---- search.c ----------------------------------------------------------------------------------------- */
 
 /* Tell of a node that matches; it becomes an answer if it is alive, wanted and good enough. */
 void search_offer(search *s, size_t segment, int kind, uint32_t node, size_t path, size_t matched,
                   unsigned edits);
+
+/* Find the answers of a query: s->space->answers, or, if s->plain, what trie_best gave; a status. */
+int search_run(search *s, const mrn_reader *reader, const char *query, size_t query_bytes,
+               const mrn_options *options, mrn_workspace *space);
+
+/* Make answers of what trie_best gave: s->plain no more. */
+void answer_pool(search *s);
+
+/* Where the key of a node of the words begins in the key of its entry; `key` becomes that key. */
+size_t word_start(const search *s, const mrn_answer *answer, const uint8_t *text, size_t bytes, uint8_t *key,
+                  size_t *key_bytes);
+
+/* The first place in a key where a word of the query begins a word; SIZE_MAX when there is none. */
+size_t find_word(const uint8_t *key, size_t key_bytes, const uint16_t *starts, size_t count,
+                 const uint8_t *word, size_t bytes);
 
 /* The text of an answer, in the file or in `buffer` (MRN_KEY_MAX bytes). */
 const uint8_t *answer_text(const search *s, const mrn_answer *answer, uint8_t *buffer, size_t *bytes);

@@ -13,6 +13,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include "mrn.h"
 #include "mrn_format.h"
 
@@ -46,6 +50,13 @@ ALWAYS_INLINE uint64_t load64(const uint8_t *at) {
     return value;
 }
 
+ALWAYS_INLINE void store64(uint8_t *at, uint64_t value) {
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    value = __builtin_bswap64(value);
+#endif
+    memcpy(at, &value, sizeof value);
+}
+
 ALWAYS_INLINE uint32_t load32(const uint8_t *at) {
     uint32_t value;
     memcpy(&value, at, sizeof value);
@@ -57,6 +68,27 @@ ALWAYS_INLINE uint32_t load32(const uint8_t *at) {
 
 ALWAYS_INLINE unsigned load16(const uint8_t *at) {
     return at[0] | (unsigned)at[1] << 8;
+}
+
+/* Copy a few bytes, eight at a time: up to 7 more are read, and written. `to` may lie right behind `from`. */
+ALWAYS_INLINE void copy_short(uint8_t *to, const uint8_t *from, size_t bytes) {
+    for (size_t at = 0; at < bytes; at += 8) {
+        uint64_t part;
+        memcpy(&part, from + at, sizeof part);
+        memcpy(to + at, &part, sizeof part);
+    }
+}
+
+/* How many of the first bytes are the same in both, `most` at most; up to 7 more are read. */
+ALWAYS_INLINE size_t shared_bytes(const uint8_t *a, const uint8_t *b, size_t most) {
+    for (size_t at = 0; at < most; at += 8) {
+        uint64_t differ = load64(a + at) ^ load64(b + at);
+        if (differ != 0) {
+            at += (size_t)__builtin_ctzll(differ) / 8;
+            return at < most ? at : most;
+        }
+    }
+    return most;
 }
 
 /* How many bits a number has; 0 has none. */
@@ -93,6 +125,14 @@ ALWAYS_INLINE trie segment_trie(const mrn_index *index, unsigned id) {
 
 /* The sum of the first `at` of 16 lengths. */
 ALWAYS_INLINE unsigned sum_lengths(const uint8_t *lengths, unsigned at) {
+#if defined(__SSE2__)
+    static const uint8_t kept[32] = {63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63};
+    __m128i sums =
+        _mm_sad_epu8(_mm_and_si128(_mm_loadu_si128((const __m128i *)(const void *)lengths),
+                                   _mm_loadu_si128((const __m128i *)(const void *)(kept + 16 - at))),
+                     _mm_setzero_si128());
+    return (unsigned)(_mm_cvtsi128_si32(sums) + _mm_extract_epi16(sums, 4));
+#else
     const uint64_t bytes = UINT64_C(0x3f3f3f3f3f3f3f3f), pairs = UINT64_C(0x00ff00ff00ff00ff);
     uint64_t low = load64(lengths) & bytes, high = load64(lengths + 8) & bytes;
     low &= at >= 8 ? ~UINT64_C(0) : (UINT64_C(1) << (8 * at)) - 1;
@@ -100,6 +140,7 @@ ALWAYS_INLINE unsigned sum_lengths(const uint8_t *lengths, unsigned at) {
     uint64_t sum = low + high;
     sum = (sum & pairs) + (sum >> 8 & pairs);
     return (unsigned)(sum * UINT64_C(0x0001000100010001) >> 48);
+#endif
 }
 
 /* Read the node whose length byte is `kind` and whose bytes are at `at`. */
@@ -132,6 +173,13 @@ ALWAYS_INLINE void read_node(const trie *t, uint32_t rank, trie_node *n) {
     const uint8_t *group = t->base + load32(t->base + 4 * (size_t)(rank / MRN_NODE_GROUP));
     unsigned at = rank % MRN_NODE_GROUP;
     read_node_at(t, group[at], group + MRN_NODE_GROUP + sum_lengths(group, at), n);
+}
+
+/* Have the bytes of a node near when it is read soon. */
+ALWAYS_INLINE void prefetch_node(const trie *t, uint32_t rank) {
+    const uint8_t *group = t->base + load32(t->base + 4 * (size_t)(rank / MRN_NODE_GROUP));
+    __builtin_prefetch(group);
+    __builtin_prefetch(group + 64);
 }
 
 typedef struct branch {

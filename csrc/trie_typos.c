@@ -41,7 +41,8 @@ typedef struct path {
     uint16_t state;
     uint8_t depth;   /* characters of the path */
     uint8_t matched; /* the depth where the whole query cost `best` */
-    uint32_t point : 21, left : 2, best : 2, rest : 1;
+    uint32_t point : 21, left : 2, best : 2, rest : 1,
+        others : 1; /* others: whether any other character may follow */
 } path;
 
 _Static_assert(sizeof(path) == sizeof(uint64_t), "it is kept as a number");
@@ -79,9 +80,8 @@ static inline path start_path(const pattern *q) {
     return p;
 }
 
-/* Append a character to the path. */
-static inline path append_point(const pattern *q, path p, uint32_t point) {
-    uint64_t bits = point < 0x80 ? q->match[point] : match_point(q, point);
+/* Append a character to the path that is these of the query. */
+static inline path append_bits(const pattern *q, path p, uint64_t bits) {
     unsigned state = q->next[p.state * 32U + (bits >> p.depth & 31)];
     int left = q->count - ++p.depth;
     if (left <= 2) {
@@ -100,6 +100,10 @@ static inline path append_point(const pattern *q, path p, uint32_t point) {
     return p;
 }
 
+static inline path append_point(const pattern *q, path p, uint32_t point) {
+    return append_bits(q, p, point < 0x80 ? q->match[point] : match_point(q, point));
+}
+
 /* Append a byte of UTF-8 to a path that is alive; keys part in the middle of a character too. */
 static inline path append_byte(const pattern *q, path p, uint8_t byte) {
     if (byte < 0x80)
@@ -114,22 +118,118 @@ static inline path append_byte(const pattern *q, path p, uint8_t byte) {
     return p.left == 0 ? append_point(q, p, p.point) : p;
 }
 
+/* ---- What waits --------------------------------------------------------------------------------------- */
+
+/* Subtrees wait in buckets of like weights, eight for each factor of two, so that to add one and to take one
+ * of the best costs a few instructions whatever their number. Within a bucket any order does: a search that
+ * is not cut short visits all that weighs no more than the worst answer, whichever comes first. */
+typedef struct waiting {
+    mrn_workspace *space;
+    uint32_t
+        used; /* items that were ever taken; those that are free again hang below each other from `free` */
+    uint16_t free;
+} waiting;
+
+enum { NO_ITEM = UINT16_MAX, BUCKETS = 512 };
+
+_Static_assert(sizeof((mrn_workspace *)0)->next == TODO_MAX * sizeof(uint16_t),
+               "mrn.h spells the number out");
+_Static_assert(sizeof((mrn_workspace *)0)->first == BUCKETS * sizeof(uint16_t),
+               "mrn.h spells the number out");
+_Static_assert(sizeof((mrn_workspace *)0)->some == BUCKETS / 8, "mrn.h spells the number out");
+
+static inline unsigned bucket_of(uint64_t weight) {
+    unsigned length = bit_length(weight), dropped = length > 4 ? length - 4 : 0;
+    return dropped * 8 + (unsigned)(weight >> dropped);
+}
+
+static void wait_open(waiting *w, mrn_workspace *space) {
+    *w = (waiting){.space = space, .free = NO_ITEM};
+    memset(space->some, 0, sizeof space->some);
+}
+
+/* Whether there is no room for one more. */
+static inline int wait_full(const waiting *w) {
+    return w->free == NO_ITEM && w->used == TODO_MAX;
+}
+
+static inline void wait_push(waiting *w, mrn_todo item) {
+    mrn_workspace *space = w->space;
+    unsigned bucket = bucket_of(item.weight), at = w->free;
+    if (at == NO_ITEM)
+        at = w->used++;
+    else
+        w->free = space->next[at];
+    uint64_t *some = &space->some[bucket / 64], bit = UINT64_C(1) << (bucket % 64);
+    space->next[at] = *some & bit ? space->first[bucket] : (uint16_t)NO_ITEM;
+    space->first[bucket] = (uint16_t)at;
+    space->todo[at] = item;
+    *some |= bit;
+}
+
+/* Have the node near that is likely to be taken next. */
+static inline void wait_prefetch(const waiting *w, const trie *t) {
+    const mrn_workspace *space = w->space;
+    for (unsigned word = 0; word < BUCKETS / 64; word++)
+        if (space->some[word] != 0) {
+            unsigned bucket = word * 64 + (unsigned)__builtin_ctzll(space->some[word]);
+            prefetch_node(t, space->todo[space->first[bucket]].node);
+            return;
+        }
+}
+
+/* Take one of the best; 0 when those weigh more than `limit`, or there is none. */
+static inline int wait_pop(waiting *w, uint64_t limit, mrn_todo *item) {
+    mrn_workspace *space = w->space;
+    for (unsigned word = 0, last = bucket_of(limit); word <= last / 64; word++) {
+        if (space->some[word] == 0)
+            continue;
+        unsigned bucket = word * 64 + (unsigned)__builtin_ctzll(space->some[word]), at = space->first[bucket];
+        if (bucket > last)
+            return 0;
+        *item = space->todo[at];
+        if (space->next[at] == NO_ITEM)
+            space->some[word] &= space->some[word] - 1;
+        else
+            space->first[bucket] = space->next[at];
+        space->next[at] = w->free;
+        w->free = (uint16_t)at;
+        return 1;
+    }
+    return 0;
+}
+
+/* ---- The search --------------------------------------------------------------------------------------- */
+
 /* Where a node hangs: its parent in the log, the position and the byte; 32 bits. */
 static inline uint32_t hang(size_t parent, size_t position, uint8_t byte) {
     return (uint32_t)(parent << 19 | position << 8 | byte);
 }
 
+/* What keys cost at least that go on from a path with a character that is none of the query's near it; more
+ * than the edits that are forgiven when they do not count. */
+static inline unsigned cost_of_other(const pattern *q, path p) {
+    if (p.left == 0 && p.state != 0)
+        p = append_bits(q, p, 0);
+    return p.best == 0 ? EDITS_MAX + 1 : least_edits(q, p);
+}
+
+/* The trie that is searched. */
+typedef struct ground {
+    const reader_segment *segment;
+    const trie *trie;
+    size_t number;
+    int kind;
+    unsigned masks, penalty;
+} ground;
+
 /* Look into one subtree. */
-static void visit(search *s, size_t number, int kind, const pattern *q, mrn_todo item, unsigned penalty,
-                  uint32_t *waiting) {
-    const reader_segment *segment = &s->reader->segments[number];
-    const trie *t = kind == KIND_KEY ? &segment->keys : &segment->words;
-    const unsigned masks = kind == KIND_KEY ? MRN_SECTION_KEY_MASKS : MRN_SECTION_WORD_MASKS;
-    mrn_todo *todo = s->space->todo;
+static void visit(search *s, const ground *g, const pattern *q, mrn_todo item, waiting *w) {
+    const reader_segment *segment = g->segment;
     path walk_start = load_path(item.state);
     size_t walked = 0, log, from = 0;
     trie_node n;
-    read_node(t, item.node, &n);
+    read_node(g->trie, item.node, &n);
     if (walk_start.rest) {
         walk_start.rest = 0;
         log = item.from >> 19;
@@ -140,78 +240,95 @@ static void visit(search *s, size_t number, int kind, const pattern *q, mrn_todo
         s->space->log[log] = (uint64_t)item.node << 32 | (root ? hang(log, 0, LOG_START_TYPED) : item.from);
     }
     uint64_t *walk = s->space->walk; /* the path before each byte of the suffix */
-    path p = walk_start;
-    walk[0] = save_path(p);
-    while (walked < n.suffix_bytes && walked < WALK_MAX && p.state != 0) {
-        p = append_byte(q, p, n.suffix[walked]);
-        walk[++walked] = save_path(p);
+    uint64_t near = 0;               /* characters of the query that a branch may go on with */
+    unsigned others = EDITS_MAX + 1; /* what it costs at least to go on with any other */
+    for (path p = walk_start;; p = append_byte(q, p, n.suffix[walked++])) {
+        const unsigned other = cost_of_other(q, p);
+        p.others = (int)other <= q->edits;
+        others = other < others ? other : others;
+        near |= p.state == 0 ? 0 : UINT64_C(31) << p.depth;
+        walk[walked] = save_path(p);
+        if (walked == n.suffix_bytes || walked == WALK_MAX || p.state == 0 || p.best == 0)
+            break;
     }
-    if (from == 0 && p.best > 0 && (int)p.best <= q->edits)
-        search_offer(s, number, kind, item.node, log, p.matched, p.best);
+    const path end = load_path(walk[walked]);
+    if (from == 0 && end.best > 0 && (int)end.best <= q->edits)
+        search_offer(s, g->number, g->kind, item.node, log, end.matched, end.best);
     uint64_t limit = bar(s), ahead = item.weight << AHEAD_BITS;
     unsigned lowest = least_edits(q, walk_start);
     for (size_t i = from; i < n.branches; i++) {
+        const uint8_t byte = n.bytes[i];
+        const int far = byte < 0x80 && !(q->match[byte] & near);
+        if (far && (int)others > q->edits)
+            continue;
         branch b = read_branch(&n, i);
         path next = load_path(walk[b.position < walked ? b.position : walked]);
-        if (n.bytes[i] == 0)
+        if (far && !next.others)
+            continue;
+        if (byte == 0)
             next.state = 0; /* the key ends */
         else if (next.state != 0)
-            next = append_byte(q, next, n.bytes[i]);
+            next = append_byte(q, next, byte);
         unsigned edits = least_edits(q, next);
         if ((int)edits > q->edits || next.best == 0)
             continue;
-        if (s->filtered && !(read_mask(segment->index, masks, b.rank) & s->filter[number]))
+        if (s->filtered && !(read_mask(segment->index, g->masks, b.rank) & s->filter[g->number]))
             continue;
-        uint32_t entry = node_entry(segment, kind, b.rank);
-        uint64_t rank = union_rank(segment, entry) + 1, weight = rank << (edit_bits(edits) + penalty),
-                 least = rank << (edit_bits(lowest) + penalty);
+        uint64_t rank = union_rank(segment, node_entry(segment, g->kind, b.rank)) + 1,
+                 weight = rank << (edit_bits(edits) + g->penalty),
+                 least = rank << (edit_bits(lowest) + g->penalty);
         if (least > limit)
             return; /* branches are best first: none that follows can win */
-        if (weight > limit)
+        if (weight > limit) {
+            if (rank << (edit_bits(others) + g->penalty) >
+                limit) /* and so it is for all others that follow */
+                others = EDITS_MAX + 1;
             continue;
-        if (*waiting == TODO_MAX) {
+        }
+        if (wait_full(w)) {
             s->partial = 1;
             return;
         }
         if (least > ahead && i > from && i < 0x7ffff) {
             walk_start.rest = 1;
-            todo_push(todo, waiting,
-                      (mrn_todo){least, item.node, (uint32_t)(log << 19 | i), save_path(walk_start)});
+            wait_push(w, (mrn_todo){least, item.node, (uint32_t)(log << 19 | i), save_path(walk_start)});
             return;
         }
-        todo_push(todo, waiting,
-                  (mrn_todo){weight, b.rank, hang(log, b.position, n.bytes[i]), save_path(next)});
+        wait_push(w, (mrn_todo){weight, b.rank, hang(log, b.position, byte), save_path(next)});
     }
 }
 
 void search_typed(search *s, size_t number, int kind) {
     const reader_segment *segment = &s->reader->segments[number];
-    const mrn_index *index = segment->index;
-    const unsigned penalty = (kind == KIND_WORD ? WORD_BITS : 0U) + (s->marks ? PENALTY_BITS : 0U);
-    const unsigned masks = kind == KIND_KEY ? MRN_SECTION_KEY_MASKS : MRN_SECTION_WORD_MASKS;
-    const trie *t = kind == KIND_KEY ? &segment->keys : &segment->words;
+    const ground g = {.segment = segment,
+                      .trie = kind == KIND_KEY ? &segment->keys : &segment->words,
+                      .number = number,
+                      .kind = kind,
+                      .masks = kind == KIND_KEY ? MRN_SECTION_KEY_MASKS : MRN_SECTION_WORD_MASKS,
+                      .penalty = (kind == KIND_WORD ? WORD_BITS : 0U) + (s->marks ? PENALTY_BITS : 0U)};
     pattern q = {osa1_next,       osa1_clip,        osa1_whole, osa1_least,
                  s->space->match, s->space->points, 0,          s->edits};
     if (s->edits == 2)
         q = (pattern){osa2_next, osa2_clip, osa2_whole, osa2_least, s->space->match, s->space->points, 0, 2};
     q.count = (int)s->space->points[MRN_TYPED_POINTS_MAX];
-    if (t->nodes == 0 || (s->filtered && !(read_mask(index, masks, 0) & s->filter[number])))
+    if (g.trie->nodes == 0 || (s->filtered && !(read_mask(segment->index, g.masks, 0) & s->filter[number])))
         return;
     path p = start_path(&q);
-    uint32_t waiting = 0;
-    mrn_todo *todo = s->space->todo;
-    todo_push(
-        todo, &waiting,
-        (mrn_todo){weigh(segment, node_entry(segment, kind, 0), edit_bits(least_edits(&q, p)) + penalty), 0,
-                   0, save_path(p)});
-    while (waiting > 0 && todo[0].weight <= bar(s)) {
+    waiting w;
+    wait_open(&w, s->space);
+    wait_push(&w, (mrn_todo){
+                      weigh(segment, node_entry(segment, kind, 0), edit_bits(least_edits(&q, p)) + g.penalty),
+                      0, 0, save_path(p)});
+    for (mrn_todo item; wait_pop(&w, bar(s), &item);) {
+        if (item.weight > bar(s))
+            continue;
         if (s->visits == MRN_VISITS_MAX || s->logged == LOG_MAX) {
             s->partial = 1;
             return;
         }
         s->visits++;
-        mrn_todo item = todo_pop(todo, &waiting);
-        visit(s, number, kind, &q, item, penalty, &waiting);
+        wait_prefetch(&w, g.trie);
+        visit(s, &g, &q, item, &w);
     }
 }
 

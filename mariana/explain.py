@@ -7,7 +7,8 @@ of the predicted class the log-odds, ``log(p / (1 - p))``: probabilities near 1 
 
 ``leave_one_out``
     The answer minus the answer with this one feature at its baseline: exact, with the network as it is served. (Zeiler
-    and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, call it occlusion.)
+    and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, call it occlusion.) Where one sigmoid
+    answers, log-odds end at 17.3: beyond that its float32 probability is 1.
 ``gradient_x_input``
     The slope of the answer times the way from the baseline, summed over a feature's encoded columns: one pass back for
     all features at once, right where the network is straight. (Shrikumar et al., "Not Just a Black Box", 2016, arXiv
@@ -47,6 +48,8 @@ _STEPS = 64
 """Places on the way from the baseline, at the middles of equal parts."""
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
+_BELOW_ONE = float(np.finfo(np.float32).epsneg) / 2
+"""What may be missing where a float32 probability is 1: half of its last bit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,7 @@ def _measure(info: ModelMetadata, y: Float64, output: int) -> Float64:
     if info.task == "regression":
         return y[:, output]
     if info.outputs == 1:
-        y = np.stack([1 - y[:, 0], y[:, 0]], axis=1)
+        y = np.stack([np.maximum(1 - y[:, 0], _BELOW_ONE), y[:, 0]], axis=1)
     others = np.delete(y, output, axis=1).sum(axis=1)  # not 1 - p, of which nothing is left near 1
     odds: Float64 = np.log(np.maximum(y[:, output], _SMALLEST)) - np.log(np.maximum(others, _SMALLEST))
     return odds
@@ -171,9 +174,10 @@ class Gradients:
     def explain(self, x: Float32, *, integrated: bool) -> list[list[Attribution]]:
         """Explain rows by gradients: (rows, columns) raw. One attribution a row and output."""
         explained = []
+        base_sums = self.sums(self._base)
         for row in encode(self.info, x):
             way = row - self._base[0]
-            base_sums, sums = self.sums(self._base), self.sums(row[None])
+            sums = self.sums(row[None])
             told = []
             for output in _outputs(self.info, self._answers(sums)[0]):
                 if integrated:

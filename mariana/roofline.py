@@ -28,7 +28,12 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 _BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 _ROUNDS = 7
 
-_FLOATS = {"generic": "generic multiply and add float32", "avx2": "avx2 fma float32"}
+_FLOATS = {
+    "generic": "generic multiply and add float32",
+    "avx2": "avx2 fma float32",
+    "neon": "neon fma float32",
+    "neondot": "neon fma float32",
+}
 _PEAKS = {
     ("bfloat16", "avx512bf16"): ("avx512bf16 dot bfloat16", 1),
     ("bfloat16", "amx"): ("amx tile bfloat16", 1),
@@ -36,6 +41,9 @@ _PEAKS = {
     ("int8", "avx512vnni"): ("avx512vnni dot int8", 1),
     ("int8", "avx512bf16"): ("avx512vnni dot int8", 1),
     ("int8", "amx"): ("amx tile int8", 1),
+    ("bfloat16", "neon"): ("neon fma float32", 1),
+    ("bfloat16", "neondot"): ("neon fma float32", 1),
+    ("int8", "neondot"): ("neondot dot int8", 1),
 }
 """The roof of a precision on an instruction set, and how many of its operations one of ours takes."""
 

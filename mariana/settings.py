@@ -40,11 +40,15 @@ class Settings(BaseSettings):
     )
     isa: str | None = Field(
         default=None,
-        description="highest instruction set to use: generic, avx2, avx512, avx512vnni, avx512bf16, amx (unset: the best)",
+        description="highest instruction set to use: generic, avx2, avx512, avx512vnni, avx512bf16, amx; neon, neondot (unset: the best)",
     )
     precision: Literal["float32", "float32-split"] = Field(
         default="float32",
         description="how float32 models are computed: float32, or float32-split for large batches on AMX",
+    )
+    backend: Literal["auto", "numpy", "c"] = Field(
+        default="auto",
+        description="what computes the steps of a training: numpy, or c (fused kernels); auto: c where it is there",
     )
     max_body: int = Field(default=1 << 20, ge=1, description="largest JSON body, bytes")
     max_binary_body: int = Field(default=16 << 20, ge=1, description="largest binary body, bytes")

@@ -49,6 +49,9 @@ from mariana.tables import (
 )
 
 _VERSION = 2
+_MOST_LABELS = 10_000
+"""A column of more different numbers is no set of classes: how they are written is not kept."""
+
 _MANIFEST = "table.json"
 _NUMBERS = ("numeric", "boolean")
 
@@ -126,10 +129,12 @@ class _Source:
         path: of the file.
         titles: of the columns.
         unit: what its rows are called.
+        written: places of the columns whose numbers are kept as they are written, such as labels 01 and 02.
         input_shape: of one row of ``x`` in a NumPy archive; else empty.
     """
 
     unit: str
+    written: frozenset[int] = frozenset()
     input_shape: tuple[int, ...] = ()
 
     def __init__(self, path: Path) -> None:
@@ -192,18 +197,25 @@ class _Text(_Source):
 
     def survey(self) -> tuple[list[Kind], int]:
         rows, numeric, boolean, dated = 0, set[int](), set[int](), set[int]()
+        texts: dict[int, set[str]] = {}
         for columns, lines in self.chunks():
             if not rows:
                 numeric, boolean, dated = (set(range(len(columns))) for _ in range(3))
+                texts = {number: set() for number in numeric}
             rows += len(lines)
             for number, cells in enumerate(columns):
                 known = set(cells) - {None}
                 if number in numeric and not all(read_number(cell) is not None for cell in known):
                     numeric.remove(number)
+                if number in texts:
+                    texts[number] |= known
+                    if number not in numeric or len(texts[number]) > _MOST_LABELS:
+                        del texts[number]
                 if number in boolean and not known <= BOOLEANS.keys():
                     boolean.remove(number)
                 if number in dated and not all(read_date(cell) is not None for cell in known):
                     dated.remove(number)
+        self.written = frozenset(n for n, known in texts.items() if not all(map(_plainly_written, known)))
         kinds: list[Kind] = [
             "numeric"
             if n in numeric
@@ -343,6 +355,12 @@ def _read_rows(file: IO[bytes], dtype: np.dtype[Any], rows: int, width: int) -> 
     return np.frombuffer(data, dtype).reshape(rows, width)
 
 
+def _plainly_written(text: str) -> bool:
+    """Whether a number is written as :meth:`mariana.tables.Column.texts` writes it, so that its text can be made again."""
+    value = float(text)
+    return text == (str(int(value)) if value.is_integer() else repr(value))
+
+
 def _cell(cell: Any) -> Any:
     return None if isinstance(cell, str) and cell in MISSING else cell
 
@@ -355,7 +373,7 @@ def _columns(rows: list[list[str]]) -> list[list[Any]]:
 def _write(source: _Source, folder: Path) -> None:
     """Write the cache of a file."""
     kinds, rows = source.survey()
-    numbers = [kind in _NUMBERS for kind in kinds]
+    numbers = [kind in _NUMBERS and n not in source.written for n, kind in enumerate(kinds)]
     arrays = [
         _new_array(folder / f"{n}.npy", np.float64 if number else np.int32, rows)
         for n, number in enumerate(numbers)

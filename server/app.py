@@ -52,6 +52,16 @@ class _Lifespan(TypedDict):
     front: Front
 
 
+def check_settings(settings: Settings) -> TelemetryConfig:
+    """Return what is to be told to OpenTelemetry.
+
+    Raises:
+        MarianaError: the settings ask for a sandbox, or for telemetry, that is not to be had here.
+    """
+    sandbox.check(settings)
+    return configure(settings)
+
+
 def create_app(settings: Settings | None = None, telemetry: TelemetryConfig | None = None) -> Application:
     """Return the application. Its lifespan loads the store; what cannot be loaded is told, and stops nothing else.
 
@@ -63,8 +73,8 @@ def create_app(settings: Settings | None = None, telemetry: TelemetryConfig | No
         MarianaError: the settings ask for a sandbox, or for telemetry, that is not to be had here.
     """
     settings = load_settings() if settings is None else settings
-    sandbox.check(settings)
-    told = configure(settings) if telemetry is None else telemetry
+    found = check_settings(settings)
+    told = found if telemetry is None else telemetry
 
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[_Lifespan]:
@@ -102,7 +112,7 @@ def create_app(settings: Settings | None = None, telemetry: TelemetryConfig | No
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-            front.log.flush()
+            front.finish()
             follower.stop()
             app.router.routes.remove(predictions)
             app.front = None

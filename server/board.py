@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mariana._binding.memory import Memory
+from mariana.errors import MarianaError
 
 from .cells import CELLS_BYTES, Cells
 from .limits import BUCKETS_BYTES
@@ -52,7 +53,7 @@ FOLD_SECONDS = 0.25
 PACKED_BYTES = 1 << 17
 _HEAD_BYTES = 4096
 _TEXT_BYTES = 1 << 18
-_CHANGES, _ASKED, _CURRENT = range(3)
+_CHANGES, _ASKED = range(2)
 _STATE, _BEAT, _FOLLOWED, _FOLDED = range(4)
 _SLOT_BYTES = 4096 + _TEXT_BYTES + CELLS_BYTES
 
@@ -80,13 +81,15 @@ class Text:
         self._head = memory[:16].cast("Q")
         self._body = memory[16:]
 
-    def write(self, text: bytes) -> None:
-        """Put a text; one that is too long is not put, and the one before is gone."""
-        self._head[0] = 0
-        if len(text) <= len(self._body):
-            self._body[: len(text)] = text
-            self._head[1] = zlib.crc32(text)
-            self._head[0] = len(text)
+    def write(self, text: bytes) -> bool:
+        """Put a text, and say whether it fits; one that is too long is not put, and the one before is gone."""
+        self._head[0] = self._head[1] = 0
+        if len(text) > len(self._body):
+            return False
+        self._body[: len(text)] = text
+        self._head[1] = zlib.crc32(text)
+        self._head[0] = len(text)
+        return True
 
     def read(self) -> bytes:
         """Return the text; nothing when there is none, or it is being written."""
@@ -240,19 +243,25 @@ class Board:
 
     def decisions(self) -> Decisions:
         """Return what has been decided."""
-        text = self._decisions[self._words[_CURRENT] & 1].read()
+        text = self._decisions[self.changes & 1].read()
         return Decisions(**json.loads(text)) if text else Decisions()
 
     def decide(self, change: Callable[[Decisions], None]) -> None:
-        """Decide something. Not for an event loop: it may wait."""
+        """Decide something. Not for an event loop: it may wait.
+
+        The text is written beside the one that counts; that it counts, and that there is something new, is one store.
+
+        Raises:
+            MarianaError: so much has been decided that it does not fit.
+        """
         with self.lock():
             decisions = self.decisions()
             change(decisions)
-            other = (self._words[_CURRENT] + 1) & 1
             document = {"unloaded": decisions.unloaded, "loads": decisions.loads, "looks": decisions.looks}
-            self._decisions[other].write(json.dumps(document).encode())
-            self._words[_CURRENT] = other
-            self._words[_CHANGES] += 1
+            changes = self.changes + 1
+            if not self._decisions[changes & 1].write(json.dumps(document).encode()):
+                raise MarianaError("too many models have been loaded and unloaded; restart the server")
+            self._words[_CHANGES] = changes
 
     def live(self) -> list[Slot]:
         """Return the slots with workers that serve."""

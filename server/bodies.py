@@ -70,6 +70,9 @@ async def read_body(request: Request, limit: int) -> bytes:
             headers={"Accept-Encoding": accepted},
         )
     announced = request.headers.get("content-length")
+    announced = (
+        None if announced is None else announced.strip(" \t")
+    )  # RFC 9110 section 5.5; parsers leave it
     if announced is not None and (not announced.isdecimal() or len(announced) > 18 or int(announced) > limit):
         _refuse_length(limit)
     receive = request.receive

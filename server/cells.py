@@ -19,9 +19,9 @@ Values = NDArray[np.float64]
 Key = tuple[str, tuple[tuple[str, str], ...]]
 """Name and labels of a row."""
 
-_HEAD_BYTES, _LINES_BYTES, _VALUES_BYTES = 64, 1 << 19, 1 << 19
+_HEAD_BYTES, _LINES_BYTES, _VALUES_BYTES = 64, 1 << 21, 1 << 21
 CELLS_BYTES = _HEAD_BYTES + _LINES_BYTES + _VALUES_BYTES
-"""Of memory; what is not used costs nothing. About 2,500 histograms."""
+"""Of memory; what is not used costs nothing. About 2,000 versions of models, those too that are gone by then."""
 
 _log = logging.getLogger("mariana.server")
 

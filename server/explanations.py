@@ -8,11 +8,11 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import parse_qs
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
+from starlette.datastructures import QueryParams
 
 from mariana.explain import METHODS, Attribution, ExplainMethod, baseline_record, choose, cost
 
@@ -29,20 +29,19 @@ DESCRIPTION = (
     "true: the first one for up to 128 features, else the second."
 )
 
-_thread = ThreadPoolExecutor(
-    1, "explain"
-)  # one at a time: explanations are asked for by people, predictions by machines
+ROWS_MAX = 1000
+"""Rows of a request: explanations are asked for by people, and one takes far longer than a prediction."""
+
+_thread = ThreadPoolExecutor(1, "explain")  # one request at a time, beside the event loop
 
 
-def method_of(query: str, version: Version) -> ExplainMethod | None:
-    """Return the method that a query string asks for; None: none.
+def method_of(query: QueryParams, version: Version) -> ExplainMethod | None:
+    """Return the method that a query asks for; None: none.
 
     Raises:
         Problem: 400, it asks twice; 422, for one that there is not.
     """
-    asked = parse_qs(query, keep_blank_values=True, errors="replace", max_num_fields=64).get(
-        PARAMETER, ["false"]
-    )
+    asked = query.getlist(PARAMETER) or ["false"]
     if len(asked) > 1:
         raise Problem(
             400, f"the parameter {PARAMETER} is there twice", errors=[Fault("/query", "once, please")]
@@ -66,8 +65,8 @@ async def explained(
     """
     info = version.model.info
     each = cost(info, method) * version.model.columns
-    if len(x) * each > max_values:
-        most = max_values // each
+    most = min(max_values // each, ROWS_MAX)
+    if len(x) > most:
         raise Problem(
             413,
             f"{method} runs {cost(info, method)} rows for each that it explains; send at most {most} at a time"
@@ -75,9 +74,14 @@ async def explained(
             else f"{method} takes more than {max_values} values for one row; ask for gradient_x_input",
         )
     loop = asyncio.get_running_loop()
-    attributions = await loop.run_in_executor(_thread, version.model.explain, x, method)
+    return await loop.run_in_executor(_thread, _explained, answer, version, x, method)
+
+
+def _explained(answer: bytes, version: Version, x: NDArray[np.float32], method: ExplainMethod) -> bytes:
+    attributions = version.model.explain(x, method)
     if not all(_finite(one) for told in attributions for one in told):
         raise Problem(422, OVERFLOW)
+    info = version.model.info
     document: dict[str, Any] = json.loads(answer)
     for prediction, told in zip(document["predictions"], attributions, strict=True):
         prediction["explanation"] = _told(told)

@@ -221,6 +221,8 @@ class Front:
         """The same, by method and path as they stand in a request."""
         self.connections: set[Any] = set()
         """Of ``protocol``."""
+        self.resting: list[Any] = []
+        """Those of them that are not read from for a moment."""
         self.now = 0.0
         """The event loop's time, a quarter of a second late at most."""
         self._prefix = secrets.token_hex(4).encode()
@@ -331,6 +333,11 @@ class Front:
         finally:
             visit.leave()
 
+    def finish(self) -> None:
+        """Count and log what was noted since the last time."""
+        self.metrics.fold()
+        self.log.flush()
+
     async def sweep(self) -> None:
         """Keep the time, and end connections that dawdle, until cancelled."""
         loop = asyncio.get_running_loop()
@@ -340,8 +347,10 @@ class Front:
                 self.metrics.connections = len(self.connections)
                 for connection in [c for c in self.connections if min(c.deadline, c.stalled) < self.now]:
                     connection.expire()
-                self.metrics.fold()
-                self.log.flush()
+                resting, self.resting = self.resting, []
+                for connection in resting:
+                    connection.wake()
+                self.finish()
             except Exception:  # noqa: BLE001 - a full disk under the log must not end all deadlines
                 _log.exception("cannot look after the connections")
             await sleep(0.25)

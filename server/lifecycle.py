@@ -17,7 +17,6 @@ import logging
 import time
 from asyncio import sleep
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -77,19 +76,17 @@ class Lifecycle:
             self._followed = team.board.decisions()
             if not self._settings.reload_store and team.others():
                 team.board.decide(_look_again)  # this worker serves the store as it is now: so shall all
-        with ThreadPoolExecutor(1) as beside:  # an index is checked without the interpreter's lock
-            opening = [(name, beside.submit(self._load_index, name)) for name in self._index_names()]
-            for name in self._model_names():
-                self._seen[f"models/{name}"] = self._look_at_model(name)
-                if name in self._followed.unloaded:
-                    self._put_out(name)
-                else:
-                    self._put(self._load_model(name, None, {}))
-                self._live()
-            for name, opened in opening:
-                state.indexes[name] = opened.result()
-                self._seen[f"indexes/{name}"] = self._look_at_index(name)
-                self._live()
+        for name in self._model_names():
+            self._seen[f"models/{name}"] = self._look_at_model(name)
+            if name in self._followed.unloaded:
+                self._put_out(name)
+            else:
+                self._put(self._load_model(name, None, {}))
+            self._live()
+        for name in self._index_names():
+            state.indexes[name] = self._load_index(name)
+            self._seen[f"indexes/{name}"] = self._look_at_index(name)
+            self._live()
         state.report()
         if not state.models and not state.indexes:
             hint = "" if self._settings.reload_store else ", then restart"

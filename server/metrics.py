@@ -401,6 +401,16 @@ def _process() -> dict[str, float]:
     return found
 
 
+def of_the_present(totals: Mapping[Key, Values]) -> dict[Key, Values]:
+    """Return the rows without those of versions that are not there any more, of which there may be thousands in time."""
+    there = {labels[:2] for name, labels in totals if name == "mariana_model_loaded"}
+    return {
+        (name, labels): row
+        for (name, labels), row in totals.items()
+        if not name.startswith("mariana_model_") or labels[:2] in there
+    }
+
+
 def render(totals: Mapping[Key, Values]) -> str:
     """Return the exposition of some rows."""
     rows: dict[str, list[tuple[tuple[tuple[str, str], ...], Values]]] = {}

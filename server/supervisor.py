@@ -213,7 +213,10 @@ class Supervisor:
         self._before = None
         for worker in active[self._wanted :]:
             self._tell(worker, RETIRE)
-        while len(self._active()) < self._wanted and time.monotonic() >= self._start_at:
+        wanted = (
+            self._wanted if self._served else 1
+        )  # the first alone: it serves sooner, and packs for the others
+        while len(self._active()) < wanted and time.monotonic() >= self._start_at:
             if not self._start(mask):
                 break
 

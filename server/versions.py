@@ -121,6 +121,7 @@ class Version:
         "_columns",
         "_head",
         "_infer_head",
+        "_infer_heads",
         "_max_values",
         "_optional",
         "_outputs",
@@ -155,6 +156,7 @@ class Version:
         self._writer = PredictionWriter(model.outputs, [to_json(label) for label in labels])
         self._buffers = self._make_buffers()
         self._head = to_json({"model": name, "version": number, "labels": labels})[:-1] + b',"predictions":'
+        self._infer_heads: dict[tuple[int, bool], bytes] = {}
         self._infer_head = to_json({"model_name": name, "model_version": str(number)})[:-1]
 
     def _make_buffers(self) -> RowBuffers | None:
@@ -349,18 +351,15 @@ class Version:
         return None if data is None else self._infer(data, len(y), identity, binary=binary)
 
     def _infer(self, data: bytes, rows: int, identity: bytes | None, *, binary: bool) -> Infer:
-        head = self._infer_head
-        if identity is not None:
-            head = b'%b,"id":"%b"' % (head, identity)
-        shape = rows, self._outputs
-        if not binary:
-            return Infer(b'%b,"shape":[%d,%d],"data":[%b]}]}' % (head + _OUTPUT, *shape, data), None)
-        text = b'%b,"shape":[%d,%d],"parameters":{"binary_data_size":%d}}]}' % (
-            head + _OUTPUT,
-            *shape,
-            len(data),
-        )
-        return Infer(text + data, len(text))
+        key = rows, binary
+        text = self._infer_heads.get(key) if identity is None else None
+        if text is None:
+            head = self._infer_head if identity is None else b'%b,"id":"%b"' % (self._infer_head, identity)
+            text = b'%b,"shape":[%d,%d],' % (head + _OUTPUT, rows, self._outputs)
+            text += b'"parameters":{"binary_data_size":%d}}]}' % len(data) if binary else b'"data":['
+            if identity is None and rows <= FEW_ROWS:
+                self._infer_heads[key] = text
+        return Infer(text + data, len(text)) if binary else Infer(b"%b%b]}]}" % (text, data), None)
 
     def config(self) -> dict[str, Any]:
         """Return what the Open Inference Protocol calls the model's configuration."""

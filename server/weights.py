@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from .board import PACKED_BYTES, VACANT, Board
 
 KEY_BYTES = 32
-SLOTS_MAX = 256
+SLOTS_MAX = 576
+"""Slots of a board: for as many workers as there may be, and those that come before others go."""
 RANGE_BYTES = (1 << 38, 1 << 34, 1 << 31)
 """Of addresses, not of memory: the first of these that the system gives."""
 

@@ -16,6 +16,7 @@ from .augmentation import (
     RandomTranslation,
     RandomZoom,
 )
+from .backend import use_backend
 from .callbacks import (
     Callback,
     CSVLogger,
@@ -157,5 +158,6 @@ __all__ = [
     "find_learning_rate",
     "gradcheck",
     "set_random_seed",
+    "use_backend",
     "use_threads",
 ]

@@ -58,6 +58,12 @@ def load(path: str | Path) -> tuple[dict[str, Any], dict[str, Array]]:
     return document, tensors
 
 
+_REMEDIES = {
+    "backend": "choose that one (--backend, MARIANA_BACKEND, use_backend; MARIANA_ISA for its instruction set)"
+}
+"""What to do about a difference, where it is not obvious."""
+
+
 def check_same(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     """Compare what a training is made of with what a checkpoint was made of, both as plain JSON.
 
@@ -68,7 +74,7 @@ def check_same(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
         if theirs.get(name) != value:
             raise InvalidInputError(
                 f"the checkpoint belongs to another training: its {name} is {theirs.get(name)!r:.100}, "
-                f"here it is {value!r:.100}; train with the same arguments, or remove the checkpoint"
+                f"here it is {value!r:.100}; {_REMEDIES.get(name, 'train with the same arguments')}, or remove the checkpoint"
             )
 
 

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .backend import Backend, Call
 from .buffers import Array, Buffers
 from .layers import Layer
 from .losses import Loss
+
+
+class Step(NamedTuple):
+    """The calls of a step of training, bound to their arrays.
+
+    Attributes:
+        bound: the arrays that are given from outside, and the loss: it is this step while they are the same objects.
+        forward: from the inputs to what the loss takes.
+        loss: the loss, which leaves its gradient.
+        backward: from there to the gradients of all parameters.
+        outputs: of the network.
+    """
+
+    bound: tuple[object, ...]
+    forward: list[Call]
+    loss: Callable[[], float]
+    backward: list[Call]
+    outputs: Array
 
 
 class Workspace:
@@ -18,6 +37,7 @@ class Workspace:
     def __init__(self, rows: int, layers: Sequence[Layer], dtype: np.dtype[Any]) -> None:
         self.batch = Buffers(rows, dtype)
         self.layers = [Buffers(rows, dtype) for _ in layers]
+        self.step: Step | None = None
 
 
 class Engine:
@@ -30,6 +50,7 @@ class Engine:
 
     def __init__(self, layers: Sequence[Layer], dtype: np.dtype[Any]) -> None:
         self.layers, self.dtype = layers, dtype
+        self.backend = Backend()
         self._plans = {
             learning: [(i, layer) for i, layer in enumerate(layers) if not layer.idle(learning=learning)]
             for learning in (False, True)
@@ -38,6 +59,11 @@ class Engine:
         self._lowest = next(i for i, layer in enumerate(layers) if layer.parameters)
         self._regular = [layer for layer in layers if layer.regularizers]
         self._workspaces: dict[int, Workspace] = {}
+
+    def use(self, backend: Backend) -> None:
+        """Let a backend compute the steps of training from now on."""
+        self.backend = backend
+        self.clear()
 
     def workspace(self, rows: int) -> Workspace:
         """Return the arrays of that batch size."""
@@ -50,17 +76,14 @@ class Engine:
         """Give the arrays back."""
         self._workspaces.clear()
 
-    def forward(self, x: Array, workspace: Workspace, activated: int, *, learning: bool = False) -> Array:
-        """Run all layers, the first ``activated`` of them with their activation, and return the last outputs."""
-        for number, layer in self._plans[learning]:
+    def forward(self, x: Array, workspace: Workspace, activated: int) -> Array:
+        """Predict: run all layers, the first ``activated`` of them with their activation, and return the outputs."""
+        for number, layer in self._plans[False]:
             buffers = workspace.layers[number]
             y = buffers.get("output", layer.units)
-            if learning:
-                layer.learning_transform(x, y, buffers)
-            else:
-                layer.transform(x, y)
+            layer.transform(x, y)
             if number < activated:
-                (layer.activation.learning_forward if learning else layer.activation.forward)(y, buffers)
+                layer.activation.forward(y, buffers)
             x = y
         return x
 
@@ -72,28 +95,49 @@ class Engine:
         self, x: Array, targets: Array, weights: Array | None, loss: Loss, workspace: Workspace
     ) -> tuple[float, Array]:
         """Run a step of training but the update; return the loss and the outputs, and leave the gradients."""
-        activated = self.activated(loss)
-        outputs = self.forward(x, workspace, activated, learning=True)
-        plan = self._plans[True]
+        step = workspace.step
+        given = (x, targets, weights, loss)
+        if step is None or any(one is not other for one, other in zip(step.bound, given, strict=True)):
+            step = workspace.step = self._bind(x, targets, weights, loss, workspace)
+        for call in step.forward:
+            call()
+        value = step.loss()
+        for call in step.backward:
+            call()
+        for layer in self._regular:
+            value += layer.penalty(learning=True)
+        return value, step.outputs
+
+    def _bind(
+        self, x: Array, targets: Array, weights: Array | None, loss: Loss, workspace: Workspace
+    ) -> Step:
+        """Return the step on these arrays."""
+        backend, activated, plan = self.backend, self.activated(loss), self._plans[True]
+        forward: list[Call] = []
+        backward: list[Call] = []
+        inputs = [x]
+        for number, layer in plan:
+            buffers = workspace.layers[number]
+            y = buffers.get("output", layer.units)
+            forward += backend.forward(layer, inputs[-1], y, buffers, activated=number < activated)
+            inputs.append(y)
+        outputs = inputs.pop()
         number, layer = plan[-1]
         dy = workspace.layers[number].get("gradient", layer.units)
-        value = loss.step(outputs, targets, dy, workspace.batch, weights)
+        value = backend.loss(loss, outputs, targets, dy, workspace.batch, weights)
         for place in range(len(plan) - 1, -1, -1):
             number, layer = plan[place]
             buffers = workspace.layers[number]
-            if number < activated:
-                layer.activation.backward(buffers.get("output", layer.units), dy, buffers)
-            if number == self._lowest:
-                below = workspace.layers[plan[place - 1][0]].get("output", layer.inputs) if place else x
-                layer.gradients(below, dy, None, buffers)
+            lowest = number == self._lowest
+            dx = None if lowest else workspace.layers[plan[place - 1][0]].get("gradient", layer.inputs)
+            y = buffers.get("output", layer.units)
+            backward += backend.backward(
+                layer, inputs[place], y, dy, dx, buffers, activated=number < activated
+            )
+            if dx is None:
                 break
-            beneath = workspace.layers[plan[place - 1][0]]
-            dx = beneath.get("gradient", layer.inputs)
-            layer.gradients(beneath.get("output", layer.inputs), dy, dx, buffers)
             dy = dx
-        for layer in self._regular:
-            value += layer.penalty(learning=True)
-        return value, outputs
+        return Step((x, targets, weights, loss), forward, value, backward, outputs)
 
     def penalty(self) -> float:
         """Return what the regularizers add to the loss."""

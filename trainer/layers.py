@@ -398,7 +398,9 @@ class BatchNormalization(Layer):
         super().attach(parameters, gradients, state)
         self.gamma, self.beta = parameters.get("gamma"), parameters.get("beta")
         self.moving_mean, self.moving_variance = state["moving_mean"], state["moving_variance"]
-        self._mean, self._variance, self._factor = (np.empty_like(self.moving_mean) for _ in range(3))
+        self.batch_mean, self.batch_variance, self.batch_factor = (
+            np.empty_like(self.moving_mean) for _ in range(3)
+        )
 
     def initialize(self, rng: np.random.Generator) -> None:
         """Begin with the identity."""
@@ -421,24 +423,30 @@ class BatchNormalization(Layer):
     def learning_transform(self, x: Array, y: Array, buffers: Buffers) -> None:
         """Normalise with the mean and variance of the batch, and let the moving ones follow."""
         normalized = buffers.get("normalized", self.units)
-        np.sum(x, axis=0, out=self._mean)
-        np.divide(self._mean, len(x), out=self._mean)
-        np.subtract(x, self._mean, out=normalized)
+        np.sum(x, axis=0, out=self.batch_mean)
+        np.divide(self.batch_mean, len(x), out=self.batch_mean)
+        np.subtract(x, self.batch_mean, out=normalized)
         np.multiply(normalized, normalized, out=y)
-        np.sum(y, axis=0, out=self._variance)
-        np.divide(self._variance, len(x), out=self._variance)
-        for moving, batch in ((self.moving_mean, self._mean), (self.moving_variance, self._variance)):
-            np.subtract(batch, moving, out=self._factor)
-            np.multiply(self._factor, 1 - self.momentum, out=self._factor)
-            np.add(moving, self._factor, out=moving)
-        self._divide(normalized, self._variance)
+        np.sum(y, axis=0, out=self.batch_variance)
+        np.divide(self.batch_variance, len(x), out=self.batch_variance)
+        for moving, batch in (
+            (self.moving_mean, self.batch_mean),
+            (self.moving_variance, self.batch_variance),
+        ):
+            np.subtract(batch, moving, out=self.batch_factor)
+            np.multiply(self.batch_factor, 1 - self.momentum, out=self.batch_factor)
+            np.add(moving, self.batch_factor, out=moving)
+        self._divide(normalized, self.batch_variance)
         self._affine(normalized, y)
 
     def gradients(self, x: Array, dy: Array, dx: Array | None, buffers: Buffers) -> None:
         """``dx = gamma / sqrt(variance + epsilon) * (dy - mean(dy) - normalized * mean(dy * normalized))``."""
         del x
         normalized, product = buffers.get("normalized", self.units), buffers.get("product", self.units)
-        dgamma, dbeta = self._mean, self._variance  # the step is over: their numbers are not needed any more
+        dgamma, dbeta = (
+            self.batch_mean,
+            self.batch_variance,
+        )  # the step is over: their numbers are not needed any more
         np.multiply(dy, normalized, out=product)
         np.sum(product, axis=0, out=dgamma)
         np.sum(dy, axis=0, out=dbeta)
@@ -452,7 +460,7 @@ class BatchNormalization(Layer):
         np.multiply(normalized, dgamma, out=product)
         np.subtract(dy, dbeta, out=dx)
         np.subtract(dx, product, out=dx)
-        np.multiply(dx, self._factor, out=dx)
+        np.multiply(dx, self.batch_factor, out=dx)
         if self.gamma is not None:
             np.multiply(dx, self.gamma, out=dx)
 
@@ -465,11 +473,11 @@ class BatchNormalization(Layer):
         return factor, summand if self.beta is None else summand + self.beta
 
     def _divide(self, centred: Array, variance: Array) -> None:
-        """Divide by the standard deviation; its reciprocal stays in ``_factor``."""
-        np.add(variance, self.epsilon, out=self._factor)
-        np.sqrt(self._factor, out=self._factor)
-        np.reciprocal(self._factor, out=self._factor)
-        np.multiply(centred, self._factor, out=centred)
+        """Divide by the standard deviation; its reciprocal stays in ``batch_factor``."""
+        np.add(variance, self.epsilon, out=self.batch_factor)
+        np.sqrt(self.batch_factor, out=self.batch_factor)
+        np.reciprocal(self.batch_factor, out=self.batch_factor)
+        np.multiply(centred, self.batch_factor, out=centred)
 
     def _affine(self, normalized: Array, y: Array) -> None:
         if self.gamma is None:

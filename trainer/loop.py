@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,13 +20,14 @@ from mariana.errors import TrainingError
 
 from . import data, diagnosis
 from .augmentation import Augmentation, Batch
+from .backend import Call
 from .buffers import Array, Buffers
 from .callbacks import Callback
 from .checkpoints import check_same
 from .layers import Layer
 from .losses import Loss, one_hot
 from .metrics import Metric
-from .optimizers import Optimizer
+from .optimizer import Optimizer
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -52,6 +53,22 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+class Gathered(NamedTuple):
+    """The arrays of a batch size.
+
+    Attributes:
+        rows: numbers of its rows.
+        x: the rows of that number; ``y`` and ``weights`` likewise.
+        gathers: fill them from the rows.
+    """
+
+    rows: Array
+    x: Array
+    y: Array
+    weights: Array | None
+    gathers: Sequence[Call]
 
 
 class Measures:
@@ -168,7 +185,13 @@ class Training:
         self._mixes = any(augmentation.mixes for augmentation in self.augmentations)
         self._step_loss = self.loss.dense() if self._mixes else self.loss
         self._remembering = [callback for callback in self.callbacks if _overrides(callback, "get_state")]
-        self._constrained = [layer for layer in self.engine.layers if layer.constraints]
+        self._batches: dict[int, Gathered] = {}
+        self._update = self.engine.backend.update(
+            self.optimizer,
+            self.net.parameters,
+            self.net.gradients,
+            [layer for layer in self.engine.layers if layer.constraints],
+        )
 
     def run(self) -> None:
         """Learn until the last epoch is over or ``stop_training`` is set."""
@@ -205,8 +228,9 @@ class Training:
             average.hide(self.net.parameters)
 
     def _steps(self) -> None:
-        net, engine, samples = self.net, self.engine, self.samples
+        net, engine = self.net, self.engine
         logs = {"loss": 0.0}
+        update = self._update
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the checks below tell of it
             while self.step < self.steps:
                 for hook in self._before_steps:
@@ -214,11 +238,12 @@ class Training:
                 self.rows = rows = self.feed.next()
                 workspace = engine.workspace(len(rows))
                 buffers = workspace.batch
-                x = _gather(samples.x, rows, "x", buffers)
-                learned = y = _gather(samples.y, rows, "y", buffers)
-                weights = (
-                    None if samples.weights is None else _gather(samples.weights, rows, "weights", buffers)
-                )
+                batch = self._batches.get(len(rows)) or self._batch(buffers)
+                np.copyto(batch.rows, rows)
+                for gather in batch.gathers:
+                    gather()
+                x, y, weights = batch.x, batch.y, batch.weights
+                learned = y
                 if self.augmentations:
                     learned = self._augment(x, y, buffers)
                 loss, outputs = engine.forward_backward(x, learned, weights, self._step_loss, workspace)
@@ -226,7 +251,7 @@ class Training:
                     raise TrainingError(diagnosis.not_finite(self, loss, workspace))
                 for hook in self._before_updates:
                     hook(self.step)
-                self._update()
+                update()
                 self.measures.add(loss, outputs, y, weights, buffers)
                 self.step += 1
                 if self._after_steps:
@@ -236,13 +261,21 @@ class Training:
         if not (np.isfinite(net.parameters).all() and np.isfinite(net.state).all()):
             raise TrainingError(diagnosis.weights_not_finite(self))
 
-    def _update(self) -> None:
-        parameters, average = self.net.parameters, self.optimizer.average
-        self.optimizer.update(parameters, self.net.gradients)
-        for layer in self._constrained:
-            layer.constrain()
-        if average is not None:
-            average.follow(parameters)
+    def _batch(self, buffers: Buffers) -> Gathered:
+        """Return the arrays of a batch size, and what fills them."""
+        samples, backend = self.samples, self.engine.backend
+        rows = buffers.get("rows", dtype=np.int64)
+        gathers: list[Call] = []
+
+        def gathered(table: Array, name: str) -> Array:
+            out = buffers.get(name, *table.shape[1:], dtype=table.dtype)
+            gathers.append(backend.gather(table, rows, out))
+            return out
+
+        weights = None if samples.weights is None else gathered(samples.weights, "weights")
+        x, y = gathered(samples.x, "x"), gathered(samples.y, "y")
+        batch = self._batches[len(rows)] = Gathered(rows, x, y, weights, gathers)
+        return batch
 
     def _augment(self, x: Array, y: Array, buffers: Buffers) -> Array:
         """Change the batch in place, and return the targets to learn from."""
@@ -323,6 +356,7 @@ class Training:
         return {
             "layers": [[layer.kind, layer.units, layer.activation.name] for layer in self.net.layers],
             "dtype": str(self.net.dtype),
+            "backend": self.engine.backend.name,
             "seed": self.net.seed,
             "loss": self.loss.name,
             "optimizer": self.config,
@@ -334,13 +368,6 @@ class Training:
             "augmentations": [type(augmentation).__name__ for augmentation in self.augmentations],
             "callbacks": [type(callback).__name__ for callback in self._remembering],
         }
-
-
-def _gather(array: Array, rows: Array, name: str, buffers: Buffers) -> Array:
-    """Copy rows of an array into the buffer of that name."""
-    out = buffers.get(name, *array.shape[1:], dtype=array.dtype)
-    np.take(array, rows, axis=0, out=out, mode="clip")  # mode "raise" would buffer the output
-    return out
 
 
 def _overrides(callback: Callback, hook: str) -> bool:

@@ -21,7 +21,7 @@ from mariana.errors import InvalidInputError
 from mariana.format import Feature, Label, TargetScaling
 from mariana.store import Store
 
-from . import checkpoints, checks, data, losses, metrics, optimizers
+from . import backend, checkpoints, checks, data, losses, metrics, optimizers
 from .augmentation import Augmentation
 from .buffers import Array
 from .callbacks import Callback, History, progress
@@ -275,10 +275,12 @@ class Sequential:
         self.examples = samples.x[:_EXAMPLES].copy()
         history = History()
         feed = data.Feed(learn, batch_size, shuffle=shuffle, rng=self._shuffling_rng)
+        engine = self._built_engine()
+        engine.use(backend.chosen(self.dtype))
         called = _instances(Callback, [history, *progress(verbose), *(callbacks or ())])
         training = Training(
             net=self,
-            engine=self._built_engine(),
+            engine=engine,
             loss=loss,
             optimizer=optimizer,
             feed=feed,
@@ -297,7 +299,6 @@ class Sequential:
         )
         self._training_loop = training
         self.stop_training = False
-        training.engine.clear()
         try:
             with blas_threads(self.parameters.size):
                 for callback in training.callbacks:
@@ -316,6 +317,7 @@ class Sequential:
             "seed": self.seed,
             "epochs": self.training.get("epochs", 0) + len(history.epoch),
             "batch_size": batch_size,
+            "backend": engine.backend.name,
             "loss": loss.name,
             "optimizer": training.config,
             "metrics": _by_split(self.logs),
@@ -472,6 +474,7 @@ class Sequential:
         loss, _ = self._compiled()
         samples = self._samples(x, y, sample_weight)
         engine = self._built_engine()
+        engine.use(backend.chosen(self.dtype))
         state = self.state.copy()
         generators = [layer.rng.bit_generator for layer in self.layers if layer.rng is not None]
         drawn = [generator.state for generator in generators]

@@ -4,10 +4,12 @@
 #if defined(MRN_ARM64)
 
 #include "../kernels.h"
+#include "../train.h"
 #include "../unroll.h"
 
 #include <arm_neon.h>
 #include <math.h>
+#include <string.h>
 
 #define NAME(x) x##_neon
 #define TARGET
@@ -28,6 +30,7 @@ typedef float32x4_t vec;
 #define V_SUB(a, b) vsubq_f32(a, b)
 #define V_MUL(a, b) vmulq_f32(a, b)
 #define V_DIV(a, b) vdivq_f32(a, b)
+#define V_SQRT(a) vsqrtq_f32(a)
 #define V_FMA(a, b, c) vfmaq_f32(c, a, b)
 #define V_MAX(a, b) max_neon(a, b)
 #define V_MIN(a, b) min_neon(a, b)
@@ -35,6 +38,25 @@ typedef float32x4_t vec;
 #define V_COPY_SIGN(size, sign) vbslq_f32(vdupq_n_u32(0x80000000U), sign, size)
 #define V_IF_LESS(a, b, then, otherwise) vbslq_f32(vcltq_f32(a, b), then, otherwise)
 #define V_SCALE(e, shifted) scale_neon(e, shifted)
+
+#define V_LOAD_PART(p, n) load_part_neon(p, n)
+#define V_STORE_PART(p, v, n) store_part_neon(p, v, n)
+#define V_FIRST(v, n) first_lanes_neon(v, n)
+
+/* The first n lanes, n < LANES; the others are 0. */
+static inline vec load_part_neon(const float *p, size_t n) {
+    vec v = V_SET(0.0F);
+    memcpy(&v, p, n * sizeof *p);
+    return v;
+}
+static inline void store_part_neon(float *p, vec v, size_t n) {
+    memcpy(p, &v, n * sizeof *p);
+}
+static inline vec first_lanes_neon(vec v, size_t n) {
+    vec first = V_SET(0.0F);
+    memcpy(&first, &v, n * sizeof(float));
+    return first;
+}
 
 /* Not vmaxq_f32, which gives NaN when either is: here the second one counts. */
 static inline vec max_neon(vec a, vec b) {
@@ -68,8 +90,12 @@ static inline float strip_max_neon(const vec *strip) {
 
 #include "../activation_template.h"
 #include "../dense_template.h"
+#include "../train_template.h"
 
 const mrn_kernels mrn_kernels_neon = {dense_neon, activate_neon, lanes_neon};
+
+const mrn_trainer mrn_trainer_neon = {forward_neon, backward_neon, normalize_neon, normalize_back_neon,
+                                      drop_neon,    loss_neon,     update_neon,    squares_neon};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

@@ -44,6 +44,43 @@ static double read_generic(const char *from, size_t bytes, size_t repeats) {
     return (double)all;
 }
 
+/* A function that steps SUMS independent sums; `lanes` multiply-adds each. The compiler must not know that
+ * they begin as one number: it would compute one of them. `v` is the constraint of a vector register. */
+#define RUN_IN(v, name, attribute, vec, zero, step, lanes)                                                   \
+    attribute static double run_##name(size_t repeats) {                                                     \
+        vec sum[SUMS], a = zero, b = zero;                                                                   \
+        OPAQUE(v, a);                                                                                        \
+        OPAQUE(v, b);                                                                                        \
+        UNROLL for (int i = 0; i < SUMS; i++) {                                                              \
+            sum[i] = zero;                                                                                   \
+            OPAQUE(v, sum[i]);                                                                               \
+        }                                                                                                    \
+        for (size_t r = 0; r < repeats * STEPS; r++) {                                                       \
+            UNROLL for (int i = 0; i < SUMS; i++) sum[i] = step(sum[i], a, b);                               \
+        }                                                                                                    \
+        UNROLL for (int i = 0; i < SUMS; i++) OPAQUE(v, sum[i]);                                             \
+        return (double)repeats * STEPS * SUMS * (lanes) * 2;                                                 \
+    }
+
+#if defined(MRN_ARM64)
+
+#include <arm_neon.h>
+
+#if defined(__clang__)
+#define DOTPROD __attribute__((target("dotprod")))
+#else
+#define DOTPROD __attribute__((target("arch=armv8.2-a+dotprod")))
+#endif
+
+DOTPROD static inline int32x4_t dot_neon(int32x4_t sum, int32x4_t a, int32x4_t b) {
+    __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(a), "w"(b));
+    return sum;
+}
+RUN_IN("w", neon, , float32x4_t, vdupq_n_f32(0), vfmaq_f32, 4)
+RUN_IN("w", neondot, DOTPROD, int32x4_t, vdupq_n_s32(0), dot_neon, 16)
+
+#endif
+
 #if defined(MRN_X86)
 
 #include <immintrin.h>
@@ -54,23 +91,7 @@ static double read_generic(const char *from, size_t bytes, size_t repeats) {
 #define AVX512BF16 __attribute__((target("avx512f,avx512bf16")))
 #define AMX __attribute__((target("amx-tile,amx-bf16,amx-int8")))
 
-/* A function that steps SUMS independent sums; `lanes` multiply-adds each. The compiler must not know that
- * they begin as one number: it would compute one of them. */
-#define RUN(name, attribute, vec, zero, step, lanes)                                                         \
-    attribute static double run_##name(size_t repeats) {                                                     \
-        vec sum[SUMS], a = zero, b = zero;                                                                   \
-        OPAQUE("v", a);                                                                                      \
-        OPAQUE("v", b);                                                                                      \
-        UNROLL for (int i = 0; i < SUMS; i++) {                                                              \
-            sum[i] = zero;                                                                                   \
-            OPAQUE("v", sum[i]);                                                                             \
-        }                                                                                                    \
-        for (size_t r = 0; r < repeats * STEPS; r++) {                                                       \
-            UNROLL for (int i = 0; i < SUMS; i++) sum[i] = step(sum[i], a, b);                               \
-        }                                                                                                    \
-        UNROLL for (int i = 0; i < SUMS; i++) OPAQUE("v", sum[i]);                                           \
-        return (double)repeats * STEPS * SUMS * (lanes) * 2;                                                 \
-    }
+#define RUN(...) RUN_IN("v", __VA_ARGS__)
 #define FMA256(s, a, b) _mm256_fmadd_ps(a, b, s)
 #define FMA512(s, a, b) _mm512_fmadd_ps(a, b, s)
 #define BF16(s, a, b) _mm512_dpbf16_ps(s, (__m512bh)(a), (__m512bh)(b))
@@ -156,6 +177,10 @@ static const struct {
     {"avx512vnni dot int8", MRN_CPU_VNNI, run_avx512vnni},
     {"amx tile bfloat16", MRN_CPU_AMX, run_amx_bf16},
     {"amx tile int8", MRN_CPU_AMX, run_amx_int8},
+#endif
+#if defined(MRN_ARM64)
+    {"neon fma float32", 0, run_neon},
+    {"neondot dot int8", MRN_CPU_DOTPROD, run_neondot},
 #endif
 };
 

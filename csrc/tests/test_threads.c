@@ -170,8 +170,12 @@ typedef struct slow {
 
 static void compute_slowly(const void *context, size_t item, size_t thread, void *out) {
     slow *s = (slow *)(uintptr_t)context;
-    if (thread)
+    if (thread) {
+#if defined(SCHED_IDLE)
+        CHECK(sched_getscheduler(0) == SCHED_IDLE, "a helper must give way to whoever wants its core");
+#endif
         atomic_store(&s->begun, 1);
+    }
     while (thread ? !atomic_load(&s->let_go) : !atomic_load(&s->begun))
         sched_yield();
     *(size_t *)out = item * 3 + 1;

@@ -253,9 +253,15 @@ static inline __attribute__((always_inline)) TARGET void dense(const operation o
     for (size_t row = 0; row < rows; row++) {
         const float *from = x + row * x_stride;
         unsigned char *to = cells + row * row_bytes;
-        about[row] = op == INT8    ? stage_s8_amx(from, layer->inputs, layer->groups, to)
-                     : op == SPLIT ? stage_split(from, layer->inputs, layer->groups, to)
-                                   : stage_bf16_amx(from, layer->inputs, layer->groups, to);
+        if (op == SPLIT) {
+            about[row] = stage_split(from, layer->inputs, layer->groups, to);
+            continue;
+        }
+        about[row] = op == INT8 ? range_s8_amx(from, layer->inputs) : range_bf16_amx(from, layer->inputs);
+        if (op == INT8)
+            stage_s8_amx(from, layer->inputs, layer->groups, to, about + row);
+        else
+            stage_bf16_amx(from, layer->inputs, layer->groups, to, about + row);
     }
     const size_t whole = rows / MRN_DOT_ROWS * MRN_DOT_ROWS, rest = rows - whole;
     for (size_t part = 0; part < 2; part++) { /* pairs of whole tiles of rows, then what is left */

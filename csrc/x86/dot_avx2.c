@@ -55,6 +55,7 @@ static inline TARGET __m256 dot_bf16_avx2(__m256 sum, halves_avx2 a, halves_avx2
 #define DOT(sum, value, weights) dot_bf16_avx2(sum, value, weights)
 #define FIRST(layer, unit) _mm256_loadu_ps((layer)->bias + (unit))
 #define LAST(layer, unit, row, sum) (sum)
+#define RANGE range_bf16_avx2
 #define STAGE stage_bf16_avx2
 #include "../dot_template.h"
 #undef NAME
@@ -64,6 +65,7 @@ static inline TARGET __m256 dot_bf16_avx2(__m256 sum, halves_avx2 a, halves_avx2
 #undef DOT
 #undef FIRST
 #undef LAST
+#undef RANGE
 #undef STAGE
 
 /* ---- int8: vpmaddubsw would saturate, so cells become int16 first ---- */
@@ -93,6 +95,7 @@ static inline TARGET __m256 last_s8_avx2(const mrn_dot_layer *layer, size_t unit
 #define DOT(sum, value, weights) dot_s8_avx2(sum, value, weights)
 #define FIRST(layer, unit) _mm256_setzero_si256()
 #define LAST(layer, unit, row, sum) last_s8_avx2(layer, unit, row, sum)
+#define RANGE range_s8_avx2
 #define STAGE stage_s8_avx2
 #include "../dot_template.h"
 

@@ -33,6 +33,7 @@ static inline TARGET __m512 dot_bf16_avx512(__m512 sum, halves_avx512 a, halves_
 #define DOT(sum, value, weights) dot_bf16_avx512(sum, value, weights)
 #define FIRST(layer, unit) _mm512_loadu_ps((layer)->bias + (unit))
 #define LAST(layer, unit, row, sum) (sum)
+#define RANGE range_bf16_avx512
 #define STAGE stage_bf16_avx512
 #include "../dot_template.h"
 #undef NAME
@@ -42,6 +43,7 @@ static inline TARGET __m512 dot_bf16_avx512(__m512 sum, halves_avx512 a, halves_
 #undef DOT
 #undef FIRST
 #undef LAST
+#undef RANGE
 #undef STAGE
 
 /* ---- int8 ---- */
@@ -64,6 +66,7 @@ static inline TARGET __m512i dot_s8_avx512(__m512i sum, halves_avx512 a, halves_
 #define DOT(sum, value, weights) dot_s8_avx512(sum, value, weights)
 #define FIRST(layer, unit) _mm512_setzero_si512()
 #define LAST(layer, unit, row, sum) last_s8_avx512(layer, unit, row, sum)
+#define RANGE range_s8_avx512
 #define STAGE stage_s8_avx512
 #include "../dot_template.h"
 

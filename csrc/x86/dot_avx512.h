@@ -29,8 +29,13 @@ static inline TARGET __mmask16 NAME(lanes)(size_t at, size_t end) {
 }
 
 /* As in dot_stage.h, 16 numbers at once. */
-static inline TARGET mrn_dot_row NAME(stage_bf16)(const float *x, size_t inputs, size_t groups,
-                                                  unsigned char *cells) {
+static inline TARGET mrn_dot_row NAME(range_bf16)(const float *x, size_t inputs) {
+    (void)x, (void)inputs;
+    return (mrn_dot_row){1, 0};
+}
+
+static inline TARGET void NAME(stage_bf16)(const float *x, size_t inputs, size_t groups, unsigned char *cells,
+                                           const mrn_dot_row *row) {
     const __m512i one = _mm512_set1_epi32(1), sign = _mm512_set1_epi32((int32_t)0x80000000U);
     for (size_t k = 0, end = groups * 2; k < end; k += LANES) {
         const __mmask16 inside = NAME(lanes)(k, inputs);
@@ -47,41 +52,71 @@ static inline TARGET mrn_dot_row NAME(stage_bf16)(const float *x, size_t inputs,
         else
             _mm256_mask_storeu_epi16(cells + k * 2, NAME(lanes)(k, end), cut);
     }
-    return (mrn_dot_row){1, 0};
+    (void)row;
 }
 
-static inline TARGET mrn_dot_row NAME(stage_s8)(const float *x, size_t inputs, size_t groups,
-                                                unsigned char *cells) {
-    const size_t end = groups * MRN_CELL;
-    __m512 low = _mm512_setzero_ps(), high = low;
+static inline TARGET mrn_dot_row NAME(range_s8)(const float *x, size_t inputs) {
+    __m512 low = _mm512_setzero_ps(), high = low, low2 = low, high2 = low;
     __mmask16 broken = 0;
-    for (size_t k = 0; k < inputs; k += LANES) {
-        const __mmask16 inside = NAME(lanes)(k, inputs);
-        const __m512 v = _mm512_maskz_loadu_ps(inside, x + k);
-        broken = (__mmask16)(broken |
-                             _mm512_fpclass_ps_mask(v, 0x99)); /* quiet and signalling NaN, both infinities */
+    size_t k = 0;
+    for (; k + 2 * LANES <= inputs; k += 2 * LANES) {
+        const __m512 v = _mm512_loadu_ps(x + k), w = _mm512_loadu_ps(x + k + LANES);
+        broken = _kor_mask16(broken, _mm512_cmp_ps_mask(v, w, _CMP_UNORD_Q)); /* either is NaN */
+        low = _mm512_min_ps(v, low);
+        high = _mm512_max_ps(v, high);
+        low2 = _mm512_min_ps(w, low2);
+        high2 = _mm512_max_ps(w, high2);
+    }
+    for (; k < inputs; k += LANES) {
+        const __m512 v = _mm512_maskz_loadu_ps(NAME(lanes)(k, inputs), x + k);
+        broken = _kor_mask16(broken, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q));
         low = _mm512_min_ps(v, low);
         high = _mm512_max_ps(v, high);
     }
-    if (broken) {
-        memset(cells, 0, end);
+    const float lowest = _mm512_reduce_min_ps(_mm512_min_ps(low, low2));
+    const float highest = _mm512_reduce_max_ps(_mm512_max_ps(high, high2));
+    if (broken || highest == INFINITY || lowest == -INFINITY)
         return (mrn_dot_row){NAN, 0};
-    }
-    const float lowest = _mm512_reduce_min_ps(low),
-                step = _mm512_reduce_max_ps(high) / 255.0F - lowest / 255.0F;
+    const float step = highest / 255.0F - lowest / 255.0F;
     const float scale = step > 1e-37F ? step : 1e-37F, inverse = 1.0F / scale;
-    const int32_t shift = _mm_cvtss_si32(_mm_set_ss(-lowest * inverse)), zero = shift > 255 ? 255 : shift;
-    for (size_t k = 0; k < end; k += LANES) {
+    const int32_t shift = _mm_cvtss_si32(_mm_set_ss(-lowest * inverse));
+    return (mrn_dot_row){scale, shift > 255 ? 255 : shift};
+}
+
+static inline TARGET __m512i NAME(rounded)(const float *x, __m512 inverse) {
+    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), inverse));
+}
+
+static inline TARGET void NAME(stage_s8)(const float *x, size_t inputs, size_t groups, unsigned char *cells,
+                                         const mrn_dot_row *row) {
+    const size_t end = groups * MRN_CELL;
+    if (row->scale != row->scale) {
+        memset(cells, 0, end);
+        return;
+    }
+    const __m512 inverse = _mm512_set1_ps(1.0F / row->scale);
+    const __m512i zero = _mm512_set1_epi16((int16_t)row->zero);
+    /* packing takes the lanes of 128 bits apart */
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    size_t k = 0;
+    for (; k + 4 * LANES <= inputs; k += 4 * LANES) {
+        const __m512i a =
+            _mm512_packs_epi32(NAME(rounded)(x + k, inverse), NAME(rounded)(x + k + LANES, inverse));
+        const __m512i b = _mm512_packs_epi32(NAME(rounded)(x + k + 2 * LANES, inverse),
+                                             NAME(rounded)(x + k + 3 * LANES, inverse));
+        const __m512i q = _mm512_packus_epi16(_mm512_add_epi16(a, zero), _mm512_add_epi16(b, zero));
+        _mm512_storeu_si512(cells + k, _mm512_permutexvar_epi32(order, q));
+    }
+    for (; k < end; k += LANES) {
         const __mmask16 inside = NAME(lanes)(k, inputs);
-        const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(inside, x + k), _mm512_set1_ps(inverse));
-        const __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(zero));
+        const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(inside, x + k), inverse);
+        const __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(row->zero));
         const __m128i cut = _mm512_cvtusepi32_epi8(_mm512_maskz_max_epi32(inside, q, _mm512_setzero_si512()));
-        if (k + LANES <= end)
+        if (k + LANES <= end) /* masked stores are slow on some CPUs */
             _mm_storeu_si128((__m128i *)(void *)(cells + k), cut);
         else
             _mm_mask_storeu_epi8(cells + k, NAME(lanes)(k, end), cut);
     }
-    return (mrn_dot_row){scale, zero};
 }
 
 static inline TARGET __m512 NAME(last_s8)(const mrn_dot_layer *layer, size_t unit, const mrn_dot_row *row,

@@ -25,6 +25,7 @@ static inline TARGET __m512i dot_avx512vnni(__m512i sum, __m512i value, __m512i 
 #define DOT(sum, value, weights) dot_avx512vnni(sum, value, weights)
 #define FIRST(layer, unit) _mm512_setzero_si512()
 #define LAST(layer, unit, row, sum) last_s8_avx512vnni(layer, unit, row, sum)
+#define RANGE range_s8_avx512vnni
 #define STAGE stage_s8_avx512vnni
 #include "../dot_template.h"
 

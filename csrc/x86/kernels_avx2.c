@@ -4,10 +4,12 @@
 #if defined(MRN_X86)
 
 #include "../kernels.h"
+#include "../train.h"
 #include "../unroll.h"
 
 #include <immintrin.h>
 #include <math.h>
+#include <string.h>
 
 #define NAME(x) x##_avx2
 #define TARGET __attribute__((target("avx2,fma")))
@@ -28,6 +30,7 @@ typedef __m256 vec;
 #define V_SUB(a, b) _mm256_sub_ps(a, b)
 #define V_MUL(a, b) _mm256_mul_ps(a, b)
 #define V_DIV(a, b) _mm256_div_ps(a, b)
+#define V_SQRT(a) _mm256_sqrt_ps(a)
 #define V_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define V_MAX(a, b) _mm256_max_ps(a, b)
 #define V_MIN(a, b) _mm256_min_ps(a, b)
@@ -35,6 +38,15 @@ typedef __m256 vec;
 #define V_COPY_SIGN(size, sign) _mm256_or_ps(size, _mm256_and_ps(_mm256_set1_ps(-0.0F), sign))
 #define V_IF_LESS(a, b, then, otherwise) _mm256_blendv_ps(otherwise, then, _mm256_cmp_ps(a, b, _CMP_LT_OQ))
 #define V_SCALE(e, shifted) scale_avx2(e, shifted)
+
+#define V_LOAD_PART(p, n) _mm256_maskload_ps(p, first_lanes_avx2(n))
+#define V_STORE_PART(p, v, n) _mm256_maskstore_ps(p, first_lanes_avx2(n), v)
+#define V_FIRST(v, n) _mm256_and_ps(v, _mm256_castsi256_ps(first_lanes_avx2(n)))
+
+static inline TARGET __m256i first_lanes_avx2(size_t n) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lane);
+}
 
 /* e * 2^n in two halves, each a float32 made from its exponent: see scale_generic. */
 static inline TARGET vec scale_avx2(vec e, vec shifted) {
@@ -62,8 +74,12 @@ static inline TARGET float strip_max_avx2(const vec *strip) {
 
 #include "../activation_template.h"
 #include "../dense_template.h"
+#include "../train_template.h"
 
 const mrn_kernels mrn_kernels_avx2 = {dense_avx2, activate_avx2, lanes_avx2};
+
+const mrn_trainer mrn_trainer_avx2 = {forward_avx2, backward_avx2, normalize_avx2, normalize_back_avx2,
+                                      drop_avx2,    loss_avx2,     update_avx2,    squares_avx2};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

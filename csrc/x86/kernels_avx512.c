@@ -4,10 +4,12 @@
 #if defined(MRN_X86)
 
 #include "../kernels.h"
+#include "../train.h"
 #include "../unroll.h"
 
 #include <immintrin.h>
 #include <math.h>
+#include <string.h>
 
 #define NAME(x) x##_avx512
 #define TARGET __attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")))
@@ -29,6 +31,7 @@ typedef __m512 vec;
 #define V_SUB(a, b) _mm512_sub_ps(a, b)
 #define V_MUL(a, b) _mm512_mul_ps(a, b)
 #define V_DIV(a, b) _mm512_div_ps(a, b)
+#define V_SQRT(a) _mm512_sqrt_ps(a)
 #define V_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define V_MAX(a, b) _mm512_max_ps(a, b)
 #define V_MIN(a, b) _mm512_min_ps(a, b)
@@ -37,6 +40,11 @@ typedef __m512 vec;
 #define V_IF_LESS(a, b, then, otherwise)                                                                     \
     _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), otherwise, then)
 #define V_SCALE(e, shifted) _mm512_scalef_ps(e, _mm512_sub_ps(shifted, _mm512_set1_ps(12582912.0F)))
+
+#define V_LOAD_PART(p, n) _mm512_maskz_loadu_ps(FIRST_LANES(n), p)
+#define V_STORE_PART(p, v, n) _mm512_mask_storeu_ps(p, FIRST_LANES(n), v)
+#define V_FIRST(v, n) _mm512_maskz_mov_ps(FIRST_LANES(n), v)
+#define FIRST_LANES(n) ((__mmask16)((1U << (n)) - 1U))
 
 /* Both reductions fold halves, 16, 8, 4, 2, 1, as on AVX2: the two sets give the same bits. */
 static inline TARGET float strip_sum_avx512(const vec *strip) {
@@ -55,8 +63,13 @@ static inline TARGET float strip_max_avx512(const vec *strip) {
 
 #include "../activation_template.h"
 #include "../dense_template.h"
+#include "../train_template.h"
 
 const mrn_kernels mrn_kernels_avx512 = {dense_avx512, activate_avx512, lanes_avx512};
+
+const mrn_trainer mrn_trainer_avx512 = {forward_avx512,        backward_avx512, normalize_avx512,
+                                        normalize_back_avx512, drop_avx512,     loss_avx512,
+                                        update_avx512,         squares_avx512};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

@@ -73,9 +73,13 @@ class RequestReader:
 
     def _fields(self, data: bytes) -> Fields:
         request = self._request
-        accept, etag, identity, trace, _ = [
-            data[at : at + size] for at, size in zip(request.field, request.field_bytes, strict=True)
-        ]
         length = request.header_length
-        timing = bool(request.present & _TIMING)
-        return Fields(accept, etag, identity, trace, timing, None if length < 0 else length)
+        header_length = None if length < 0 else length
+        present = request.present
+        if not present:  # a binary request of a client that asks for nothing more
+            return Fields(b"", b"", b"", b"", False, header_length)
+        at, size = request.field, request.field_bytes
+        accept, etag, identity, trace = [
+            data[at[i] : at[i] + size[i]] if present >> i & 1 else b"" for i in range(4)
+        ]
+        return Fields(accept, etag, identity, trace, bool(present & _TIMING), header_length)

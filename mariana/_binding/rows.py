@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ _unpack = ffi.unpack
 _new = ffi.new
 _float32 = np.dtype(np.float32)
 _little = np.dtype("<f4")
+_BIG_ENDIAN = sys.byteorder == "big"
 _empty = np.empty
 _FLOATS = ffi.typeof("float[]")
 _SIZE = ffi.typeof("size_t *")
@@ -211,9 +213,12 @@ class RowBuffers:
 
     def octets(self, rows: int) -> bytes | None:
         """Return the outputs as float32, little-endian; None when one is not finite."""
-        if not _all_finite(self._y_at, rows * self._outputs):
+        count = rows * self._outputs
+        if not _all_finite(self._y_at, count):
             return None
-        return self._y[:rows].astype(_little, copy=False).tobytes()
+        if _BIG_ENDIAN:
+            return self._y[:rows].astype(_little).tobytes()
+        return bytes(_buffer(self._y_at, 4 * count))
 
 
 class PredictionWriter:

@@ -23,7 +23,7 @@ from mariana.cli.options import settings as settings_of
 from mariana.cli.options import store_option
 from mariana.errors import InvalidInputError, MarianaError
 from mariana.server import create_app
-from mariana.server.app import Application
+from mariana.server.app import Application, check_settings
 from mariana.server.board import Board, Slot, Team
 from mariana.server.observe import JsonFormatter
 from mariana.server.protocol import Protocol
@@ -96,7 +96,13 @@ def serve(
 def _supervise(
     listener: socket.socket, options: dict[str, Any], workers: int, ready: Callable[[], None]
 ) -> None:
-    board, supervisor = Board(2 * workers + 16), os.getpid()
+    supervisor = os.getpid()
+    try:
+        board = Board(2 * workers + 16)
+    except OSError as error:
+        raise MarianaError(
+            f"cannot make the memory that workers share: {error.strerror}; mariana serve --workers 1 needs none"
+        ) from None
     try:
         weights = Weights(board)
     except OSError as error:
@@ -106,12 +112,13 @@ def _supervise(
     def make_plan() -> Plan:
         settings = settings_of(**options)
         choose_isa(settings.isa)
+        check_settings(settings)
         logging.config.dictConfig(_logging(settings))
-        app = create_app(settings)
 
         def work(slot: Slot) -> int:
             if weights is not None:
                 weights.join(slot.number)
+            app = create_app(settings)  # here: telemetry has threads
             app.team = Team(board, slot, supervisor, weights)
             _server(app, settings, team=app.team).run(sockets=[listener])
             return 0

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import click
 
@@ -19,6 +19,7 @@ from mariana.format import read_model
 from mariana.model_card import CARD_FILE, example_record
 from mariana.store import Store, check_name
 from mariana.trainer.activations import ACTIVATIONS
+from mariana.trainer.backend import BackendName, use_backend
 from mariana.trainer.callbacks import Callback
 from mariana.trainer.checkpoints import BackupAndRestore
 from mariana.trainer.from_table import Prepared, network, prepare, publish, scores, teach
@@ -180,6 +181,12 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.IntRange(1, 64),
     help="Threads of the matrix products.  [default: 1; from a million weights on, one per core]",
 )
+@click.option(
+    "--backend",
+    type=click.Choice(get_args(BackendName)),
+    help="What computes the steps: numpy; c, fused kernels; auto: c where it is there.  "
+    "[default: $MARIANA_BACKEND or auto]",
+)
 @click.option("--resume", is_flag=True, help="Go on with this training where it was interrupted.")
 @json_option
 def train(
@@ -190,6 +197,7 @@ def train(
     task: Literal["auto", "classification", "regression"],
     cache: Path | None,
     threads: int | None,
+    backend: BackendName | None,
     resume: bool,
     as_json: bool,
     **options: Any,
@@ -239,7 +247,7 @@ def train(
             )
         ]
 
-    with use_threads(threads):
+    with use_threads(threads), use_backend(backend):
         temperature = teach(net, prepared, recipe, verbose=0 if as_json else "auto", callbacks=callbacks)
         metrics = {
             split: scores(net, prepared, split) for split, rows in prepared.splits.items() if len(rows)

@@ -244,6 +244,9 @@ class TrainingRecord(_Part):
     seed: int | None = None
     epochs: int = Field(default=0, ge=0)
     batch_size: int | None = None
+    backend: str = Field(
+        default="", description="what computed the steps: numpy, or c with the instruction set"
+    )
     members: Annotated[StrictInt, Field(ge=1)] = Field(
         default=1, description="networks whose mean the layers compute: each is a block of them"
     )

@@ -59,7 +59,10 @@ def open_segment(path: Path) -> trie.Segment:
             raise FileFormatError(f"{path}: the file is empty; build the index again")
         if status.st_size > _FILE_MAX:
             raise FileFormatError(f"{path}: {status.st_size} bytes are more than a segment can have")
-        return trie.Segment(mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ), str(path))
+        file = mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ)
+        segment = trie.Segment(file, str(path))
+        file.madvise(mmap.MADV_DONTNEED)  # the check has touched every page, and searches touch few of them
+        return segment
     finally:
         os.close(descriptor)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from time import perf_counter
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from fastapi import APIRouter, Header, Request, Response
 
 from ..bodies import JSON, OCTETS, read_body
 from ..errors import Problem
-from ..front import OCTETS_HEADERS, Head, Hot, Reply, compressed
+from ..front import JSON_HEADERS, OCTETS_HEADERS, Head, Headers, Hot, Reply, compressed
 from ..schemas import REF, problems
 from ..state import Served, ServedModel, State
 from ..tensors import HEADER_LENGTH, InferAnswer, InferRequest, inference, read_infer, write_infer
@@ -64,6 +65,11 @@ def publish(state: State) -> dict[str, Hot]:
     return table
 
 
+@lru_cache(64)
+def _binary_headers(json_bytes: int) -> Headers:
+    return Headers(*OCTETS_HEADERS.pairs, (HEADER_LENGTH.encode(), b"%d" % json_bytes))
+
+
 _ENDPOINT = "POST /v2/models/{name}/infer"
 
 
@@ -78,11 +84,10 @@ def _quick(pick: Callable[[], Version]) -> Callable[[Head, bytes, bytes], Reply 
         answer = pick().quick_infer(body, head.header_length)
         if answer is None:
             return None
-        text, extra = compressed(answer.body, head.accept)
+        text, extra = compressed(answer.body, head.accept) if head.accept else (answer.body, ())
         if answer.json_bytes is None:
-            return Reply(text, extra=extra)
-        own = (HEADER_LENGTH.encode(), b"%d" % answer.json_bytes)
-        return Reply(text, OCTETS_HEADERS, (*extra, own))
+            return Reply(text, JSON_HEADERS, extra)
+        return Reply(text, _binary_headers(answer.json_bytes), extra)
 
     return call
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from ..metrics import CONTENT_TYPE, render
+from ..metrics import CONTENT_TYPE, of_the_present, render
 from ..state import Served, State
 
 router = APIRouter(tags=["operation"])
@@ -22,7 +22,7 @@ async def metrics(state: Served) -> Response:
     """Tell what the server has counted, all workers of it, for Prometheus."""
     tally(state)
     await state.gather()
-    return Response(render(state.metrics.totals()), headers={"Content-Type": CONTENT_TYPE})
+    return Response(render(of_the_present(state.metrics.totals())), headers={"Content-Type": CONTENT_TYPE})
 
 
 def tally(state: State) -> None:

@@ -121,7 +121,7 @@ async def _predict(version: Version, request: Request) -> Response:
     with version.counting_errors():
         kind = media_type(request.headers.get("content-type", ""))
         body = await read_body(request, reader.longest(kind))
-        method = method_of(request.url.query, version)
+        method = method_of(request.query_params, version)
         start = perf_counter()
         x = reader.parse(kind, body)
         answer = await version.answer(x, start)

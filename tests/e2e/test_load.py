@@ -206,6 +206,23 @@ def test_overload_is_told_at_once(serving, tiny_store: Path) -> None:
             assert answer.status == 200
 
 
+def test_who_is_refused_is_read_from_a_little_later(serving, tiny_store: Path) -> None:
+    """Refusals are not given as fast as they are asked for; the connection stays, and is served when there is room."""
+    request = HEAD % len(BODY) + b"\r\n" + BODY
+    with (
+        serving(tiny_store, rate_limit=20, rate_burst=1) as url,
+        socket.create_connection(address(url), timeout=10) as connection,
+    ):
+        statuses, begun = [], time.monotonic()
+        while statuses.count(200) < 3:
+            connection.sendall(request)
+            answer = connection.recv(65536)
+            assert b" 200 " in answer[:16] or b"\r\nretry-after: 1\r\n" in answer
+            statuses.append(int(answer[9:12]))
+        refused = statuses.count(429)
+        assert 1 <= refused <= 4 * (time.monotonic() - begun) + 2
+
+
 def test_it_drains_before_it_stops(tiny_store: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "mariana", "serve", "--port", "0", "--store", str(tiny_store)],

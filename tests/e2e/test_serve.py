@@ -76,7 +76,7 @@ def test_a_broken_request_line_harms_nobody(tiny_store: Path) -> None:
                 head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
             assert b"\r\ncontent-type: application/problem+json\r\n" in head
-            assert f"\r\ncontent-length: {len(body)}\r\n".encode() in head
+            assert f"\r\ncontent-length: {len(body)}\r\n".encode() in head + b"\r\n"
             assert json.loads(body)["status"] == 400
         assert _get(f"{url}v2/health/live")[1] == {"live": True}
 

@@ -61,6 +61,10 @@ class Service:
         """Check something often enough for every worker to have been asked; at once, without waiting."""
         assert all(condition() for _ in range(rounds))
 
+    def eventually_everywhere(self, condition: Callable[[], bool], rounds: int = 30) -> None:
+        """Wait until every worker that is asked, often enough for all of them, says so."""
+        eventually(lambda: all(condition() for _ in range(rounds)))
+
 
 def command(store: Path, *arguments: str, hook: str = "") -> list[str]:
     """Return the command line of a server; `hook` is Python that is run before."""
@@ -77,7 +81,7 @@ def serving(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "MARIANA_ADMIN_TOKEN": TOKEN, "MARIANA_IDLE_TIMEOUT": "1", **environment},
+        env={**os.environ, "MARIANA_ADMIN_TOKEN": TOKEN, "MARIANA_IDLE_TIMEOUT": "20", **environment},
     )
     try:
         line = process.stdout.readline()
@@ -184,6 +188,17 @@ def test_workers_are_rolled_without_a_failure(store: Path, tmp_path: Path) -> No
     assert load.errors == []
 
 
+def test_workers_that_are_replaced_take_no_count_along(store: Path) -> None:
+    with serving(store) as service:
+        with Load(service) as load:
+            before = set(service.workers())
+            service.process.send_signal(signal.SIGHUP)
+            eventually(lambda: len(service.workers()) == 2 and not before & set(service.workers()))
+        name = 'mariana_requests_total{endpoint="POST /v1/models/{name}/predict",status="200"}'
+        assert load.errors == []
+        eventually(lambda: service.metrics()[name] == load.count)
+
+
 def test_settings_that_are_wrong_replace_nobody(store: Path, tmp_path: Path) -> None:
     config = tmp_path / "mariana.toml"
     config.write_text("")
@@ -216,30 +231,41 @@ def test_what_one_decides_holds_for_all(store: Path, make_classifier: Callable[.
         assert service.ask("/v2/repository/models/none/load", b"")[0] == 404
 
 
-def test_what_one_notices_the_others_notice_at_once(
-    store: Path, make_classifier: Callable[..., bytes]
-) -> None:
-    with serving(store, MARIANA_RELOAD_INTERVAL="1") as service:
+ONE_LOOKS = """
+from mariana.server.lifecycle import Lifecycle
+watch = Lifecycle.watch
+async def watched(self):
+    if self._state.team.slot.number == 0:
+        await watch(self)
+Lifecycle.watch = watched
+"""
+"""One worker looks at the store; the others know only what it tells them."""
+
+
+def test_what_one_notices_the_others_are_told(store: Path, make_classifier: Callable[..., bytes]) -> None:
+    with serving(store, workers=3, hook=ONE_LOOKS, MARIANA_RELOAD_INTERVAL="0.1") as service:
         Store(store).publish_model("tiny", make_classifier(seed=2))
-        eventually(lambda: service.ask(PREDICT, BODY)[1]["version"] == 2)
-        time.sleep(0.3)  # not the second in which each would have found it for itself
-        service.everywhere(lambda: service.ask(PREDICT, BODY)[1]["version"] == 2)
+        service.eventually_everywhere(lambda: service.ask(PREDICT, BODY)[1]["version"] == 2)
+        build_index(Store(store).new_index_path("trees"), [("Sapling", 1)])
+        service.eventually_everywhere(lambda: service.ask("/v1/indexes/trees")[0] == 200)
 
 
-def test_live_entries_and_rates_are_those_of_all(store: Path) -> None:
-    with serving(store, MARIANA_RATE_LIMIT="0.001", MARIANA_RATE_BURST="90") as service:
-
-        def texts() -> list[str]:
-            status, document = service.ask("/v1/indexes/towns/complete?q=s&fuzzy=0")
-            return [found["text"] for found in document["completions"]] if status == 200 else []
-
+def test_live_entries_are_seen_by_all(store: Path) -> None:
+    with serving(store, workers=3) as service:
         entries = json.dumps({"entries": [{"text": "Sana", "score": 99}]}).encode()
         assert service.ask("/v1/indexes/towns/entries", entries)[0] == 200
-        time.sleep(0.3)
-        service.everywhere(lambda: texts()[:1] == ["Sana"])
-        statuses = [service.ask("/v2")[0] for _ in range(100)]
-        assert 0 < statuses.count(200) < 60, "one bucket for both workers: 90 in all"
-        assert set(statuses) == {200, 429}
+
+        def seen() -> bool:
+            document = service.ask("/v1/indexes/towns/complete?q=s&fuzzy=0")[1]
+            return document["completions"][0]["text"] == "Sana"
+
+        service.eventually_everywhere(seen)
+
+
+def test_a_rate_is_that_of_all(store: Path) -> None:
+    with serving(store, MARIANA_RATE_LIMIT="0.001", MARIANA_RATE_BURST="300") as service:
+        statuses = Counter(service.ask("/v2")[0] for _ in range(400))
+        assert set(statuses) == {200, 429}, "a bucket a worker would have had 600 tokens"
 
 
 def test_a_worker_that_cannot_load_is_seen_from_all(
@@ -302,7 +328,7 @@ def test_a_hundred_reloads_under_load(store: Path, make_classifier: Callable[...
     answers: dict[int, set[str]] = {}
     for text in load.answers:
         answers.setdefault(json.loads(text)["version"], set()).add(text)
-    assert len(answers) > 50
+    assert len(answers) > 20
     assert all(len(texts) == 1 for texts in answers.values()), "a version gives one answer, whoever gives it"
     assert len({text.partition("probability")[2] for text in load.answers}) == len(answers)
 
@@ -356,10 +382,9 @@ def test_workers_come_and_go(store: Path) -> None:
     with serving(store) as service, Load(service) as load:
         service.process.send_signal(signal.SIGTTIN)
         eventually(lambda: service.metrics()["mariana_workers"] == 3)
-        for _ in range(2):
+        for left in (2, 1):
             service.process.send_signal(signal.SIGTTOU)
-            time.sleep(0.05)
-        eventually(lambda: len(service.workers()) == 1)
+            eventually(lambda left=left: len(service.workers()) == left)
     assert load.errors == []
 
 

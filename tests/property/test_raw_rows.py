@@ -130,8 +130,10 @@ def test_a_row_means_the_same_everywhere(given_case: tuple[list[Feature], list[d
     found = model.predict(x)
     twin = encode(features, x.astype(np.float64))
     assert (np.abs(twin - wanted) <= tolerance).all()
+    same = encode(features, x.astype(np.float64), np.float32)
     within = (np.abs(wanted) < 1e38).all(axis=1)  # beyond, float32 overflows, and 0 * infinity is NaN
     assert (np.abs(found - wanted) <= tolerance)[within].all()
+    assert (found == same)[within].all()  # NumPy and C: bit by bit
 
     finite = np.flatnonzero(within).tolist()
     if not finite:

@@ -207,6 +207,15 @@ def test_the_baseline_itself_has_no_shares() -> None:
         assert max(map(abs, told.shares.values())) < 1e-6
 
 
+def test_of_a_probability_that_rounds_to_1_the_log_odds_end() -> None:
+    file = make("linear", outputs=1)
+    file.tensors["c.bias"][:] = 40
+    (told,) = Model(file).explain(ROWS[:1], "leave_one_out")[0]
+    assert Model(file).predict(ROWS[:1])[0, 0] == 1
+    assert told.value == told.baseline_value == pytest.approx(25 * math.log(2))
+    assert set(told.shares.values()) == {0}
+
+
 def test_many_features_are_explained_by_one_pass_back() -> None:
     columns = 200
     metadata = ModelMetadata(

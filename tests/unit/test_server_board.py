@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mariana.errors import MarianaError
 from mariana.model import load_model
 from mariana.server.board import SERVING, VACANT, Board, Decisions
 from mariana.server.cells import Cells
@@ -18,6 +19,7 @@ from mariana.server.metrics import Metrics, add_up
 from mariana.server.weights import Weights
 
 KEY, OTHER = b"a" * 32, b"b" * 32
+WORKERS_MAX = 256
 
 
 class Child:
@@ -156,6 +158,19 @@ def test_weights_come_and_go() -> None:
     assert weights.take(OTHER, 100, lambda block: block.fill(1))[0] == 1
 
 
+def test_weights_of_as_many_workers_as_there_may_be() -> None:
+    board = Board(2 * WORKERS_MAX + 16)
+    weights = Weights(board)
+    last = len(board.slots) - 1
+    board.slots[last].begin()
+    weights.join(last)
+    block = weights.take(KEY, 100, lambda block: block.fill(7))
+    assert block is not None
+    assert (block == 7).all()
+    del block
+    assert weights.in_use() == 0
+
+
 def test_decisions_survive_whoever_makes_them() -> None:
     board = Board(2)
 
@@ -173,6 +188,14 @@ def test_decisions_survive_whoever_makes_them() -> None:
     assert (board.decisions().unloaded, board.changes) == (["tiny"], 1)
     board.decide(unload)  # the lock has gone with the one who had it
     assert (board.decisions().unloaded, board.changes) == (["tiny", "tiny"], 2)
+
+
+def test_decisions_that_do_not_fit_leave_the_others() -> None:
+    board = Board(1)
+    board.decide(lambda decisions: decisions.unloaded.append("tiny"))
+    with pytest.raises(MarianaError, match="too many models"):
+        board.decide(lambda decisions: decisions.unloaded.append("x" * (1 << 20)))
+    assert (board.decisions().unloaded, board.changes) == (["tiny"], 1)
 
 
 def test_reports_are_whole_or_not_there() -> None:
@@ -207,7 +230,7 @@ def test_counts_outlive_a_worker() -> None:
 
 def test_what_does_not_fit_is_not_counted(caplog: pytest.LogCaptureFixture) -> None:
     cells = Cells()
-    for i in range(8_000):
+    for i in range(16_000):
         cells.row("x", {"a": str(i)}, 20)[:] = 1
     assert caplog.text.count("too many models") == 1
     assert all((row == 1).all() for _, row in cells)

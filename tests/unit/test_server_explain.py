@@ -9,7 +9,9 @@ from starlette.testclient import TestClient
 
 from mariana.explain import METHODS
 from mariana.model import load_model
+from mariana.server import create_app
 from mariana.server.schemas import ClassificationAnswer, RegressionAnswer
+from mariana.settings import Settings
 
 ROWS = [[0.5, -1, 2e-3, 4], [1, 2, 3, 4]]
 PATH = "/v1/models/tiny/predict"
@@ -64,7 +66,7 @@ def test_every_kind_of_body_and_path(client: TestClient) -> None:
     assert octets.json() == client.post(PATH + "?explain=true", json={"instances": ROWS}).json()
     for path in ("/v1/models/tiny/versions/1/predict?explain=true",):
         assert "explanation" in client.post(path, json={"instances": ROWS}).json()["predictions"][0]
-    for query in ("", "?explain=false", "?other=1"):
+    for query in ("", "?explain=false", "?other=1", "?" + "a&" * 4000):
         assert "explain" not in client.post(PATH + query, json={"instances": ROWS}).json()
 
 
@@ -84,6 +86,20 @@ def test_what_is_wrong_is_said(client: TestClient, query: str, rows: int, status
     assert answer.status_code == status
     assert len(answer.content) < 1000
     assert answer.json()["detail"]
+
+
+def test_rows_of_a_request_are_few(tiny_store: Path) -> None:
+    with TestClient(create_app(Settings(store=tiny_store))) as client:
+        answers = [
+            client.post(
+                PATH + "?explain=gradient_x_input",
+                content=np.ones((rows, 4), np.float32).tobytes(),
+                headers={"Content-Type": "application/octet-stream"},
+            )
+            for rows in (1000, 1001)
+        ]
+    assert [answer.status_code for answer in answers] == [200, 413]
+    assert "at most 1000" in answers[1].json()["detail"]
 
 
 @pytest.mark.parametrize("value", METHODS)

@@ -129,6 +129,21 @@ def test_only_the_newest_stay_loaded(store: Path, make_classifier: Callable[...,
         assert list(answer.json()) == ["predictions"]
 
 
+def test_metrics_tell_of_the_versions_that_are_there(
+    store: Path, make_classifier: Callable[..., bytes]
+) -> None:
+    with serve(store, keep_versions=1) as client:
+        served = version(client)
+        assert f'model="tiny",version="{served}"' in client.get("/metrics").text
+        Store(store).publish_model("tiny", make_classifier(seed=3))
+        assert load(client) == 200
+        text = client.get("/metrics").text
+        assert f'mariana_model_rows_count{{model="tiny",version="{served + 1}"}} 0' in text
+        assert f'model="tiny",version="{served}"' not in text
+        assert client.post("/v2/repository/models/tiny/unload", headers=ADMIN).status_code == 200
+        assert 'model="tiny"' not in client.get("/metrics").text
+
+
 def test_pins_labels_and_canaries(store: Path, make_classifier: Callable[..., bytes]) -> None:
     def policy(document: dict[str, Any]) -> int:
         return client.put("/v1/models/tiny/policy", json=document, headers=ADMIN).status_code

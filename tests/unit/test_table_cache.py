@@ -14,6 +14,7 @@ from mariana.errors import FileFormatError, InvalidInputError, MarianaError, Not
 from mariana.table_cache import cached_table
 from mariana.table_size import learning_bytes, memory_bytes
 from mariana.tables import Table, read_table
+from mariana.trainer.preprocessing import infer_target
 
 TEXT = (
     "n;b;when;city;none;target\n"
@@ -229,3 +230,16 @@ def test_a_large_table_is_cached_unasked_and_says_so(tmp_path: Path, monkeypatch
     assert [p.name for p in (tmp_path / "b/cache").glob("*/table.json")] == ["table.json"]
     first, second = (tmp_path / store / "models/table/1/model.safetensors" for store in "ab")
     assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_labels_stay_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("x,y,z\n" + "".join(f"{i / 8},0{i % 3},{i % 3}\n" for i in range(200)))
+    expected, found = read_table(path), cached_table(path, tmp_path / "cache")
+    same(found, expected)
+    for name, labels in (("y", ("00", "01", "02")), ("z", (0, 1, 2))):
+        targets = [infer_target(table.column(name)) for table in (expected, found)]
+        assert [target.labels for target in targets] == [labels, labels]
+        assert (targets[0].y == targets[1].y).all()
+    assert isinstance(found.column("z").cells, np.memmap)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
+import sklearn
 from sklearn.datasets import load_diabetes, make_classification, make_multilabel_classification
 from sklearn.metrics import accuracy_score, log_loss, r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -39,6 +41,8 @@ SKIPPED_BY_SCIKIT_LEARNS_TOO = {
 def test_scikit_learns_checks(estimator: Any) -> None:
     results = check_estimator(estimator, on_fail=None)
     assert len(results) > 55
+    if sklearn.__version__ == "1.9.1":
+        assert len(results) == (60 if isinstance(estimator, DNNRegressor) else 68)
     passed = {result["check_name"] for result in results if result["status"] == "passed"}
     assert {result["check_name"] for result in results} - passed <= SKIPPED_BY_SCIKIT_LEARNS_TOO
 
@@ -238,3 +242,25 @@ def test_a_few_right_answers_do_not_make_a_network_certain(classes: int) -> None
         z[:, 0] = 3
         p = np.exp(3 / find_temperature(z, np.zeros(rows, np.int64)))
         assert p / (p + classes - 1) == pytest.approx((rows + 1 / classes) / (rows + 1), abs=1e-6)
+
+
+def test_a_sparse_matrix_is_taken_with_its_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = make_classification(300, random_state=0)
+    x = np.where(np.abs(x) > 1, x, 0)
+    dense = DNNClassifier(**SMALL).fit(x, y)
+    for kind in (scipy.sparse.csr_matrix, scipy.sparse.coo_array):
+        sparse = DNNClassifier(**SMALL).fit(kind(x), y)
+        assert (sparse.predict_proba(kind(x)) == dense.predict_proba(x)).all()
+    monkeypatch.setattr("mariana.tables.memory_bytes", lambda: 50_000)
+    with pytest.raises(InvalidInputError, match=r"X is sparse, and with its zeros \(300, 20\) would take"):
+        dense.predict(scipy.sparse.csr_matrix(x))
+
+
+def test_a_heavy_row_counts_more() -> None:
+    x = np.linspace(-1, 1, 400).reshape(-1, 1)
+    y = np.where(np.arange(400) % 2, 1.0, 0.0)  # nothing to learn but the weighted mean
+    weights = np.where(y == 1, 9.0, 1.0)
+    regressor = DNNRegressor(**SMALL).fit(x, y, sample_weight=weights)
+    assert abs(regressor.predict(x).mean() - 0.9) < 0.05
+    classifier = DNNClassifier(**SMALL).fit(x, y, sample_weight=weights)
+    assert abs(classifier.predict_proba(x)[:, 1].mean() - 0.9) < 0.05

@@ -1,0 +1,399 @@
+/* What was found, told as structs, column by column, or as JSON. */
+
+#include "double_text.h"
+#include "trie.h"
+
+_Static_assert(sizeof((mrn_columns *)0)->scores == MRN_LIMIT_MAX * sizeof(double),
+               "mrn.h spells the number out");
+_Static_assert(sizeof((mrn_completion *)0)->highlight == 2 * MRN_HIGHLIGHTS_MAX * sizeof(uint16_t),
+               "mrn.h spells the number out");
+
+/* ---- Describing answers ------------------------------------------------------------------------------- */
+
+/* The bytes of the first `points` characters of a key. */
+static size_t points_bytes(const uint8_t *key, size_t bytes, size_t points) {
+    size_t at = 0;
+    for (uint32_t point; points > 0 && at < bytes; points--)
+        at += utf8_decode(key + at, bytes - at, &point);
+    return at;
+}
+
+/* Add a range of the key as code points of the text. */
+static void add_highlight(mrn_completion *c, const uint8_t *text, size_t bytes, size_t from, size_t to) {
+    uint16_t *at = c->highlight + 2 * c->highlights++;
+    at[0] = (uint16_t)(from == 0 ? 0 : fold_before(text, bytes, from));
+    at[1] = (uint16_t)fold_span(text, bytes, to);
+}
+
+/* Highlight the words of the query where they first begin a word; ranges are put in order and joined. */
+static void highlight_words(const search *s, const mrn_index *index, const uint8_t *text, size_t bytes,
+                            mrn_completion *c) {
+    uint16_t starts[MRN_QUERY_WORDS_MAX], ends[MRN_QUERY_WORDS_MAX];
+    uint8_t *key = (uint8_t *)s->space->keys[1];
+    size_t count = query_words(s, starts, ends, MRN_QUERY_WORDS_MAX), there;
+    ptrdiff_t key_bytes = fold_words(text, bytes, index->flags & MRN_INDEX_CAMEL ? 1 : 0, key, MRN_KEY_MAX,
+                                     s->space->words, &there);
+    for (size_t i = 0; i < count; i++) {
+        size_t length = (size_t)ends[i] - starts[i];
+        size_t at = find_word(key, (size_t)key_bytes, s->space->words, there,
+                              (const uint8_t *)s->space->query + starts[i], length);
+        if (at != SIZE_MAX)
+            add_highlight(c, text, bytes, at, at + length);
+    }
+    uint16_t (*ranges)[2] = (uint16_t (*)[2])c->highlight;
+    for (uint32_t i = 1; i < c->highlights; i++)
+        for (uint32_t j = i; j > 0 && ranges[j - 1][0] > ranges[j][0]; j--) {
+            uint16_t start = ranges[j][0], end = ranges[j][1];
+            ranges[j][0] = ranges[j - 1][0], ranges[j][1] = ranges[j - 1][1];
+            ranges[j - 1][0] = start, ranges[j - 1][1] = end;
+        }
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < c->highlights; i++) {
+        if (kept > 0 && ranges[i][0] <= ranges[kept - 1][1]) {
+            if (ranges[i][1] > ranges[kept - 1][1])
+                ranges[kept - 1][1] = ranges[i][1];
+            continue;
+        }
+        ranges[kept][0] = ranges[i][0], ranges[kept][1] = ranges[i][1];
+        kept++;
+    }
+    c->highlights = kept;
+}
+
+static void highlight(const search *s, const mrn_answer *answer, const uint8_t *text, size_t bytes,
+                      mrn_completion *c) {
+    const mrn_index *index = s->reader->segments[answer->segment].index;
+    uint8_t *key = (uint8_t *)s->space->keys[1];
+    size_t from = 0, matched = answer->matched, key_bytes = 0;
+    if (answer->kind == KIND_ORDER) {
+        highlight_words(s, index, text, bytes, c);
+        return;
+    }
+    if (answer->kind == KIND_WORD) {
+        from = word_start(s, answer, text, bytes, key, &key_bytes);
+    } else if (answer->edits > 0) {
+        ptrdiff_t folded = fold_text(text, bytes, key, MRN_KEY_MAX + 1);
+        key_bytes = folded < 0 ? 0 : (size_t)folded;
+    }
+    if (answer->edits > 0)
+        matched = points_bytes(key + from, key_bytes - from, matched);
+    if (matched > 0)
+        add_highlight(c, text, bytes, from, from + matched);
+}
+
+/* Spell the keys of what trie_best gave one behind the other, each from that of its parent, with `gap` bytes
+ * of line feed between them; 0 when they may not fit. */
+static int spell_pool(search *s, uint8_t *room, size_t capacity, size_t gap) {
+    mrn_spelled *keys = s->space->spelled;
+    size_t used = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        const uint64_t item = s->space->pool[i];
+        size_t position = pool_position(item), start = s->query_bytes, skipped = position;
+        const uint8_t *from = (const uint8_t *)s->space->query;
+        if (i > 0) {
+            const mrn_spelled *parent = &keys[pool_parent(item)];
+            from = room + parent->key;
+            start = parent->key_bytes - parent->suffix_bytes + position;
+            skipped = 0;
+        }
+        if (capacity - used < MRN_KEY_MAX + 9)
+            return 0;
+        room[used] = '\n';
+        used += i > 0 ? gap : 0;
+        uint8_t *key = room + used, *to = key;
+        copy_short(to, from, start);
+        to += start;
+        if (i > 0 && (uint8_t)item != 0)
+            *to++ = (uint8_t)item;
+        copy_short(to, keys[i].suffix + skipped, keys[i].suffix_bytes - skipped);
+        to += keys[i].suffix_bytes - skipped;
+        keys[i].key = (uint32_t)used;
+        keys[i].key_bytes = (uint32_t)(to - key);
+        used += keys[i].key_bytes;
+    }
+    return 1;
+}
+
+/* What the index says of an entry. */
+static inline void describe_entry(const mrn_index *index, uint32_t segment, uint32_t entry,
+                                  mrn_completion *c) {
+    size_t bytes;
+    const uint8_t *payload = read_blob(index, MRN_SECTION_PAYLOADS, entry, &bytes);
+    c->score = entry_score(index, entry);
+    c->payload = bytes == 0 ? 0 : (uint64_t)(payload - (const uint8_t *)index->file);
+    c->payload_bytes = (uint32_t)bytes;
+    c->segment = segment;
+    c->entry = entry;
+}
+
+/* Everything about an answer but where its text goes. */
+static const uint8_t *describe(const search *s, const mrn_answer *answer, mrn_completion *c) {
+    size_t bytes;
+    const uint8_t *text = answer_text(s, answer, (uint8_t *)s->space->keys[0], &bytes);
+    describe_entry(s->reader->segments[answer->segment].index, answer->segment, answer->entry, c);
+    c->text_bytes = (uint32_t)bytes;
+    c->edits = answer->edits;
+    c->highlights = 0;
+    highlight(s, answer, text, bytes, c);
+    return text;
+}
+
+/* The same of plain answers, whose texts were spelled: a character of the text is one of its key. */
+static void describe_plain(const search *s, mrn_completion *completions) {
+    const mrn_index *index = s->reader->segments[0].index;
+    for (size_t i = 0; i < s->count; i++) {
+        mrn_completion *c = &completions[i];
+        describe_entry(index, 0, pool_node(s->space->pool[i]), c);
+        c->text = s->space->spelled[i].key;
+        c->text_bytes = s->space->spelled[i].key_bytes;
+        c->edits = 0;
+        c->highlights = s->query_points > 0;
+        c->highlight[0] = 0;
+        c->highlight[1] = s->query_points;
+    }
+}
+
+/* Describe all answers, and write their texts with `gap` line feeds between them. */
+static int write_answers(search *s, mrn_completion *completions, char *texts, size_t capacity, size_t gap,
+                         size_t *texts_bytes) {
+    if (s->plain) {
+        if (spell_pool(s, (uint8_t *)texts, capacity, gap)) {
+            describe_plain(s, completions);
+            *texts_bytes =
+                s->count == 0 ? 0 : completions[s->count - 1].text + completions[s->count - 1].text_bytes;
+            return MRN_OK;
+        }
+        answer_pool(s);
+    }
+    size_t used = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        mrn_completion *c = &completions[i];
+        const uint8_t *text = describe(s, &s->space->answers[i], c);
+        const size_t before = i > 0 ? gap : 0;
+        if (before + c->text_bytes > capacity - used)
+            return MRN_E_MEMORY;
+        memset(texts + used, '\n', before);
+        used += before;
+        memcpy(texts + used, text, c->text_bytes);
+        c->text = (uint32_t)used;
+        used += c->text_bytes;
+    }
+    *texts_bytes = used;
+    return MRN_OK;
+}
+
+int mrn_reader_complete(const mrn_reader *reader, const char *query, size_t query_bytes,
+                        const mrn_options *options, mrn_workspace *workspace, mrn_completion *completions,
+                        size_t *count, char *texts, size_t texts_bytes, int *partial) {
+    search s;
+    if (completions == NULL || count == NULL || texts == NULL || partial == NULL)
+        return MRN_E_ARGUMENT;
+    int status = search_run(&s, reader, query, query_bytes, options, workspace);
+    if (status != MRN_OK)
+        return status;
+    *count = s.count;
+    *partial = s.partial;
+    return write_answers(&s, completions, texts, texts_bytes, 0, &texts_bytes);
+}
+
+/* Whether a completion says nothing but its text, its score, and that its first `points` characters match. */
+static int is_bare(const mrn_completion *c, uint32_t points) {
+    return c->edits == 0 && c->payload_bytes == 0 && c->highlights == (points > 0) &&
+           (points == 0 || (c->highlight[0] == 0 && c->highlight[1] == points));
+}
+
+int64_t mrn_bound_columns(const mrn_reader *reader, mrn_bound *bound, const char *query, size_t query_bytes,
+                          mrn_columns *columns) {
+    search s;
+    if (bound == NULL || bound->completions == NULL || bound->out == NULL || columns == NULL)
+        return MRN_E_ARGUMENT;
+    int status = search_run(&s, reader, query, query_bytes, &bound->options, bound->workspace);
+    size_t texts_bytes = 0;
+    if (status == MRN_OK)
+        status = write_answers(&s, bound->completions, bound->out, bound->capacity, 1, &texts_bytes);
+    if (status != MRN_OK)
+        return status;
+    columns->texts_bytes = (uint32_t)texts_bytes;
+    columns->partial = (uint32_t)s.partial;
+    columns->points = s.query_points;
+    columns->alike = 1;
+    for (size_t i = 0; i < s.count; i++) {
+        columns->scores[i] = bound->completions[i].score;
+        columns->alike &= (uint32_t)is_bare(&bound->completions[i], s.query_points);
+    }
+    return (int64_t)s.count;
+}
+
+/* ---- JSON --------------------------------------------------------------------------------------------- */
+
+typedef struct writer {
+    char *at, *end;
+    int full;
+} writer;
+
+static inline void write_bytes(writer *w, const void *from, size_t bytes) {
+    if ((size_t)(w->end - w->at) < bytes) {
+        w->full = 1;
+        return;
+    }
+    memcpy(w->at, from, bytes);
+    w->at += bytes;
+}
+
+#define WRITE(w, literal) write_bytes(w, literal, sizeof(literal) - 1)
+
+/* A valid text in quotes, escaped as RFC 8259 says it must and no more. */
+static void write_string(writer *w, const uint8_t *text, size_t bytes) {
+    static const char hex[] = "0123456789abcdef";
+    WRITE(w, "\"");
+    for (size_t from = 0, at = 0; from < bytes; from = at) {
+        while (at < bytes && text[at] >= 0x20 && text[at] != '"' && text[at] != '\\')
+            at++;
+        write_bytes(w, text + from, at - from);
+        if (at == bytes)
+            break;
+        uint8_t byte = text[at++];
+        const char plain[2] = {'\\', (char)byte},
+                   unit[6] = {'\\', 'u', '0', '0', hex[byte >> 4], hex[byte & 15]};
+        if (byte < 0x20)
+            write_bytes(w, unit, sizeof unit);
+        else
+            write_bytes(w, plain, sizeof plain);
+    }
+    WRITE(w, "\"");
+}
+
+static void write_integer(writer *w, uint64_t value) {
+    char text[NUMBER_TEXT_MAX];
+    write_bytes(w, text, integer_text(value, text));
+}
+
+static void write_completion(writer *w, const search *s, const mrn_answer *answer) {
+    mrn_completion c;
+    char number[NUMBER_TEXT_MAX];
+    const uint8_t *text = describe(s, answer, &c);
+    WRITE(w, "{\"text\":");
+    write_string(w, text, c.text_bytes);
+    WRITE(w, ",\"score\":");
+    write_bytes(w, number, double_text(c.score, number));
+    WRITE(w, ",\"edits\":");
+    write_integer(w, c.edits);
+    WRITE(w, ",\"highlights\":[");
+    for (uint32_t i = 0; i < c.highlights; i++) {
+        if (i > 0)
+            WRITE(w, ",");
+        WRITE(w, "[");
+        write_integer(w, c.highlight[2 * i]);
+        WRITE(w, ",");
+        write_integer(w, c.highlight[2 * i + 1]);
+        WRITE(w, "]");
+    }
+    WRITE(w, "],\"payload\":");
+    if (c.payload_bytes > 0)
+        write_bytes(w, s->reader->segments[c.segment].index->file + c.payload, c.payload_bytes);
+    else
+        WRITE(w, "null");
+    WRITE(w, "}");
+}
+
+/* Whether one of eight bytes has to be escaped; may be wrong about those behind one that has. */
+static inline uint64_t find_escaped(uint64_t part) {
+    const uint64_t ones = UINT64_C(0x0101010101010101), quote = part ^ '"' * ones, back = part ^ '\\' * ones;
+    return ((quote - ones) & ~quote) | ((back - ones) & ~back) | ((part - ' ' * ones) & ~part);
+}
+
+/* write_string of a text that mostly needs no escaping; 7 bytes behind it can be read. There is room. */
+static inline void write_clean(writer *w, const uint8_t *text, size_t bytes) {
+    uint64_t escaped = 0;
+    *w->at = '"';
+    for (size_t at = 0; at < bytes; at += 8) {
+        uint64_t part = load64(text + at);
+        if (bytes - at < 8)
+            part |= UINT64_MAX << (8 * (bytes - at));
+        escaped |= find_escaped(part);
+        store64((uint8_t *)w->at + 1 + at, part);
+    }
+    w->at[1 + bytes] = '"';
+    if (escaped & UINT64_C(0x8080808080808080))
+        write_string(w, text, bytes);
+    else
+        w->at += bytes + 2;
+}
+
+/* Plain answers, whose texts were spelled in `room`: what is alike in all of them is written once. */
+static void write_plain(writer *w, const search *s, const uint8_t *room) {
+    enum { SAME_MAX = 64 };
+    const mrn_index *index = s->reader->segments[0].index;
+    char same[SAME_MAX] = {0};
+    writer tail = {same, same + sizeof same, 0};
+    WRITE(&tail, ",\"edits\":0,\"highlights\":[");
+    if (s->query_points > 0) {
+        WRITE(&tail, "[0,");
+        write_integer(&tail, s->query_points);
+        WRITE(&tail, "]");
+    }
+    WRITE(&tail, "],\"payload\":");
+    for (size_t i = 0; i < s->count; i++) {
+        const mrn_spelled *key = &s->space->spelled[i];
+        const uint32_t entry = pool_node(s->space->pool[i]);
+        size_t payload_bytes;
+        const uint8_t *payload = read_blob(index, MRN_SECTION_PAYLOADS, entry, &payload_bytes);
+        /* so that no piece but the payload needs to be checked */
+        if ((size_t)(w->end - w->at) < 6 * (size_t)key->key_bytes + NUMBER_TEXT_MAX + 2 * SAME_MAX) {
+            w->full = 1;
+            return;
+        }
+        if (i > 0)
+            *w->at++ = ',';
+        WRITE(w, "{\"text\":");
+        write_clean(w, room + key->key, key->key_bytes);
+        WRITE(w, ",\"score\":");
+        w->at += double_text(entry_score(index, entry), w->at);
+        memcpy(w->at, same, sizeof same);
+        w->at += tail.at - same;
+        if (payload_bytes > 0)
+            write_bytes(w, payload, payload_bytes);
+        else
+            WRITE(w, "null");
+        WRITE(w, "}");
+    }
+}
+
+int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t query_bytes,
+                             const mrn_options *options, mrn_workspace *workspace, char *json,
+                             size_t capacity, size_t *json_bytes) {
+    search s;
+    if (json == NULL || json_bytes == NULL)
+        return MRN_E_ARGUMENT;
+    int status = search_run(&s, reader, query, query_bytes, options, workspace);
+    if (status != MRN_OK)
+        return status;
+    writer w = {json, json + capacity, 0};
+    WRITE(&w, "{\"query\":");
+    write_string(&w, s.typed, s.typed_bytes);
+    WRITE(&w, ",\"completions\":[");
+    uint8_t *room = (uint8_t *)workspace->todo;
+    if (s.plain && spell_pool(&s, room, sizeof workspace->todo, 0)) {
+        write_plain(&w, &s, room);
+    } else {
+        if (s.plain)
+            answer_pool(&s);
+        for (size_t i = 0; i < s.count; i++) {
+            if (i > 0)
+                WRITE(&w, ",");
+            write_completion(&w, &s, &workspace->answers[i]);
+        }
+    }
+    WRITE(&w, "]}");
+    *json_bytes = (size_t)(w.at - json);
+    return w.full ? MRN_E_MEMORY : MRN_OK;
+}
+
+int64_t mrn_bound_json(const mrn_reader *reader, mrn_bound *bound, const char *query, size_t query_bytes) {
+    size_t bytes = 0;
+    if (bound == NULL)
+        return MRN_E_ARGUMENT;
+    int status = mrn_reader_complete_json(reader, query, query_bytes, &bound->options, bound->workspace,
+                                          bound->out, bound->capacity, &bytes);
+    return status == MRN_OK ? (int64_t)bytes : status;
+}
