@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PLAN_KEY = "mariana.plan"
-SCHEMA = 0xF79681A2
+SCHEMA = 0x96080BF9
 """Checksum of the names of all fields of the document. A plan made under another schema is not taken: it may come from a
 later Mariana, whose new fields this one has to refuse."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mariana._binding.pool import Pool
 
     Float32 = NDArray[np.float32]
-    _Step = tuple[Float32, Float32, Callable[[], object]]
+    Step = tuple[Float32, Callable[[], object], Callable[[], Float32]]
 
 _from_buffer = ffi.from_buffer  # looked up once: these few count in a call of a microsecond
 _empty = np.empty
@@ -61,6 +61,10 @@ class Network:
         pool: threads that share the work of a call where it is worth it; None: the caller's alone.
         memory: where the packed weights are; None, and when there is no room: in memory of their own.
 
+    Attributes:
+        free: by their shape, what runs a few rows and is not in use: arrays for them, the call, and what returns its
+            answer. Who takes one out has it to himself until he puts it back.
+
     Raises:
         KernelError: the description is not consistent, not finite, or too large.
     """
@@ -73,6 +77,7 @@ class Network:
         "_scratch_bytes",
         "_spare",
         "columns",
+        "free",
         "isa",
         "nbytes",
         "outputs",
@@ -123,7 +128,8 @@ class Network:
             check(lib.mrn_model_workspace_bytes(model[0], pool.handle, size), "plan the workspace")
             self._scratch_bytes = int(size[0])
         self._few = min(_FEW_ROWS, _FEW_NUMBERS // max(columns, self.outputs, 1))
-        self._spare: list[tuple[Any, dict[int, _Step]]] = []  # scratch, and what runs a few rows with it
+        self._spare: list[Any] = []  # scratch that no call uses
+        self.free: dict[tuple[int, ...], list[Step]] = {}
 
     def predict(self, x: Float32) -> Float32:
         """Run rows through the network.
@@ -135,34 +141,38 @@ class Network:
             (batch, outputs) float32.
 
         Raises:
-            ValueError: ``x`` is not C-contiguous.
+            ValueError: ``x`` is not C-contiguous and has more than a few rows.
         """
         rows = len(x)
-        if rows > self._few:
-            given = _from_buffer(_FLOATS, x)
-            y = _empty((rows, self.outputs), _FLOAT32)
+        if rows <= self._few:
+            free = self.free.setdefault((rows, self.columns), [])
+            try:
+                step = free.pop()
+            except IndexError:
+                step = self._step(rows)
+            into, run, answer = step
+            into[...] = x
+            run()
+            y = answer()
+            free.append(step)
+            return y
+        given = _from_buffer(_FLOATS, x)
+        y = _empty((rows, self.outputs), _FLOAT32)
         try:
-            spare = self._spare.pop()
+            scratch = self._spare.pop()
         except IndexError:
-            spare = (self._place(self._scratch_bytes), {})
-        if rows > self._few:
-            self._call(given, rows, _from_buffer(_FLOATS, y), spare[0])
-        else:
-            bound, made, step = spare[1].get(rows) or self._reserve(rows, *spare)
-            bound[...] = x
-            step()
-            y = made.copy()
-        self._spare.append(spare)
+            scratch = self._place(self._scratch_bytes)
+        self._call(given, rows, _from_buffer(_FLOATS, y), scratch)
+        self._spare.append(scratch)
         return y
 
-    def _reserve(self, rows: int, scratch: Any, steps: dict[int, _Step]) -> _Step:
-        """Return arrays for so many rows, and a call that runs them; made once, kept in ``steps``.
+    def _step(self, rows: int) -> Step:
+        """Return arrays for so many rows, with what runs them and copies the answer.
 
         Pointing C to an array takes longer than a small network; copying a few rows does not.
         """
         x, y = np.empty((rows, self.columns), np.float32), np.empty((rows, self.outputs), np.float32)
-        steps[rows] = x, y, self._bound(x, y, scratch)
-        return steps[rows]
+        return x, self._bound(x, y, self._place(self._scratch_bytes)), y.copy
 
     def bind(self, x: Float32, y: Float32) -> Callable[[], None]:
         """Return a call that runs the rows in ``x`` and writes the outputs to ``y``.

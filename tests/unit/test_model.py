@@ -5,6 +5,7 @@ import math
 import sys
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -157,6 +158,31 @@ def test_predict_refuses_numbers_beyond_float32(model: Model) -> None:
         model.predict([[1, 2, 3], [1, 2, 1e39]])
     assert caught.value.pointer == "/1/2"
     assert model.predict([[math.inf, 0, 1]]).shape == (1, 3)  # infinity itself is a float32
+
+
+def test_predict_from_many_threads_at_once(model: Model) -> None:
+    rows = [np.random.default_rng(i).normal(size=(1 + i % 3, 3)).astype(np.float32) for i in range(12)]
+    wanted = [model.predict(x.tolist()) for x in rows]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that threads meet between any two lines
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(model.predict, rows * 200))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(y.tobytes() == wanted[i % 12].tobytes() for i, y in enumerate(found))
+
+
+def test_predict_gives_arrays_of_their_own(model: Model) -> None:
+    x = np.ones((1, 3), np.float32)
+    first = model.predict(x)
+    kept = first.copy()
+    x[:] = 0
+    second = model.predict(x)
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(first, kept)
+    first[:] = 7
+    np.testing.assert_array_equal(model.predict(x), second)
 
 
 def test_a_missing_value_is_filled_or_gives_nan(model: Model) -> None:
