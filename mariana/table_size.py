@@ -47,8 +47,10 @@ def learning_bytes(path: Path) -> int:
     suffix = path.suffix if path.suffix != ".gz" else Path(path.stem).suffix
     sizes = {".csv": _text, ".tsv": _text, ".parquet": _parquet, ".npz": _archive}
     measure = sizes.get(suffix.lower())
+    if measure is None or not path.is_file():  # a pipe would keep who opens it waiting
+        return 0
     with suppress(OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile, ImportError):
-        return measure(path) if measure is not None else 0
+        return measure(path)
     return 0
 
 
