@@ -190,7 +190,8 @@ void answer_pool(search *s);
 size_t word_start(const search *s, const mrn_answer *answer, const uint8_t *text, size_t bytes, uint8_t *key,
                   size_t *key_bytes);
 
-/* The first place in a key where a word of the query begins a word, or is one; SIZE_MAX when there is none. */
+/* The first place in a key where a word of the query begins a word, or is one; SIZE_MAX when there is none.
+ */
 size_t find_word(const uint8_t *key, size_t key_bytes, const uint16_t *starts, size_t count,
                  const uint8_t *word, size_t bytes, int whole);
 
