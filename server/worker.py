@@ -49,6 +49,12 @@ class Server(uvicorn.Server):
         self._stop_at: float | None = None
         self._retiring = False
 
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve; a signal is noted from here on, as an exception in the middle of making the loop would leave it broken."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle_exit)
+        super().run(sockets)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Load, then listen."""
         if self._team is not None:

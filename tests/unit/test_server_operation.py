@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import re
+import signal
 import time
 import traceback
 import zlib
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
@@ -24,6 +26,7 @@ from mariana.server.metrics import SECONDS, Histogram, Metrics, add_up, render
 from mariana.server.observe import AccessLog
 from mariana.server.schedule import Cost
 from mariana.server.versions import Version
+from mariana.server.worker import Server
 from mariana.settings import Settings
 
 BODY = {"instances": [[1, 2, 3, 4], [5, 6, 7, 8]]}
@@ -327,3 +330,16 @@ def test_many_at_once_count_as_one_by_one(values: list[float]) -> None:
     many.observe_all(np.array(values))
     assert many.counts == one.counts
     assert many.total == pytest.approx(one.total)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_loop_runs_is_noted(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    server = Server(uvicorn.Config(lambda: None), drain_seconds=1, idle_timeout=1)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_: signal.raise_signal(number))
+    before = [(n, signal.getsignal(n)) for n in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        server.run([])
+    finally:
+        for each, handler in before:
+            signal.signal(each, handler)
+    assert server.should_exit
