@@ -37,11 +37,20 @@ class Oracle:
             bisect.bisect_left(self._sorted, typed),
             bisect.bisect_left(self._sorted, typed + "\U0010ffff"),
         )
-        return [self._ranked[at] for at in np.sort(self._places[low:high])[:LIMIT]]
+        found = np.append(self._places[low:high], self._whole(typed))
+        return [self._ranked[at] for at in np.sort(found)[:LIMIT]]
+
+    def _whole(self, typed: str) -> NDArray[np.int64]:
+        """Return the place of the text that a space at the end says is complete; none where there is no such text."""
+        text = typed[:-1] if typed.endswith(" ") else ""
+        at = bisect.bisect_left(self._sorted, text)
+        there = text != "" and at < len(self._sorted) and self._sorted[at] == text
+        return self._places[at : at + there]
 
     def forgive(self, typed: str, edits: int) -> list[str]:
         """Return the best texts with so many typing errors at most; they make the rank worse by ``ERROR_FACTORS``."""
         needed = self._edits(fold(typed), edits)
+        needed[self._whole(fold(typed))] = 0
         places = np.flatnonzero(needed <= edits)
         weights = self._better[places] * np.array(ERROR_FACTORS)[needed[places]]
         best = places[np.lexsort((places, weights))[:LIMIT]]
