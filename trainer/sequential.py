@@ -27,7 +27,7 @@ from .buffers import Array
 from .callbacks import Callback, History, progress
 from .checkpoints import BackupAndRestore
 from .engine import Engine
-from .layers import Input, Layer
+from .layers import Input, Layer, Rescaling
 from .loop import INFERENCE_ROWS, Measures, Samples, Training, measure
 from .losses import Loss
 from .metrics import Metric
@@ -132,6 +132,10 @@ class Sequential:
             )
         if self.built:
             raise InvalidInputError("the network is built already; add all layers before it sees data")
+        if isinstance(layer, Rescaling) and self.layers:
+            raise InvalidInputError(
+                "Rescaling stands before all other layers: rows are rescaled when they come in"
+            )
         if any(layer is other for other in self.layers):
             raise InvalidInputError("the same layer stands in the network twice; make a new one")
         self.layers.append(layer)
@@ -178,6 +182,7 @@ class Sequential:
             layer.attach(*views)
             layer.initialize(self._weights_rng)
         self._engine = Engine(self.layers, self.dtype)
+        self._engine.use(backend.chosen(self.dtype))
         if self.optimizer is not None:
             self.optimizer.build(self.parameters, self._sizes())
 
@@ -481,7 +486,8 @@ class Sequential:
         drawn = [generator.state for generator in generators]
         try:
             workspace = engine.workspace(len(samples))
-            value, _ = engine.forward_backward(samples.x, samples.y, samples.weights, loss, workspace)
+            x = engine.entered(samples.x, workspace)
+            value, _ = engine.forward_backward(x, samples.y, samples.weights, loss, workspace)
             return value
         finally:
             self._tidy()
