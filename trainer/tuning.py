@@ -26,6 +26,7 @@ from .callbacks import Callback, Logs
 from .committee import Committee
 from .from_table import Prepared, calibrate, network, teach
 from .recipe import Recipe, first_rate
+from .threads import use_threads
 
 STUDY = "mariana"
 ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "selu")
@@ -122,7 +123,7 @@ class _Reporting(_Losses):
 def run_trials(
     journal: str | Path, prepared: Prepared, recipe: Recipe, trials: int, *, seed: int = 0
 ) -> None:
-    """Work on a search until it has so many ended trials; any number of processes may do so at a time.
+    """Work on a search, on one thread, until it has so many ended trials; any number of processes may do so at a time.
 
     Args:
         journal: the journal file; made if it is not there.
@@ -152,7 +153,8 @@ def run_trials(
 
     states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     if len(study.get_trials(deepcopy=False, states=states)) < trials:
-        study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=states)])
+        with use_threads(1):
+            study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=states)])
 
 
 def tune(
@@ -192,7 +194,8 @@ def tune(
     study = _study(journal, prepared, recipe.seed or 0)
     _clear_dead(study)
     seed = recipe.seed or 0
-    context = multiprocessing.get_context("spawn")
+    # a fork shares the table with its workers, also one that is mapped because it is larger than memory
+    context = multiprocessing.get_context("fork")
     workers = [
         context.Process(
             target=run_trials, args=(journal, prepared, recipe, trials), kwargs={"seed": seed + i}
