@@ -293,10 +293,11 @@ def plot(path: Path, trials: list[Trial], mattered: dict[str, float]) -> None:
 
 def _parameters(recipe: Recipe, rows: int, *, classes: bool) -> dict[str, Any]:
     """Return a recipe as the parameters of a trial, as near as the search space has it."""
-    units = min((32, 64, 128, 256, 512), key=lambda u: abs(u - (recipe.layers[0] if recipe.layers else 64)))
+    layers = recipe.layers or (64,)
+    units = min((32, 64, 128, 256, 512), key=lambda u: abs(u - layers[0]))
     size = recipe.batch_size or 256
     parameters: dict[str, Any] = {
-        "layers": min(max(len(recipe.layers), 1), 4),
+        "layers": min(len(layers), 4),
         "units": units,
         "activation": recipe.activation if recipe.activation in ACTIVATIONS else "tanh",
         "optimizer": recipe.optimizer if recipe.optimizer in OPTIMIZERS else "adam",
@@ -371,7 +372,8 @@ def as_options(recipe: Recipe) -> str:
     """Return a recipe as the options of ``mariana train``."""
     values = {name: value for name, value in asdict(recipe).items() if value not in (None, 0.0, False)}
     values.pop("embed")
-    values["layers"] = ",".join(map(str, recipe.layers))
+    if recipe.layers is not None:
+        values["layers"] = ",".join(map(str, recipe.layers))
     return " ".join(
         f"--{name.replace('_', '-')} {f'{value:.4g}' if isinstance(value, float) else value}"
         for name, value in values.items()

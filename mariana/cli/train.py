@@ -57,9 +57,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--layers",
             type=_Layers(),
-            default=",".join(map(str, _DEFAULTS.layers)),
-            show_default=True,
-            help="Units of each hidden layer.",
+            help=f"Units of each hidden layer.  [default: 128,64,64 from {SMALL:,} rows on, else 64]",
         ),
         click.option(
             "--activation",

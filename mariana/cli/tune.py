@@ -167,9 +167,10 @@ def _table(trials: list[Trial]) -> str:
     lines = [f"\n{'trial':>5} {'loss':>10} {'seconds':>8} {'state':<8} recipe"]
     for trial in trials:
         recipe = trial.recipe
+        layers = recipe.layers or ()
         lines.append(
             f"{trial.number:>5} {trial.loss:>10.5g} {trial.seconds:>8.1f} {trial.state:<8} "
-            f"{len(recipe.layers)} x {recipe.layers[0]} {recipe.activation}, {recipe.optimizer} "
+            f"{len(layers)} x {layers[0]} {recipe.activation}, {recipe.optimizer} "
             f"{recipe.learning_rate:.2g}, batch {recipe.batch_size}, dropout {recipe.dropout:.2f}, l2 {recipe.l2:.1g}, "
             f"weight decay {recipe.weight_decay:.1g}"
         )
