@@ -40,7 +40,7 @@ class Recipe:
     """How to learn a table; the defaults need no tuning. ``None`` means: chosen by the number of rows.
 
     Attributes:
-        layers: units of each hidden layer; None: 128, 64 and 64, for tables of less than 1,000 rows one of 64.
+        layers: units of each hidden layer; None: 128, 128 and 128, for tables of less than 1,000 rows one of 64.
         activation: of the hidden layers; smooth ones such as tanh do better on tables than relu.
         batch_norm: normalise the outputs of each hidden layer.
         dropout: share of the outputs of each hidden layer that a step leaves out.
@@ -115,7 +115,7 @@ class Recipe:
         steps = math.ceil(rows / size)
         return replace(
             self,
-            layers=((128, 64, 64) if rows >= SMALL else (64,)) if self.layers is None else self.layers,
+            layers=((128, 128, 128) if rows >= SMALL else (64,)) if self.layers is None else self.layers,
             batch_size=size,
             epochs=min(max(math.ceil(4000 / steps), 40), 300) if self.epochs is None else self.epochs,
             dropout=(0.1 if rows >= SMALL else 0.0) if self.dropout is None else self.dropout,

@@ -57,7 +57,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--layers",
             type=_Layers(),
-            help=f"Units of each hidden layer.  [default: 128,64,64 from {SMALL:,} rows on, else 64]",
+            help=f"Units of each hidden layer.  [default: 128,128,128 from {SMALL:,} rows on, else 64]",
         ),
         click.option(
             "--activation",

@@ -125,7 +125,7 @@ def test_trained_from_the_command_line_it_is_served_as_one_network(tmp_path: Pat
     assert "networks: 3, merged" in (Path(path).parent / "README.md").read_text()
 
 
-@pytest.mark.parametrize(("rows", "layers"), [(150, (64,)), (999, (64,)), (1000, (128, 64, 64))])
+@pytest.mark.parametrize(("rows", "layers"), [(150, (64,)), (999, (64,)), (1000, (128, 128, 128))])
 def test_a_small_table_gets_a_small_network(rows: int, layers: tuple[int, ...]) -> None:
     assert Recipe().settled(rows).layers == layers
     assert Recipe(layers=(7, 5)).settled(rows).layers == (7, 5)

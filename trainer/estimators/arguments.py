@@ -14,7 +14,7 @@ class Arguments(Interface):
     """How an estimator learns; the defaults need no tuning.
 
     Args:
-        hidden_layer_sizes: units of each hidden layer of a member; ``auto``: 128, 64 and 64, below 1,000 rows one layer of
+        hidden_layer_sizes: units of each hidden layer of a member; ``auto``: 128, 128 and 128, below 1,000 rows one layer of
             64.
         activation: of the hidden layers.
         solver: the optimizer, by its name.
