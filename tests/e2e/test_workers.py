@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import pytest
 
-from mariana.autocomplete import build_index
+from mariana.building import build_index
 from mariana.store import Store
 
 TOKEN = "a token for tests"

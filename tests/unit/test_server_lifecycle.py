@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from mariana.autocomplete import build_index
+from mariana.building import build_index
 from mariana.server import create_app, lifecycle
 from mariana.settings import Settings
 from mariana.store import Store
