@@ -2,7 +2,7 @@
  *
  * It takes ordinary calls and nothing else. To whatever is unusual, a wrong argument above all, it answers
  * None, and the caller goes the way through cffi, where all rules and messages are. It links nothing of the
- * core: functions and handles come as addresses from mariana._binding.calls, with the objects that keep alive
+ * core: functions and handles come as addresses from mariana._binding, with the objects that keep alive
  * what they point to.
  *
  * A call has its object to itself as long as it holds the interpreter's lock. It may lose the lock wherever
@@ -29,7 +29,7 @@ static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_types}, {0, NULL}};
 static PyModuleDef definition = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "_calls",
-    .m_doc = "Calls of a microsecond, without the price of cffi; see mariana._binding.calls.",
+    .m_doc = "Calls of a microsecond, without the price of cffi; see mariana._binding.",
     .m_slots = slots,
 };
 

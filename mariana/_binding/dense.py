@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mariana._binding import aligned, calls, check, ffi, isa_names, lib
+from mariana._binding import address, aligned, calls, check, ffi, isa_names, lib
 from mariana.errors import KernelError
 from mariana.plan import Layer, Tables
 
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mariana._binding.calls import Predict
     from mariana._binding.memory import Memory
     from mariana._binding.pool import Pool
 
     Float32 = NDArray[np.float32]
+    Quick = Callable[[object], Float32 | None]
 
 _FLOATS = ffi.typeof("float[]")
+
+_SHORT_WORK = 1 << 16
+"""Multiplications: a quick call of no more, some microseconds, keeps the interpreter's lock."""
 
 MAX_LAYERS = int(lib.MRN_MAX_LAYERS)
 MAX_WIDTH = int(lib.MRN_MAX_WIDTH)
@@ -115,17 +118,31 @@ class Network:
         if pool is None:
             self._call: partial[Any] = partial(lib.mrn_model_predict, model[0])
             self._scratch_bytes = int(plan.scratch_bytes)
-            work = sum(layer.weight.size for layer in layers)
-            self.quick: Predict = calls.predict(
-                model[0], self._block, columns, self.outputs, self._scratch_bytes, work
-            )
+            self.quick: Quick = self._quick(model[0], sum(layer.weight.size for layer in layers))
         else:
-            self.quick = calls.not_here
+            self.quick = _decline
             self._call = partial(lib.mrn_model_predict_shared, model[0], pool.handle)
             size = ffi.new("size_t *")
             check(lib.mrn_model_workspace_bytes(model[0], pool.handle, size), "plan the workspace")
             self._scratch_bytes = int(size[0])
         self._spare: list[Any] = []  # scratch that no call uses
+
+    def _quick(self, model: Any, work: int) -> Quick:
+        """Return the quick call of a model that takes so many multiplications a row."""
+        if calls is None:
+            return _decline
+        return calls.Network(
+            run=address(ffi.addressof(lib, "mrn_model_predict")),
+            model=address(model),
+            alive=self._block,
+            columns=self.columns,
+            outputs=self.outputs,
+            scratch_bytes=self._scratch_bytes,
+            short_rows=_SHORT_WORK // max(work, 1),
+            array=np.ndarray,
+            empty=np.empty,
+            dtype=np.dtype(np.float32),
+        ).predict
 
     def predict(self, x: Float32) -> Float32:
         """Run rows through the network.
@@ -172,6 +189,10 @@ class Network:
         """Return memory for C; a pool's helpers may still use it when nobody else does."""
         block = aligned(size)
         return block if self._pool is None else self._pool.keep(block)
+
+
+def _decline(_: object) -> None:
+    """Take no call."""
 
 
 _WEIGHTS: dict[str, tuple[str, type[np.generic]]] = {

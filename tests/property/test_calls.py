@@ -8,6 +8,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mariana._binding import calls
+from mariana._binding import address, calls, ffi, lib
 from mariana.errors import MarianaError
 from mariana.model import Model, load_model
 
-pytestmark = pytest.mark.skipif(not calls.BUILT, reason="the extension for quick calls is not built here")
+pytestmark = pytest.mark.skipif(calls is None, reason="the extension for quick calls is not built here")
 
 COLUMNS = 4
 
@@ -148,9 +149,9 @@ def test_threads_call_at_once(model: Model) -> None:
 
 
 def _network(model: Model, empty: Callable[..., Any], alive: object = None) -> Any:
-    return calls._calls.Network(
-        run=calls._address(calls.ffi.addressof(calls.lib, "mrn_model_predict")),
-        model=calls._address(model._network._call.args[0]),
+    return calls.Network(
+        run=address(ffi.addressof(lib, "mrn_model_predict")),
+        model=address(model._network._call.args[0]),
         alive=alive,
         columns=model.columns,
         outputs=model.outputs,
@@ -192,7 +193,7 @@ def test_what_fails_while_the_outputs_are_made_is_raised(model: Model) -> None:
     with pytest.raises(TypeError):
         _network(model, lambda *_: 3).predict(x)
     with pytest.raises(TypeError):
-        calls._calls.Network()
+        calls.Network()
 
 
 def test_the_network_lives_as_long_as_its_call(tmp_path: Path, make_classifier: Callable[..., bytes]) -> None:
@@ -237,7 +238,7 @@ def test_nothing_is_left_behind_by_calls_of_networks(model: Model) -> None:
 
 
 def test_a_network_lets_go_of_what_it_kept(model: Model) -> None:
-    alive, empty, x = object(), lambda *args: np.empty(*args), np.ones((2, COLUMNS), np.float32)
+    alive, empty, x = object(), partial(np.empty), np.ones((2, COLUMNS), np.float32)
     before = sys.getrefcount(alive), sys.getrefcount(empty)
     network = _network(model, empty, alive)
     network.predict(x)
@@ -259,7 +260,7 @@ def test_all_goes_by_cffi_where_the_extension_is_not_built(
         "if sys.argv[2] == 'without': sys.modules['mariana._calls'] = None\n"
         "import numpy as np, mariana\n"
         "from mariana._binding import calls\n"
-        "assert calls.BUILT == (sys.argv[2] == 'with')\n"
+        "assert (calls is not None) == (sys.argv[2] == 'with')\n"
         "x = np.arange(12, dtype=np.float32).reshape(3, 4)\n"
         "model = mariana.load_model(sys.argv[1])\n"
         "print(model.predict(x).tobytes().hex(), model.predict(x.tolist()).tobytes().hex())\n"
