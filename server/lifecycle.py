@@ -29,6 +29,7 @@ from mariana.settings import Settings
 from mariana.store import Store
 
 from .board import Decisions
+from .heap import give_back
 from .policy import POLICY_FILE, Policy, read_policy, write_policy
 from .state import ServedIndex, ServedModel, State
 from .versions import Version
@@ -88,6 +89,7 @@ class Lifecycle:
             self._seen[f"indexes/{name}"] = self._look_at_index(name)
             self._live()
         state.report()
+        give_back()
         if not state.models and not state.indexes:
             hint = "" if self._settings.reload_store else ", then restart"
             _log.warning(
@@ -176,6 +178,7 @@ class Lifecycle:
     def _changed(self) -> None:
         self._state.changed()
         self._state.report()
+        give_back()
 
     def _live(self) -> None:
         if self._state.team is not None:
