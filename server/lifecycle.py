@@ -301,8 +301,7 @@ class Lifecycle:
                 partial(self._load_version, name, number), f"load model {name} {number}"
             )
             if model is not None:
-                stats = self._state.metrics.model(name, number)
-                versions[number] = Version(name, number, model, self._settings, stats, time.time())
+                versions[number] = self._version(name, number, model)
                 if before is not None:
                     _log.info("model %s %d serves", name, number)
             else:
@@ -310,6 +309,11 @@ class Lifecycle:
                 if old is not None:
                     versions[number] = old
         return _Loaded(ServedModel(name, versions, failures, policy), files, tried)
+
+    def _version(self, name: str, number: int, model: Model) -> Version:
+        stats, window = self._state.metrics.model(name, number), self._settings.batch_window
+        limits = self._state.limits
+        return Version(name, number, model, limits, stats, loaded=time.time(), window=window)
 
     def _load_version(self, name: str, number: int) -> Model:
         settings = self._settings

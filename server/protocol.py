@@ -49,7 +49,7 @@ class Protocol(HttpToolsProtocol):
         if front is None:
             raise RuntimeError("this protocol serves Mariana's own application only")
         self._front = front
-        self._settings = front.settings
+        self._limits = front.limits
         self._hot: Hot | None = None
         self._head: Head | None = None
         self._query = b""
@@ -74,12 +74,12 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         front = self._front
         self._client = self.client[0] if self.client else ""
-        if len(front.connections) >= self._settings.max_connections:
+        if len(front.connections) >= self._limits.max_connections:
             front.metrics.reject("connections")
             self._end(FULL)
             return
         front.connections.add(self)
-        self.deadline = self.loop.time() + self._settings.head_timeout
+        self.deadline = self.loop.time() + self._limits.head_timeout
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
@@ -171,7 +171,7 @@ class Protocol(HttpToolsProtocol):
         self._refuse = self.transport.is_closing()  # the client has been told, and will ask again elsewhere
         self._taken = 0
         self._in_head = self._in_fields = True
-        self.deadline = self._front.now + self._settings.head_timeout + 0.25
+        self.deadline = self._front.now + self._limits.head_timeout + 0.25
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; what comes behind a body is none (RFC 9110 section 6.5.1), and means nothing here."""
@@ -183,7 +183,7 @@ class Protocol(HttpToolsProtocol):
         self._in_head = self._in_fields = False
         if self._refuse:
             return
-        self.deadline = self._front.now + self._settings.body_timeout + 0.25
+        self.deadline = self._front.now + self._limits.body_timeout + 0.25
         if self.parser.should_upgrade():
             if not self._ask_plainly():
                 self._refuse = True
@@ -239,10 +239,7 @@ class Protocol(HttpToolsProtocol):
             self._end(_LONG)
             return
         front = self._front
-        gate = front.gate
-        if (
-            gate.passing + front.metrics.inflight >= gate.limit
-        ):  # now, and not when a thousand tasks have been made
+        if front.gate.full:  # now, and not when a thousand tasks have been made
             front.metrics.reject("busy")
             self._refuse = True
             self._end(BUSY)
@@ -328,7 +325,7 @@ class Protocol(HttpToolsProtocol):
         self._idle()
 
     def _idle(self) -> None:
-        self.deadline = self._front.now + self._settings.idle_timeout + 0.25
+        self.deadline = self._front.now + self._limits.idle_timeout + 0.25
 
     def _rest(self) -> None:
         """Read nothing more until the next sweep: who comes again before Retry-After costs nothing until then.
@@ -348,13 +345,13 @@ class Protocol(HttpToolsProtocol):
         """Close when everything is sent; a client that does not take it is not waited for."""
         self.transport.close()
         self.deadline = math.inf
-        self.stalled = self._front.now + self._settings.answer_timeout + 0.25
+        self.stalled = self._front.now + self._limits.answer_timeout + 0.25
 
     def pause_writing(self) -> None:
         """Note that the client does not take its answers as quickly as it asks for them."""
         super().pause_writing()
         self._unsent = self.transport.get_write_buffer_size()
-        self.stalled = self._front.now + self._settings.answer_timeout + 0.25
+        self.stalled = self._front.now + self._limits.answer_timeout + 0.25
 
     def resume_writing(self) -> None:
         """Note that it has taken them."""
@@ -376,7 +373,7 @@ class Protocol(HttpToolsProtocol):
             if unsent < self._unsent:  # slow, but it goes on
                 self._unsent = unsent
                 self.deadline = math.inf
-                self.stalled = now + self._settings.answer_timeout
+                self.stalled = now + self._limits.answer_timeout
             else:
                 self._front.metrics.reject("stalled")
                 self.transport.abort()
