@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import mmap
 import threading
 from collections.abc import Iterator, Mapping
 
@@ -35,7 +36,7 @@ class Cells:
 
     def __init__(self, memory: memoryview | None = None) -> None:
         if memory is None:
-            memory = np.zeros(CELLS_BYTES, np.uint8).data
+            memory = memoryview(mmap.mmap(-1, CELLS_BYTES))  # page by page; an array so large takes huge ones
         self._used = memory[:8].cast("Q")
         self._lines = memory[_HEAD_BYTES : _HEAD_BYTES + _LINES_BYTES]
         self._values = np.frombuffer(memory[_HEAD_BYTES + _LINES_BYTES :], np.float64)

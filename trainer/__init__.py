@@ -59,6 +59,7 @@ from .losses import (
     SparseCategoricalCrossentropy,
 )
 from .metrics import AUC, F1Score, Precision, Recall, TopKAccuracy
+from .network import set_random_seed
 from .optimizers import SGD, Adagrad, Adam, Adamax, AdamW, Nadam, RMSprop
 from .regularizers import L1, L1L2, L2, MaxNorm
 from .schedules import (
@@ -72,7 +73,7 @@ from .schedules import (
     StepDecay,
     WarmUp,
 )
-from .sequential import Sequential, set_random_seed
+from .sequential import Sequential
 from .tensorboard import TensorBoard
 from .threads import use_threads
 
