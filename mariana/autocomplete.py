@@ -458,12 +458,7 @@ def _query(
     _check_fuzzy(fuzzy)
     # No string is longer in code points than in bytes, so that a huge one is not even encoded.
     raw = prefix[: QUERY_MAX + 1].encode("utf-8", "surrogatepass")
-    names = [(given,) if isinstance(given, str) else given for given in (context, prefer)]
-    if (
-        not all(
-            isinstance(some, Collection) and all(isinstance(name, str) for name in some) for some in names
-        )
-        or sum(map(len, names)) > trie.TAGS_MAX
-    ):
-        raise InvalidInputError(f"context and prefer must be names: strings, {trie.TAGS_MAX} at most")
+    names = [_read_names(given) for given in (context, prefer)]
+    if sum(map(len, names)) > trie.TAGS_MAX:
+        raise InvalidInputError(_WANTED_NAMES)
     return raw, limit, trie.EDITS_AUTO if fuzzy == "auto" else fuzzy, names[0], names[1]
