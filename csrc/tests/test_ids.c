@@ -253,7 +253,8 @@ static void test_ids_are_read_back(void) {
     l.count = 61;
     for (size_t i = 0; i < l.count; i++) {
         snprintf(l.texts[i], TEXT_ROOM, "name %zu", i);
-        snprintf(l.ids[i], ID_ROOM, i % 3 == 0 ? "" : "%zu", i / 2);
+        if (i % 3 != 0)
+            snprintf(l.ids[i], ID_ROOM, "%zu", i / 2);
         l.scores[i] = (double)(i * 7 % 61);
         skip[l.count - 1 - i * 7 % 61] = i % 5 == 4;
     }
