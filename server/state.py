@@ -181,6 +181,10 @@ class State:
 
     def changed(self) -> None:
         """Tell whoever wants to know."""
+        versions = {
+            (name, number) for name, m in self.models.items() for number in {*m.versions, *m.failures}
+        }
+        self.metrics.retain(versions, self.indexes.keys())
         for call in self.on_change:
             call()
 
