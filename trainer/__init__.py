@@ -69,7 +69,9 @@ from .losses import (
     SparseCategoricalCrossentropy,
 )
 from .metrics import AUC, F1Score, Precision, Recall, TopKAccuracy
+from .network import set_random_seed
 from .optimizers import SGD, Adagrad, Adam, Adamax, AdamW, Nadam, RMSprop
+from .plots import LivePlot
 from .regularizers import L1, L1L2, L2, MaxNorm
 from .schedules import (
     CosineDecay,
@@ -82,7 +84,7 @@ from .schedules import (
     StepDecay,
     WarmUp,
 )
-from .sequential import Sequential, set_random_seed
+from .sequential import Sequential
 from .tensorboard import TensorBoard
 from .threads import use_threads
 
@@ -132,6 +134,7 @@ __all__ = [
     "LearningRateScheduler",
     "LecunNormal",
     "LecunUniform",
+    "LivePlot",
     "MaxNorm",
     "MeanAbsoluteError",
     "MeanSquaredError",
