@@ -61,6 +61,17 @@ def test_it_says_how_many_networks_the_best_recipe_learned(tmp_path: Path) -> No
     assert read_model(tmp_path / "models/iris/1/model.safetensors").metadata.training.members == 4
 
 
+def test_more_starts_than_could_be_merged_may_be_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(layers=(8, 8), epochs=1, members=2)
+    prepared = prepare(read_table("iris"), "species", "auto", recipe)
+    monkeypatch.setattr("mariana.trainer.committee._MOST_BYTES", 40_000)  # five starts of 32-32 are 213,760
+    best, net, _ = tune(prepared, tmp_path / "j", trials=1, restarts=4, recipe=recipe)
+    assert best.layers == (32, 32)
+    assert len(net.members) == 2
+
+
 def test_the_first_trial_is_the_default_and_the_best_is_published(tmp_path: Path) -> None:
     recipe = Recipe(layers=(32,), epochs=2, seed=0)
     prepared = prepare(read_table("iris"), "species", "auto", recipe)
