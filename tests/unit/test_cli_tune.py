@@ -56,8 +56,10 @@ def test_killed_it_goes_on(tmp_path: Path) -> None:
 
 
 def test_it_says_how_many_networks_the_best_recipe_learned(tmp_path: Path) -> None:
-    result = CliRunner().invoke(cli, arguments(tmp_path, "--trials", 1), catch_exceptions=False)
-    assert "4 of 5 starts merged: mariana train iris --target species --layers" in result.stdout
+    more = arguments(tmp_path, "--trials", 1, "--test", 0.2)
+    result = CliRunner().invoke(cli, more, catch_exceptions=False)
+    again = f"mariana train iris --target species --store {tmp_path} --test 0.2 --layers 64 "
+    assert f"4 of 5 starts merged: {again}" in result.stdout
     assert read_model(tmp_path / "models/iris/1/model.safetensors").metadata.training.members == 4
 
 
