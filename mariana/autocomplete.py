@@ -40,6 +40,7 @@ ERROR_FACTORS = (1, 512, 512 * 64)
 _EDITS: dict[Fuzzy, int] = {"auto": trie.EDITS_AUTO, 0: 0, 1: 1, 2: 2}
 _FUZZY_TYPES = (str, int)  # True is none of its values
 _NO_NAMES = ()
+_WANTED_NAMES = f"context and prefer must be names: strings, {trie.TAGS_MAX} at most"
 
 
 class Completion(NamedTuple):
@@ -429,6 +430,13 @@ def _check_fuzzy(fuzzy: object) -> None:
     raise InvalidInputError("fuzzy must be 'auto', 0, 1 or 2")
 
 
+def _read_names(given: object) -> tuple[str, ...]:
+    names: object = (given,) if isinstance(given, str) else given
+    if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
+        raise InvalidInputError(_WANTED_NAMES)
+    return tuple(names)
+
+
 def _query(
     prefix: object, limit: int, fuzzy: Fuzzy, context: Names, prefer: Names
 ) -> tuple[bytes, int, int, Collection[str], Collection[str]]:
@@ -450,10 +458,7 @@ def _query(
     _check_fuzzy(fuzzy)
     # No string is longer in code points than in bytes, so that a huge one is not even encoded.
     raw = prefix[: QUERY_MAX + 1].encode("utf-8", "surrogatepass")
-    names = [(given,) if isinstance(given, str) else tuple(given) for given in (context, prefer)]
-    if (
-        not all(isinstance(name, str) for some in names for name in some)
-        or sum(map(len, names)) > trie.TAGS_MAX
-    ):
-        raise InvalidInputError(f"context and prefer must be names: strings, {trie.TAGS_MAX} at most")
+    names = [_read_names(given) for given in (context, prefer)]
+    if sum(map(len, names)) > trie.TAGS_MAX:
+        raise InvalidInputError(_WANTED_NAMES)
     return raw, limit, trie.EDITS_AUTO if fuzzy == "auto" else fuzzy, names[0], names[1]

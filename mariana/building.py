@@ -80,6 +80,7 @@ def build_index(
     upto = folder.sequence_of(path)
     builder = build.SegmentBuilder()
     rows: list[Sequence[int]] = []  # the positions of what became entries
+    contexts: set[str] = set()
     refused = 0
 
     def refuse(position: int, reason: str, field: str = "") -> None:
@@ -93,7 +94,7 @@ def build_index(
         read = []
         for position, entry in zip(positions, some, strict=True):
             try:
-                read.append((position, read_entry(entry)))
+                read.append((position, read_entry(entry, contexts)))
             except InvalidInputError as error:
                 refuse(position, str(error), error.pointer)
         if read:

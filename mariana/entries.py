@@ -31,10 +31,14 @@ _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 _FIELDS = ("text", "score", "payload", "contexts", "id")
 
 
-def read_entry(entry: object) -> tuple[bytes, float, bytes, tuple[str, ...], bytes]:
+def read_entry(entry: object, there: set[str]) -> tuple[bytes, float, bytes, tuple[str, ...], bytes]:
     """Return text, score, payload (JSON), contexts and id of an entry; empty for those it has not.
 
     Whether the text is clean and the score in its range, the builder says.
+
+    Args:
+        entry: as it was given.
+        there: the contexts of its index so far; those of the entry are added.
 
     Raises:
         InvalidInputError: a field is wrong; ``pointer`` says which.
@@ -60,7 +64,14 @@ def read_entry(entry: object) -> tuple[bytes, float, bytes, tuple[str, ...], byt
     if not isinstance(text, str):
         raise InvalidInputError(f"text must be a string, got {type(text).__name__}", pointer="/text")
     raw = text.encode("utf-8", "surrogatepass")
-    return raw, _read_score(score), _read_payload(payload), contexts, id_
+    read = raw, _read_score(score), _read_payload(payload), contexts, id_
+    if contexts:
+        if len(there.union(contexts)) > trie.TAGS_MAX:
+            raise InvalidInputError(
+                f"that makes more than {trie.TAGS_MAX} different contexts", pointer="/contexts"
+            )
+        there.update(contexts)
+    return read
 
 
 def check_entries(entries: Iterable[Entry], there: Collection[str]) -> list[tuple[bytes, Item]]:
@@ -80,14 +91,10 @@ def check_entries(entries: Iterable[Entry], there: Collection[str]) -> list[tupl
     contexts = set(there)
     for position, entry in enumerate(entries):
         try:
-            text, score, payload, names, id_ = read_entry(entry)
+            text, score, payload, names, id_ = read_entry(entry, contexts)
         except InvalidInputError as error:
             faults.append((f"/{position}{error.pointer}", str(error)))
             continue
-        contexts.update(names)
-        if len(contexts) > trie.TAGS_MAX:
-            reason = f"that makes more than {trie.TAGS_MAX} different contexts"
-            faults.append((f"/{position}/contexts", reason))
         texts.append(text)
         items.append(Item(score, payload, _to_json(names).encode() if names else b"", id_))
         positions.append(position)

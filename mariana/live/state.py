@@ -428,6 +428,10 @@ class LiveIndex:
 
     def _commit_together(self, group: list[_Request]) -> list[Receipt]:
         journal = self._writable()
+        if (
+            journal.version() != self._seen
+        ):  # another segment takes a while, and other processes write meanwhile
+            self._read(journal)
         with store_errors(f"write to the index {self.path}"), journal.writing() as head:
             self._catch_up(journal, head)
             sequence, clock = head.sequence, self._time(head)

@@ -215,6 +215,24 @@ def test_a_list_that_comes_during_a_compaction_wins(
     assert texts(index) == ["Lima"]
 
 
+@pytest.mark.parametrize("later", [0, 1, 30, 300])
+def test_what_came_during_a_compaction_stays_however_much_it_is(index: Index, path: Path, later: int) -> None:
+    with index:
+        index.insert([(f"before {i}", i) for i in range(100)])
+    there = journal.Journal.open(path)
+    assert there is not None
+    items = [(b"later %d" % i, journal.Item(i, b"[%d]" % i, b'["a"]', b"d")) for i in range(later)]
+    with there.writing() as head:
+        there.put(head.sequence + 1, items)
+        there.advance(head.sequence + 1, head.clock)
+    with there.writing():
+        there.rebase(9, head.sequence)
+    with there.reading() as now:
+        assert (now.base, now.sequence) == (9, head.sequence + 2)
+        assert list(there.items(0)) == items
+    there.close()
+
+
 def test_a_batch_lands_in_few_layers_whatever_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "SMALL", 4)
     monkeypatch.setattr(layers, "RATIO", 2)
