@@ -61,6 +61,7 @@ from .losses import (
 from .metrics import AUC, F1Score, Precision, Recall, TopKAccuracy
 from .network import set_random_seed
 from .optimizers import SGD, Adagrad, Adam, Adamax, AdamW, Nadam, RMSprop
+from .plots import LivePlot
 from .regularizers import L1, L1L2, L2, MaxNorm
 from .schedules import (
     CosineDecay,
@@ -123,6 +124,7 @@ __all__ = [
     "LearningRateScheduler",
     "LecunNormal",
     "LecunUniform",
+    "LivePlot",
     "MaxNorm",
     "MeanAbsoluteError",
     "MeanSquaredError",

@@ -158,7 +158,7 @@ def test_compaction_changes_nothing_but_the_files(index: Index, path: Path) -> N
         index.insert([("Sana", 3)])
         assert other.refresh()
         assert texts(other) == texts(index)
-    with folder.locked(path):
+    with state.locked(path):
         assert not index.compact(), "another one is at it"
 
 
@@ -202,14 +202,14 @@ def test_a_list_that_comes_during_a_compaction_wins(
     def build_slowly(self: layers.Layers, changes: dict[bytes, journal.Item | None]) -> bytes:
         return build(self, changes)
 
-    locked = folder.locked
+    locked = state.locked
 
     def lock_late(*arguments: object, **options: object) -> object:
-        monkeypatch.setattr(folder, "locked", locked)
+        monkeypatch.setattr(state, "locked", locked)
         mariana.build_index(path, [("Lima", 1)])
         return locked(*arguments, **options)
 
-    monkeypatch.setattr(folder, "locked", lock_late)
+    monkeypatch.setattr(state, "locked", lock_late)
     assert not index.compact()
     index.refresh()
     assert texts(index) == ["Lima"]
