@@ -226,12 +226,15 @@ def tune(
 
 def _restarted(prepared: Prepared, recipe: Recipe, restarts: int) -> tuple[Recipe, Committee, float | None]:
     """Learn a recipe from more starts than it has members, and merge those of the least validation loss."""
-    starts = replace(recipe, members=recipe.members + restarts - 1)
-    net = network(prepared, starts)
-    losses = [_Losses(prepared) for _ in net.members]
-    teach(net, prepared, starts, callbacks=lambda member: [losses[member]])
-    best = np.argsort([loss.best for loss in losses], kind="stable")[: recipe.members]
-    kept = Committee(net.members[member] for member in best)
+    members, losses = [], []
+    for start in range(recipe.members + restarts - 1):
+        alone, loss = recipe.of_member(start), _Losses(prepared)
+        net = network(prepared, alone)
+        teach(net, prepared, alone, callbacks=lambda _, loss=loss: [loss])  # type: ignore[misc]  # bound now
+        members += net.members
+        losses.append(loss.best)
+    best = np.argsort(losses, kind="stable")[: recipe.members]
+    kept = Committee(members[start] for start in best)
     return recipe, kept, calibrate(kept, prepared)
 
 
