@@ -123,3 +123,17 @@ def test_a_table_is_tuned_through_a_cache_as_from_memory(
     assert len(list((tmp_path / "cache").iterdir())) == 1  # what was spilled is gone
     models = [tmp_path / store / "models/table/1/model.safetensors" for store in "abc"]
     assert len({model.read_bytes() for model in models}) == 1
+
+
+def test_what_cannot_be_a_journal(tmp_path: Path) -> None:
+    for content in (b"a,b\n1,2\n", b"\xff\x00", b"{}\n", b"[1]\n"):
+        (tmp_path / "j").write_bytes(content)
+        result = CliRunner().invoke(cli, arguments(tmp_path, "--trials", 1, "--journal", tmp_path / "j"))
+        assert result.exit_code == 1
+        assert isinstance(result.exception, InvalidInputError | SystemExit)
+        assert "is no journal of a search" in result.output + str(result.exception)
+        assert (tmp_path / "j").read_bytes() == content
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(cli, arguments(tmp_path, "--trials", 1, "--journal", tmp_path / "file/j"))
+    assert result.exit_code == 1
+    assert "cannot write the journal" in result.output + str(result.exception)
