@@ -201,17 +201,15 @@ class Front:
 
     Args:
         app: FastAPI.
-        settings: the limits.
-        state: what serves.
+        settings: of the access log.
+        state: what serves, and its limits.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, state: State) -> None:
         self._app = app
-        self._max_json = settings.max_body
-        self._max_binary = settings.max_binary_body
         self.state = state
-        self.settings = settings
-        self.gate = Gate(settings, state.metrics, state.clients)
+        self.limits = limits = state.limits
+        self.gate = Gate(limits, state.metrics, state.clients)
         self.metrics = state.metrics
         self.log = AccessLog(settings)
         self.telemetry: HotTelemetry | None = None
@@ -264,7 +262,7 @@ class Front:
     def longest(self, head: Head) -> int:
         """Return how long a body may be."""
         binary = head.kind == OCTETS or head.header_length is not None
-        return self._max_binary if binary else self._max_json
+        return self.limits.max_binary_body if binary else self.limits.max_body
 
     def quick(
         self, hot: Hot, head: Head, query: bytes, body: bytes, client: str

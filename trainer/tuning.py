@@ -26,6 +26,7 @@ from .callbacks import Callback, Logs
 from .committee import Committee
 from .from_table import Prepared, calibrate, network, teach
 from .recipe import Recipe, first_rate
+from .threads import use_threads
 
 STUDY = "mariana"
 ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "selu")
@@ -122,7 +123,7 @@ class _Reporting(_Losses):
 def run_trials(
     journal: str | Path, prepared: Prepared, recipe: Recipe, trials: int, *, seed: int = 0
 ) -> None:
-    """Work on a search until it has so many ended trials; any number of processes may do so at a time.
+    """Work on a search, on one thread, until it has so many ended trials; any number of processes may do so at a time.
 
     Args:
         journal: the journal file; made if it is not there.
@@ -152,7 +153,8 @@ def run_trials(
 
     states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     if len(study.get_trials(deepcopy=False, states=states)) < trials:
-        study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=states)])
+        with use_threads(1):
+            study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=states)])
 
 
 def tune(
@@ -192,7 +194,8 @@ def tune(
     study = _study(journal, prepared, recipe.seed or 0)
     _clear_dead(study)
     seed = recipe.seed or 0
-    context = multiprocessing.get_context("spawn")
+    # a fork shares the table with its workers, also one that is mapped because it is larger than memory
+    context = multiprocessing.get_context("fork")
     workers = [
         context.Process(
             target=run_trials, args=(journal, prepared, recipe, trials), kwargs={"seed": seed + i}
@@ -290,10 +293,11 @@ def plot(path: Path, trials: list[Trial], mattered: dict[str, float]) -> None:
 
 def _parameters(recipe: Recipe, rows: int, *, classes: bool) -> dict[str, Any]:
     """Return a recipe as the parameters of a trial, as near as the search space has it."""
-    units = min((32, 64, 128, 256, 512), key=lambda u: abs(u - (recipe.layers[0] if recipe.layers else 64)))
+    layers = recipe.layers or (64,)
+    units = min((32, 64, 128, 256, 512), key=lambda u: abs(u - layers[0]))
     size = recipe.batch_size or 256
     parameters: dict[str, Any] = {
-        "layers": min(max(len(recipe.layers), 1), 4),
+        "layers": min(len(layers), 4),
         "units": units,
         "activation": recipe.activation if recipe.activation in ACTIVATIONS else "tanh",
         "optimizer": recipe.optimizer if recipe.optimizer in OPTIMIZERS else "adam",
@@ -368,7 +372,8 @@ def as_options(recipe: Recipe) -> str:
     """Return a recipe as the options of ``mariana train``."""
     values = {name: value for name, value in asdict(recipe).items() if value not in (None, 0.0, False)}
     values.pop("embed")
-    values["layers"] = ",".join(map(str, recipe.layers))
+    if recipe.layers is not None:
+        values["layers"] = ",".join(map(str, recipe.layers))
     return " ".join(
         f"--{name.replace('_', '-')} {f'{value:.4g}' if isinstance(value, float) else value}"
         for name, value in values.items()

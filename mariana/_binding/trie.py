@@ -453,7 +453,8 @@ def _take(limit: int, edits: int, contexts: Collection[str] = (), prefer: Collec
 
 
 def _names(names: Collection[str]) -> bytes:
-    return b"".join(name.encode("utf-8", "surrogatepass").replace(b"\n", b"") + b"\n" for name in names)
+    # A line feed, which no context has, ends a name; a NUL, which none has either, stands in for one that was asked for.
+    return b"".join(name.encode("utf-8", "surrogatepass").replace(b"\n", b"\0") + b"\n" for name in names)
 
 
 def _ranks(places: Collection[int] | NDArray[np.uint32]) -> NDArray[np.uint32]:

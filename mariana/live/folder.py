@@ -12,20 +12,17 @@ folder meanwhile; readers take none.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mariana._binding import trie
 from mariana.errors import FileFormatError, MarianaError, NotFoundError
 from mariana.live.journal import Head, Journal
-from mariana.store import make_folder, store_errors, write_whole
+from mariana.store import locked, make_folder, store_errors, write_whole
 
 _SEGMENT = re.compile(r"segment-([0-9]{8})\.mrx")
 _FILE_MAX = (1 << 32) + 4096
@@ -83,21 +80,6 @@ def current_segment(folder: Path, head: Head | None) -> int:
     if not there:
         raise NotFoundError(f"no index in {folder}: it holds no segment-*.mrx; build one with build_index")
     return there[-1]
-
-
-@contextmanager
-def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of those who publish in a folder; gives False when it is taken and ``wait`` is not asked for."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
 
 
 def sequence_of(folder: Path) -> int:

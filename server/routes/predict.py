@@ -126,7 +126,7 @@ async def _predict(version: Version, request: Request) -> Response:
         x = reader.parse(kind, body)
         answer = await version.answer(x, start)
         if method is not None:
-            answer = await explained(answer, version, x, method, reader.max_values)
+            answer = await explained(answer, version, x, method, reader.limits.max_values)
     answer, extra = compressed(answer, request.headers.get("accept-encoding", "").encode())
     headers = {name.decode(): value.decode() for name, value in extra}
     return Response(answer, headers=headers, media_type=JSON)

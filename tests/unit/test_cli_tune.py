@@ -81,3 +81,32 @@ def test_the_first_trial_is_the_default_and_the_best_is_published(tmp_path: Path
     other = prepare(read_table("iris"), "sepal_width", "auto", recipe)
     with pytest.raises(InvalidInputError, match="journal of another table"):
         tune(other, journal, trials=1)
+
+
+def test_a_table_is_tuned_through_a_cache_as_from_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mariana.scratch.SPILL_BYTES", 0)  # everything lies in files, which the workers share
+    lines = "".join(f"{i / 7:.3f},{'Rome' if i % 5 else ''},{'x' if i % 4 else 'y'}\n" for i in range(200))
+    (tmp_path / "table.csv").write_text("n,city,target\n" + lines)
+    command = [
+        "tune",
+        str(tmp_path / "table.csv"),
+        "--target",
+        "target",
+        "--epochs",
+        "2",
+        "--trials",
+        "1",
+        "--store",
+    ]
+    plain = CliRunner().invoke(cli, [*command, str(tmp_path / "a")], catch_exceptions=False)
+    assert "it is cached in" not in plain.output
+    monkeypatch.setattr("mariana.cli.data.memory_bytes", lambda: 400_000)
+    unasked = CliRunner().invoke(cli, [*command, str(tmp_path / "b")], catch_exceptions=False)
+    assert f"it is cached in {tmp_path / 'b/cache'}" in unasked.output
+    asked = [*command, str(tmp_path / "c"), "--cache", str(tmp_path / "cache")]
+    assert CliRunner().invoke(cli, asked, catch_exceptions=False).exit_code == 0
+    assert len(list((tmp_path / "cache").iterdir())) == 1  # what was spilled is gone
+    models = [tmp_path / store / "models/table/1/model.safetensors" for store in "abc"]
+    assert len({model.read_bytes() for model in models}) == 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from mariana.autocomplete import build_index
+from mariana.building import build_index
 from mariana.server import create_app, lifecycle
 from mariana.settings import Settings
 from mariana.store import Store
@@ -230,3 +230,25 @@ def test_what_goes_wrong_with_one_stops_no_other(store: Path, monkeypatch: pytes
         assert version(client) == 2
         status = client.get("/v1/models/price").json()["model_version_status"][0]
         assert status["status"]["error_message"].startswith("MemoryError")
+
+
+def test_the_hundredth_version_is_counted_like_the_first(
+    store: Path,
+    make_classifier: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("mariana.server.cells._LINES_BYTES", 40_000)  # room for about forty
+    model = make_classifier(seed=3)
+    with serve(store, keep_versions=2) as client:
+        for number in range(3, 103):
+            Store(store).publish_model("tiny", model)
+            assert load(client) == 200
+            assert version(client) == number
+        told = client.get("/metrics").text
+        for number in (101, 102):
+            assert f'mariana_model_rows_count{{model="tiny",version="{number}"}} 1\n' in told
+        assert 'mariana_requests_total{endpoint="POST /v1/models/{name}/predict",status="200"} 100\n' in told
+        assert 'mariana_model_loaded{model="price",version="1"' in told
+        assert 'version="100"' not in told
+    assert "too many" not in caplog.text
