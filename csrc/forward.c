@@ -138,8 +138,8 @@ static void run_lane_layer(const mrn_model *model, size_t i, const float *in, si
 }
 
 /* Up to MRN_LANE_ROWS rows through all layers of a narrow net, rows side by side: turned round when they are
- * read and when they are written. The lanes that are left over repeat the first row: zeros could be slow,
- * where they make denormals. */
+ * read and when they are written. The lanes that are left over hold ones: zeros would make denormals of
+ * int8's scales, which are slow. */
 static void run_lanes(const mrn_model *model, const float *x, size_t rows, float *y, void *scratch) {
     float *in = scratch, *out = (float *)(void *)((char *)scratch + model->half);
     const size_t lanes = (rows + MRN_STRIP - 1) / MRN_STRIP * MRN_STRIP;
@@ -147,10 +147,9 @@ static void run_lanes(const mrn_model *model, const float *x, size_t rows, float
         mrn_encode_rows(model, x, rows, out);
         x = out;
     }
+    for (size_t i = 0; lanes != rows && i < model->encoded * lanes; i++)
+        in[i] = 1.0F;
     turn(x, model->encoded, rows, model->encoded, in, lanes);
-    for (size_t c = 0; c < model->encoded; c++)
-        for (size_t row = rows; row < lanes; row++)
-            in[c * lanes + row] = in[c * lanes];
     for (size_t i = 0; i < model->layer_count; i++) {
         run_lane_layer(model, i, in, lanes, out, (char *)scratch + 2 * model->half);
         float *swap = in;
