@@ -11,9 +11,9 @@ from setuptools import Extension, setup
 
 calls = Extension(
     "mariana._calls",
-    ["csrc/python/calls.c", "csrc/python/network.c"],
+    ["csrc/python/calls.c", "csrc/python/network.c", "csrc/python/reader.c"],
     include_dirs=["csrc"],
-    depends=["csrc/python/calls.h", "csrc/mrn.h"],
+    depends=["csrc/python/calls.h", "csrc/mrn.h", "csrc/mrn_format.h"],
     extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-std=c11", "-fvisibility=hidden", "-g0"],
     py_limited_api=True,
 )

@@ -9,10 +9,8 @@ that folder: a file that is cut short while it is mapped ends the process that r
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -37,8 +35,6 @@ QUERY_MAX = trie.QUERY_MAX
 ERROR_FACTORS = (1, 512, 512 * 64)
 """No, one and two typing errors make a rank so many times worse."""
 
-_EDITS: dict[Fuzzy, int] = {"auto": trie.EDITS_AUTO, 0: 0, 1: 1, 2: 2}
-_FUZZY_TYPES = (str, int)  # True is none of its values
 _NO_NAMES = ()
 _WANTED_NAMES = f"context and prefer must be names: strings, {trie.TAGS_MAX} at most"
 
@@ -58,10 +54,6 @@ class Completion(NamedTuple):
     """The JSON value that was given with the entry, or None."""
     id: str | None = None
     """Of the document that the entry is a name of, or None."""
-
-
-_complete: Callable[[Iterable[Any]], Completion] = partial(tuple.__new__, Completion)
-"""As ``Completion._make``, which takes three times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,12 +313,23 @@ class Index:
             >>> [c.text for c in index.complete("dus", limit=2)]  # doctest: +SKIP
             ['Dushanbe', 'Düsseldorf']
         """
-        texts, scores, edits, highlights, raw, raw_ids, _ = self._opened().reader.columns(
-            *_query(prefix, limit, fuzzy, context, prefer)
-        )
-        payloads = repeat(None) if raw is None else map(self._payload, raw)
-        ids = repeat(None) if raw_ids is None else (raw_id.decode() or None for raw_id in raw_ids)
-        return list(map(_complete, zip(texts, scores, edits, highlights, payloads, ids, strict=False)))
+        reader = self._opened().reader
+        if context is _NO_NAMES is prefer:
+            found = reader.quick.complete(prefix, limit, fuzzy, Completion, self._payload)
+            if found is not None:
+                return found
+        hits, _ = reader.complete(*_query(prefix, limit, fuzzy, context, prefer))
+        return [
+            Completion(
+                hit.text.decode(),
+                hit.score,
+                hit.edits,
+                hit.highlights,
+                self._payload(hit.payload),
+                hit.id.decode() or None,
+            )
+            for hit in hits
+        ]
 
     def complete_json(
         self,
@@ -347,13 +350,8 @@ class Index:
             ``id`` for those that are names of a document.
         """
         reader = self._opened().reader
-        if (
-            context is _NO_NAMES is prefer
-            and type(prefix) is str
-            and type(limit) is int
-            and type(fuzzy) in _FUZZY_TYPES
-        ):
-            body = reader.repeat_json(prefix, limit, _EDITS.get(fuzzy))
+        if context is _NO_NAMES is prefer:
+            body = reader.quick.json(prefix, limit, fuzzy)
             if body is not None:
                 return body
         return reader.complete_json(*_query(prefix, limit, fuzzy, context, prefer))
@@ -441,17 +439,6 @@ def _query(
     prefix: object, limit: int, fuzzy: Fuzzy, context: Names, prefer: Names
 ) -> tuple[bytes, int, int, Collection[str], Collection[str]]:
     """Return a query as C takes it."""
-    if (  # nearly all are so; each further check counts in a call of a microsecond
-        context is _NO_NAMES is prefer
-        and type(prefix) is str
-        and type(limit) is int
-        and 1 <= limit <= LIMIT_MAX
-        and type(fuzzy) in _FUZZY_TYPES
-        and fuzzy in _EDITS
-        and len(prefix) <= QUERY_MAX
-        and prefix.isascii()
-    ):
-        return prefix.encode(), limit, _EDITS[fuzzy], (), ()
     if not isinstance(prefix, str):
         raise InvalidInputError(f"the prefix must be a string, got {type(prefix).__name__}")
     _check_limit(limit)

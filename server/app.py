@@ -11,7 +11,10 @@ from typing import Any, TypedDict
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
+from pydantic_core import to_json
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from mariana import __version__
@@ -82,18 +85,19 @@ async def _lifespan(
     app.router.routes.insert(0, predictions)  # first, so that a prediction waits for no other look-up
     front = Front(super(Application, app).__call__, settings, state)
     front.telemetry = HotTelemetry.make(told)
+    document = openapi.Description(super(Application, app).openapi, predictions, state)
 
     def publish() -> None:
         state.fit()
         front.publish({**predictions.publish(), **infer.publish(state), **completions.publish(state)})
-        app.openapi_schema = None
+        document.change()
 
     state.on_change.append(publish)
     publish()
     follower = Follower(state.open_indexes)
     state.trouble = follower.told
     follower.start()
-    app.predictions, app.front = predictions, front
+    app.document, app.front = document, front
     tasks = [asyncio.create_task(front.sweep())]
     if settings.reload_store:
         tasks.append(asyncio.create_task(lifecycle.watch()))
@@ -111,7 +115,7 @@ async def _lifespan(
         front.finish()
         follower.stop()
         app.router.routes.remove(predictions)
-        app.front = None
+        app.document = app.front = None
         state.close()
 
 
@@ -143,6 +147,7 @@ def create_app(
         lifespan=partial(_lifespan, settings, told, reread),
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,
         redirect_slashes=False,
         telemetry=told,
     )
@@ -159,6 +164,7 @@ def create_app(
         pages.make_router(),
     ):
         app.include_router(part)
+    app.add_route("/openapi.json", app.describe, include_in_schema=False)
     errors.install(app)
     if settings.cors_origins:
         app.add_middleware(
@@ -177,7 +183,7 @@ class Application(FastAPI):
     front: Front | None = None
     team: Team | None = None
     """The other workers; set before it starts."""
-    predictions: predict.PredictRoute
+    document: openapi.Description | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -188,6 +194,13 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document; of the models as they are now."""
-        if self.openapi_schema is None and self.front is not None:
-            openapi.complete(super().openapi(), self.predictions, self.front.state)
-        return super().openapi()
+        return super().openapi() if self.document is None else self.document.make()
+
+    async def describe(self, request: Request) -> Response:
+        """Answer with the OpenAPI document."""
+        root = request.scope.get("root_path", "").rstrip("/")
+        if root or self.document is None:
+            body = to_json(self.openapi() | ({"servers": [{"url": root}]} if root else {}))
+        else:
+            body = await self.document.body()
+        return Response(body, media_type="application/json")

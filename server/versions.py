@@ -387,6 +387,7 @@ class Version:
             "platform": PLATFORM,
             "backend": "mariana",
             "max_batch_size": max(1, self._limits.max_values // self._columns),
+            "dynamic_batching": {"max_queue_delay_microseconds": round(self.schedule.window * 1e6)},
             "version_policy": {"specific": {"versions": [self.number]}},
             "input": [{"name": INPUT, "data_type": "TYPE_FP32", "dims": [self._columns]}],
             "output": [{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [self._outputs]}],

@@ -8,6 +8,7 @@ was, and processes on one machine, or on several over a shared folder, work on i
 from __future__ import annotations
 
 import importlib
+import json
 import multiprocessing
 import os
 import socket
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mariana.errors import InvalidInputError, TrainingError
+from mariana.store import store_errors
 
 from .calibration import log_loss, logits
 from .callbacks import Callback, Logs
@@ -31,6 +33,9 @@ from .threads import use_threads
 STUDY = "mariana"
 ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "selu")
 OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop")
+
+_LONGEST_LINE = 1 << 16
+"""Bytes of the first line of a journal, at most."""
 
 _WORST = 1e30
 """The loss of a trial that diverged."""
@@ -226,12 +231,15 @@ def tune(
 
 def _restarted(prepared: Prepared, recipe: Recipe, restarts: int) -> tuple[Recipe, Committee, float | None]:
     """Learn a recipe from more starts than it has members, and merge those of the least validation loss."""
-    starts = replace(recipe, members=recipe.members + restarts - 1)
-    net = network(prepared, starts)
-    losses = [_Losses(prepared) for _ in net.members]
-    teach(net, prepared, starts, callbacks=lambda member: [losses[member]])
-    best = np.argsort([loss.best for loss in losses], kind="stable")[: recipe.members]
-    kept = Committee(net.members[member] for member in best)
+    members, losses = [], []
+    for start in range(recipe.members + restarts - 1):
+        alone, loss = recipe.of_member(start), _Losses(prepared)
+        net = network(prepared, alone)
+        teach(net, prepared, alone, callbacks=lambda _, loss=loss: [loss])  # type: ignore[misc]  # bound now
+        members += net.members
+        losses.append(loss.best)
+    best = np.argsort(losses, kind="stable")[: recipe.members]
+    kept = Committee(members[start] for start in best)
     return recipe, kept, calibrate(kept, prepared)
 
 
@@ -312,10 +320,8 @@ def _parameters(recipe: Recipe, rows: int, *, classes: bool) -> dict[str, Any]:
 
 def _study(journal: str | Path, prepared: Prepared, seed: int) -> Any:
     """Open the journal, and check that it is of this table."""
+    storage = _storage(journal)
     optuna = _optuna()
-    Path(journal).parent.mkdir(parents=True, exist_ok=True)
-    backend = optuna.storages.journal.JournalFileBackend(str(journal))
-    storage = optuna.storages.JournalStorage(backend)
     past = sum(study.n_trials for study in optuna.get_all_study_summaries(storage))
     drawn = int(
         np.random.SeedSequence([seed, past]).generate_state(1)[0]
@@ -335,6 +341,31 @@ def _study(journal: str | Path, prepared: Prepared, seed: int) -> Any:
     elif {name: known.get(name) for name in about} != about:
         raise InvalidInputError(f"{journal} is the journal of another table or target; choose another one")
     return study
+
+
+def _storage(journal: str | Path) -> Any:
+    """Open the journal, which is made if it is not there.
+
+    Raises:
+        InvalidInputError: it is no journal of Optuna.
+        StoreError: it cannot be written.
+    """
+    storages = _optuna().storages
+    path = Path(journal)
+    with store_errors(f"write the journal {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if path.exists():
+                with path.open("rb") as file:
+                    line = file.readline(_LONGEST_LINE)
+                _ = json.loads(line)["op_code"] if line else 0  # each line of a journal has one
+            storage = storages.JournalStorage(storages.journal.JournalFileBackend(str(path)))
+            storage.get_all_studies()  # reads all of it
+        except (ValueError, KeyError, TypeError):
+            raise InvalidInputError(
+                f"{path} is no journal of a search, or a damaged one; choose another one"
+            ) from None
+    return storage
 
 
 def _clear_dead(study: Any) -> None:

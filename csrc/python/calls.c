@@ -18,9 +18,13 @@ void calls_free(PyObject *object) {
 }
 
 static int add_types(PyObject *module) {
-    PyObject *type = PyType_FromModuleAndSpec(module, &calls_network, NULL);
-    const int status = type ? PyModule_AddType(module, (PyTypeObject *)type) : -1;
-    Py_XDECREF(type);
+    PyType_Spec *specs[] = {&calls_network, &calls_reader};
+    int status = 0;
+    for (size_t i = 0; status == 0 && i < sizeof specs / sizeof *specs; i++) {
+        PyObject *type = PyType_FromModuleAndSpec(module, specs[i], NULL);
+        status = type ? PyModule_AddType(module, (PyTypeObject *)type) : -1;
+        Py_XDECREF(type);
+    }
     return status;
 }
 

@@ -11,10 +11,11 @@
 #endif
 
 #include "mrn.h"
+#include "mrn_format.h"
 
 #define NOT_HERE Py_NewRef(Py_None) /* the caller asks the binding by cffi */
 
-extern PyType_Spec calls_network;
+extern PyType_Spec calls_network, calls_reader;
 
 /* Gives an object of a type made here back; what it refers to is already gone. */
 void calls_free(PyObject *object);

@@ -32,6 +32,8 @@ def open_table(
         say: tells the user that it was.
         processes: that learn it at a time, each what it makes of it by itself.
     """
+    if not Path(data).is_file():  # bundled, and small; or not there
+        return read_table(data)
     if cache is None:
         needed, there = learning_bytes(Path(data)) * processes, memory_bytes()
         if needed <= SHARE * there:

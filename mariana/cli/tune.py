@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -128,12 +129,20 @@ def tune(
     starts = best.members + restarts - 1
     say(
         f"the best recipe, {best.members} of {starts} starts merged: "
-        f"mariana train {data} --target {target} {as_options(best)}"
+        f"mariana train {shlex.quote(data)} --target {shlex.quote(target)} {_said()}{as_options(best)}"
     )
     say(score_table(metrics))
     say(f"published {name} version {path.parent.name}: {path}")
     say(f"its model card: {path.parent / CARD_FILE}")
     say(f"the search: {journal}" + (f", drawn in {picture}" if picture else ""))
+
+
+def _said() -> str:
+    """Return the options of this command that `mariana train` takes too, as they were said."""
+    context = click.get_current_context()
+    names = ("name", "store", "task", "validation", "test", "cache")
+    given = [n for n in names if context.get_parameter_source(n) is not click.core.ParameterSource.DEFAULT]
+    return "".join(f"--{name} {shlex.quote(str(context.params[name]))} " for name in given)
 
 
 class _Progress:

@@ -16,6 +16,7 @@ import mmap
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,15 @@ def publish(folder: Path, file: Any, upto: int) -> None:
     """
     with store_errors(f"publish the index {folder}"):
         make_folder(folder)
-        with locked(folder):
-            publish_locked(folder, file, upto)
+        try:
+            with locked(folder):
+                publish_locked(folder, file, upto)
+        except BaseException:
+            with suppress(
+                OSError
+            ):  # it is not empty: of an index that was there before, or another publisher's
+                folder.rmdir()
+            raise
 
 
 def publish_locked(folder: Path, file: Any, upto: int, onto: int | None = None) -> bool:

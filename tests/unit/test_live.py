@@ -817,6 +817,14 @@ def test_a_new_list_on_a_full_disk_changes_nothing(small_disk: Path) -> None:
         mariana.build_index(path, [(f"town {i}", i) for i in range(5000)])
 
 
+def test_a_first_list_on_a_full_disk_leaves_nothing(small_disk: Path) -> None:
+    entries = [(f"{i} {random.Random(i).random()}", i) for i in range(100_000)]
+    with pytest.raises(StoreError, match="No space left"):
+        mariana.build_index(small_disk / "towns", entries)
+    assert list(small_disk.iterdir()) == []
+    mariana.build_index(small_disk / "towns", entries[:10])
+
+
 def test_a_read_only_disk_serves(small_disk: Path) -> None:
     path = Path(mariana.build_index(small_disk / "towns", ENTRIES))
     with mariana.open_index(path) as index:

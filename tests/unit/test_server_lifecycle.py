@@ -1,6 +1,8 @@
 """Versions and indexes come, go and are chosen while the server runs; a bad one never replaces a good one."""
 
+import asyncio
 import hashlib
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from starlette.testclient import TestClient
 
 from mariana.building import build_index
 from mariana.server import create_app, lifecycle
+from mariana.server.routes import predict
 from mariana.settings import Settings
 from mariana.store import Store
 
@@ -252,3 +255,50 @@ def test_the_hundredth_version_is_counted_like_the_first(
         assert 'mariana_model_loaded{model="price",version="1"' in told
         assert 'version="100"' not in told
     assert "too many" not in caplog.text
+
+
+def test_the_description_is_made_once_a_change_and_lets_others_in(
+    tiny_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    operation = predict._operation
+    monkeypatch.setattr(
+        predict, "_operation", lambda version: (made.append(version.number), operation(version))[1]
+    )
+    app = create_app(Settings(store=tiny_store))
+    with TestClient(app) as client:
+        before = client.get("/openapi.json")
+        assert before.headers["content-type"] == "application/json"
+        assert json.loads(before.content) == app.openapi()
+        assert client.get("/openapi.json").content == before.content
+        assert sorted(made) == [1, 1, 2], "each version once"
+        price = app.front.state.models.pop("price")
+        app.front.state.changed()
+        after = client.get("/openapi.json").json()
+        assert {path.split("/")[3] for path in set(before.json()["paths"]) - set(after["paths"])} == {"price"}
+        app.front.state.models["price"] = price
+        app.front.state.changed()
+        assert client.get("/openapi.json").json()["paths"].keys() == before.json()["paths"].keys()
+        assert sorted(made) == [1, 1, 1, 2], "what has gone is not kept"
+
+        async def ask_while_it_changes() -> list[bytes]:
+            document, steps = app.document, []
+            document.change()
+            asking = [asyncio.create_task(document.body()) for _ in range(3)]
+            while not all(task.done() for task in asking):
+                await asyncio.sleep(0)
+                steps.append(1)
+                if len(steps) == 20:
+                    del app.front.state.models["price"]
+                    document.change()
+            assert len(steps) > 40, "others had their turn"
+            return [await task for task in asking]
+
+        answers = asyncio.run(ask_while_it_changes())
+        assert b'"/v1/models/price/predict"' not in answers[1], "what was made before the change is not kept"
+        assert answers[1] == answers[2]
+
+
+def test_the_description_behind_a_proxy(tiny_store: Path) -> None:
+    with TestClient(create_app(Settings(store=tiny_store)), root_path="/models") as client:
+        assert client.get("/models/openapi.json").json()["servers"] == [{"url": "/models"}]
