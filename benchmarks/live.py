@@ -28,7 +28,7 @@ from mariana.live import state
 BATCH = 1000
 LIVE = 100_000
 THREADS = 8
-COMPACTIONS = 5
+COMPACTIONS = 3
 
 _FOLLOW = """
 import sys, time, mariana

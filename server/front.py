@@ -18,6 +18,7 @@ import secrets
 import zlib
 from asyncio import sleep
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -97,8 +98,17 @@ _PLAIN = {http.UNTOLD: Head(""), http.JSON: Head(JSON), http.OCTETS: Head(OCTETS
 
 def head_of(request: http.Request) -> Head:
     """Return the head of a request that C has read."""
-    plain = _PLAIN[request.kind]
-    return plain if request.fields is None else Head(plain.kind, *request.fields)
+    kind, fields = request.kind, request.fields
+    if fields is None:
+        return _PLAIN[kind]
+    if fields.identity or fields.trace or fields.etag or fields.accept:
+        return Head(_PLAIN[kind].kind, *fields)
+    return _head(kind, fields)
+
+
+@lru_cache(256)
+def _head(kind: int, fields: http.Fields) -> Head:
+    return Head(_PLAIN[kind].kind, *fields)
 
 
 class Hot(NamedTuple):

@@ -88,11 +88,6 @@ static void complete(const mrn_reader *reader, size_t entries, const char *file,
                                  &json_bytes);
         if (json_bytes > sizeof json)
             abort();
-        mrn_bound bound = {options, &workspace, found, texts, sizeof texts};
-        mrn_columns columns;
-        if (mrn_bound_columns(reader, &bound, query, query_bytes, &columns) >= 0 &&
-            columns.texts_bytes > sizeof texts)
-            abort();
     }
 }
 

@@ -194,6 +194,10 @@ class Estimator(Arguments):
         sizes: Any = self.hidden_layer_sizes
         if isinstance(sizes, int | np.integer):
             sizes = (sizes,)
+        if not isinstance(sizes, list | tuple | np.ndarray) and sizes != "auto":
+            raise InvalidInputError(
+                f"hidden_layer_sizes is {sizes!r:.60}: use 'auto', or the units of each hidden layer, for example (64, 32)"
+            )
         auto: dict[str, Any] = {
             name: None if getattr(self, ours) == "auto" else getattr(self, ours)
             for name, ours in (
@@ -204,7 +208,7 @@ class Estimator(Arguments):
             )
         }
         return Recipe(
-            layers=None if isinstance(sizes, str) and sizes == "auto" else tuple(sizes),
+            layers=None if isinstance(sizes, str) else tuple(sizes),
             activation=self.activation,
             batch_norm=self.batch_norm,
             optimizer=self.solver,
