@@ -52,7 +52,7 @@ check: $(VENV)/check c-check ## format, lint, types, layers, containers, C under
 	$(BIN)/docker-compose config --quiet
 
 c-check:         ## build and test csrc/ alone, with each compiler that is here
-	$(MAKE) -C csrc check
+	$(MAKE) -C csrc check-python check PYTHON=$(PYTHON)
 
 format: $(VENV)/check ## rewrite the sources as the formatters want them
 	$(BIN)/ruff format .

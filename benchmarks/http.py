@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.harness import Row, versions, write_results
 from benchmarks.http_client import client_core
 from benchmarks.http_peers import PACKAGES, SERVERS, Absent, environment
-from mariana.autocomplete import build_index
+from mariana.building import build_index
 from mariana.format import DenseLayer, ModelMetadata, NumericFeature, to_bytes
 from mariana.store import Store
 

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mariana
@@ -27,6 +28,7 @@ from mariana.live import state
 BATCH = 1000
 LIVE = 100_000
 THREADS = 8
+COMPACTIONS = 3
 
 _FOLLOW = """
 import sys, time, mariana
@@ -52,6 +54,7 @@ def run() -> str:
             rows.append(_elsewhere(path / "index", index))
             rows.append(_threads(index))
             rows += _when_full(index, list(entries))
+            rows += _while_compacting(path / "index", index, list(entries))
     return write_results(
         "live",
         f"Live updates: an index of {len(entries):,} entries",
@@ -188,4 +191,51 @@ def _when_full(index: mariana.Index, names: list[str]) -> list[Row]:
     index.compact()
     elapsed = time.perf_counter() - start
     rows.append(Row(f"compaction of {LIVE:,} changes", "s", elapsed, {"one second": 1.0}))
+    return rows
+
+
+@dataclass
+class _Watched:
+    """How long some calls took, seconds each."""
+
+    writes: list[float] = field(default_factory=list)
+    reads: list[float] = field(default_factory=list)
+
+    def watch(self, index: mariana.Index, batch: Callable[[], list[tuple[str, float]]]) -> None:
+        """Write a batch and complete a letter, once, and note how long each took."""
+        entries = batch()
+        start = time.perf_counter()
+        index.insert(entries)
+        between = time.perf_counter()
+        index.complete_json("s")
+        self.writes.append(between - start)
+        self.reads.append(time.perf_counter() - between)
+
+
+def _while_compacting(path: Path, index: mariana.Index, names: list[str]) -> list[Row]:
+    """Write and read all the time, half of it while another process compacts, as the server does it."""
+    many = _batches(names, LIVE)
+    rows = []
+    for size in (1, 100):
+        batch = _batches(names, size)
+        before, during = _Watched(), _Watched()
+        for _ in range(COMPACTIONS):
+            index.insert(many())
+            for _ in range(200):
+                before.watch(index, batch)
+            with subprocess.Popen([sys.executable, "-m", "mariana.live", path]) as compaction:
+                while compaction.poll() is None:
+                    during.watch(index, batch)
+            for _ in range(20):  # what comes just after it
+                during.watch(index, batch)
+        what = f"{'one entry' if size == 1 else f'a batch of {size}'} while {LIVE:,} changes are compacted"
+        for kind, calm, busy in (
+            (what, before.writes, during.writes),
+            (f"a completion between these ({len(during.reads)})", before.reads, during.reads),
+        ):
+            for part, at in (("median", 0.5), ("p99", 0.99), ("longest", 1.0)):
+                figures = [
+                    sorted(some)[min(int(at * len(some)), len(some) - 1)] * 1e3 for some in (calm, busy)
+                ]
+                rows.append(Row(f"{kind}: {part}", "ms", figures[1], {"the same just before": figures[0]}))
     return rows

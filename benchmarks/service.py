@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.harness import Row, versions, write_results
 from benchmarks.http import _post, _publish, tree
 from benchmarks.http_client import client_core, closed_loop, open_loop
-from mariana.autocomplete import build_index
+from mariana.building import build_index
 from mariana.store import Store
 
 CONNECTIONS = 16

@@ -1,10 +1,8 @@
-/* What was found, told as structs, column by column, or as JSON. */
+/* What was found, told as structs or as JSON. */
 
 #include "double_text.h"
 #include "trie.h"
 
-_Static_assert(sizeof((mrn_columns *)0)->scores == MRN_LIMIT_MAX * sizeof(double),
-               "mrn.h spells the number out");
 _Static_assert(sizeof((mrn_completion *)0)->highlight == 2 * MRN_HIGHLIGHTS_MAX * sizeof(uint16_t),
                "mrn.h spells the number out");
 
@@ -82,9 +80,9 @@ static void highlight(const search *s, const mrn_answer *answer, const uint8_t *
         add_highlight(c, text, bytes, from, from + matched);
 }
 
-/* Spell the keys of what trie_best gave one behind the other, each from that of its parent, with `gap` bytes
- * of line feed between them; 0 when they may not fit. */
-static int spell_pool(search *s, uint8_t *room, size_t capacity, size_t gap) {
+/* Spell the keys of what trie_best gave one behind the other, each from that of its parent; 0 when they may
+ * not fit. */
+static int spell_pool(search *s, uint8_t *room, size_t capacity) {
     mrn_spelled *keys = s->space->spelled;
     size_t used = 0;
     for (size_t i = 0; i < s->count; i++) {
@@ -99,8 +97,6 @@ static int spell_pool(search *s, uint8_t *room, size_t capacity, size_t gap) {
         }
         if (capacity - used < MRN_KEY_MAX + 9)
             return 0;
-        room[used] = '\n';
-        used += i > 0 ? gap : 0;
         uint8_t *key = room + used, *to = key;
         copy_short(to, from, start);
         to += start;
@@ -157,14 +153,11 @@ static void describe_plain(const search *s, mrn_completion *completions) {
     }
 }
 
-/* Describe all answers, and write their texts with `gap` line feeds between them. */
-static int write_answers(search *s, mrn_completion *completions, char *texts, size_t capacity, size_t gap,
-                         size_t *texts_bytes) {
+/* Describe all answers, and write their texts one behind the other. */
+static int write_answers(search *s, mrn_completion *completions, char *texts, size_t capacity) {
     if (s->plain) {
-        if (spell_pool(s, (uint8_t *)texts, capacity, gap)) {
+        if (spell_pool(s, (uint8_t *)texts, capacity)) {
             describe_plain(s, completions);
-            *texts_bytes =
-                s->count == 0 ? 0 : completions[s->count - 1].text + completions[s->count - 1].text_bytes;
             return MRN_OK;
         }
         answer_pool(s);
@@ -173,16 +166,12 @@ static int write_answers(search *s, mrn_completion *completions, char *texts, si
     for (size_t i = 0; i < s->count; i++) {
         mrn_completion *c = &completions[i];
         const uint8_t *text = describe(s, &s->space->answers[i], c);
-        const size_t before = i > 0 ? gap : 0;
-        if (before + c->text_bytes > capacity - used)
+        if (c->text_bytes > capacity - used)
             return MRN_E_MEMORY;
-        memset(texts + used, '\n', before);
-        used += before;
         memcpy(texts + used, text, c->text_bytes);
         c->text = (uint32_t)used;
         used += c->text_bytes;
     }
-    *texts_bytes = used;
     return MRN_OK;
 }
 
@@ -197,35 +186,7 @@ int mrn_reader_complete(const mrn_reader *reader, const char *query, size_t quer
         return status;
     *count = s.count;
     *partial = s.partial;
-    return write_answers(&s, completions, texts, texts_bytes, 0, &texts_bytes);
-}
-
-/* Whether a completion says nothing but its text, its score, and that its first `points` characters match. */
-static int is_bare(const mrn_completion *c, uint32_t points) {
-    return c->edits == 0 && c->payload_bytes == 0 && c->id_bytes == 0 && c->highlights == (points > 0) &&
-           (points == 0 || (c->highlight[0] == 0 && c->highlight[1] == points));
-}
-
-int64_t mrn_bound_columns(const mrn_reader *reader, mrn_bound *bound, const char *query, size_t query_bytes,
-                          mrn_columns *columns) {
-    search s;
-    if (bound == NULL || bound->completions == NULL || bound->out == NULL || columns == NULL)
-        return MRN_E_ARGUMENT;
-    int status = search_run(&s, reader, query, query_bytes, &bound->options, bound->workspace);
-    size_t texts_bytes = 0;
-    if (status == MRN_OK)
-        status = write_answers(&s, bound->completions, bound->out, bound->capacity, 1, &texts_bytes);
-    if (status != MRN_OK)
-        return status;
-    columns->texts_bytes = (uint32_t)texts_bytes;
-    columns->partial = (uint32_t)s.partial;
-    columns->points = s.query_points;
-    columns->alike = 1;
-    for (size_t i = 0; i < s.count; i++) {
-        columns->scores[i] = bound->completions[i].score;
-        columns->alike &= (uint32_t)is_bare(&bound->completions[i], s.query_points);
-    }
-    return (int64_t)s.count;
+    return write_answers(&s, completions, texts, texts_bytes);
 }
 
 /* ---- JSON --------------------------------------------------------------------------------------------- */
@@ -381,7 +342,7 @@ int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t
     write_string(&w, s.typed, s.typed_bytes);
     WRITE(&w, ",\"completions\":[");
     uint8_t *room = (uint8_t *)workspace->todo;
-    if (s.plain && spell_pool(&s, room, sizeof workspace->todo, 0)) {
+    if (s.plain && spell_pool(&s, room, sizeof workspace->todo)) {
         write_plain(&w, &s, room);
     } else {
         if (s.plain)
@@ -395,13 +356,4 @@ int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t
     WRITE(&w, "]}");
     *json_bytes = (size_t)(w.at - json);
     return w.full ? MRN_E_MEMORY : MRN_OK;
-}
-
-int64_t mrn_bound_json(const mrn_reader *reader, mrn_bound *bound, const char *query, size_t query_bytes) {
-    size_t bytes = 0;
-    if (bound == NULL)
-        return MRN_E_ARGUMENT;
-    int status = mrn_reader_complete_json(reader, query, query_bytes, &bound->options, bound->workspace,
-                                          bound->out, bound->capacity, &bytes);
-    return status == MRN_OK ? (int64_t)bytes : status;
 }

@@ -645,34 +645,6 @@ int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t
                              const mrn_options *options, mrn_workspace *workspace, char *json, size_t capacity,
                              size_t *json_bytes);
 
-/* What the same query of other texts needs, bound once, so that a call from another language passes few arguments. One
- * call at a time uses it. */
-typedef struct mrn_bound {
-    mrn_options options;
-    mrn_workspace *workspace;
-    mrn_completion *completions;  /* (options.limit) */
-    char *out;
-    size_t capacity;
-} mrn_bound;
-
-/* The completions of a query, column by column. */
-typedef struct mrn_columns {
-    double scores[100];      /* MRN_LIMIT_MAX */
-    uint32_t texts_bytes;
-    uint32_t partial;
-    uint32_t alike;          /* 1: none has edits or a payload, and each is highlighted from 0 to `points`, or not at all */
-    uint32_t points;
-} mrn_columns;
-
-/* mrn_reader_complete_json with the JSON in bound->out: its length, or the status. */
-int64_t mrn_bound_json(const mrn_reader *reader, mrn_bound *bound, const char *query, size_t query_bytes);
-
-/* mrn_reader_complete: how many completions, or the status. Their texts are in bound->out with a line feed (no text has
- * one) between them; unless they are alike, bound->completions says the rest. MRN_E_MEMORY: `out` is too small;
- * limit * (MRN_TEXT_MAX + 1) never is. */
-int64_t mrn_bound_columns(const mrn_reader *reader, mrn_bound *bound, const char *query, size_t query_bytes,
-                          mrn_columns *columns);
-
 /* cdef: end --------------------------------------------------------------------------------------------- */
 
 /* clang-format on */

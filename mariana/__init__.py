@@ -10,7 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mariana.autocomplete import Completion, Explanation, Index, build_index, open_index
+    from mariana.autocomplete import Completion, Explanation, Index, open_index
+    from mariana.building import build_index
     from mariana.errors import (
         FileFormatError,
         InvalidInputError,
@@ -42,7 +43,7 @@ _HOME = {
     "Store": "store",
     "StoreError": "errors",
     "TrainingError": "errors",
-    "build_index": "autocomplete",
+    "build_index": "building",
     "load_model": "model",
     "open_index": "autocomplete",
 }

@@ -145,10 +145,6 @@ class _Lib:
         capacity: int,
         json_bytes: Any,
     ) -> int: ...
-    def mrn_bound_json(self, reader: Any, bound: Any, query: bytes, query_bytes: int) -> int: ...
-    def mrn_bound_columns(
-        self, reader: Any, bound: Any, query: bytes, query_bytes: int, columns: Any
-    ) -> int: ...
 
 ffi: Any
 lib: _Lib

@@ -1,37 +1,28 @@
-"""Autocomplete: build an index from texts with scores, and complete prefixes from it.
+"""Autocomplete: open an index, complete prefixes from it, change it.
 
-An index is a folder that holds one segment, ``segment-00000001.mrx``, and, once it was changed, ``index.db`` with the
-changes since (docs/live.md). A rebuild publishes the next number whole and removes the older ones. Readers that have an
-older one open go on with it. Segments are mapped, not read, so nothing but Mariana may write in that folder: a file
-that is cut short while it is mapped ends the process that reads it.
+An index is a folder that holds one segment, ``segment-00000001.mrx`` (``building`` makes it), and, once it was changed,
+``index.db`` with the changes since (docs/live.md). A rebuild publishes the next number whole and removes the older ones.
+Readers that have an older one open go on with it. Segments are mapped, not read, so nothing but Mariana may write in
+that folder: a file that is cut short while it is mapped ends the process that reads it.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
-import numbers
-import operator
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from functools import partial
-from itertools import repeat
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic_core import from_json
-
-from mariana._binding import build, trie
+from mariana._binding import trie
+from mariana.entries import Entry, check_entries, parse_payload, read_text
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError, OutOfRangeError
 from mariana.live import folder
-from mariana.live.journal import Item
 from mariana.live.layers import Layers
 from mariana.live.state import LiveIndex, Receipt
 from mariana.store import store_errors
 
 Fuzzy = Literal["auto", 0, 1, 2]
-Entry = tuple[str, float] | Mapping[str, Any]
 Names = str | Collection[str]
 """One context, or several."""
 
@@ -41,26 +32,11 @@ LIMIT_MAX = trie.LIMIT_MAX
 QUERY_MAX = trie.QUERY_MAX
 """The longest query, in bytes of UTF-8, before and after folding."""
 
-TEXT_MAX = trie.TEXT_MAX
-"""The longest text of an entry, in bytes of UTF-8."""
-
-ID_MAX = trie.ID_MAX
-"""The longest id of a document, in bytes of UTF-8."""
-
 ERROR_FACTORS = (1, 512, 512 * 64)
 """No, one and two typing errors make a rank so many times worse."""
 
-DEFAULT_SCORE = 1.0
-"""The score of an entry that has none."""
-
-_EDITS: dict[Fuzzy, int] = {"auto": trie.EDITS_AUTO, 0: 0, 1: 1, 2: 2}
-_FUZZY_TYPES = (str, int)  # True is none of its values
 _NO_NAMES = ()
-
-_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-_FIELDS = ("text", "score", "payload", "contexts", "id")
-_READ_AT_ONCE = 1024
-"""Entries that are looked at together, which is quicker where they are alike."""
+_WANTED_NAMES = f"context and prefer must be names: strings, {trie.TAGS_MAX} at most"
 
 
 class Completion(NamedTuple):
@@ -78,10 +54,6 @@ class Completion(NamedTuple):
     """The JSON value that was given with the entry, or None."""
     id: str | None = None
     """Of the document that the entry is a name of, or None."""
-
-
-_complete: Callable[[Iterable[Any]], Completion] = partial(tuple.__new__, Completion)
-"""As ``Completion._make``, which takes three times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,28 +94,6 @@ class IndexInfo:
     bytes: int
     format_version: int
     fold_version: int
-
-
-@dataclass(frozen=True, slots=True)
-class BuildReport(os.PathLike[str]):
-    """What :func:`build_index` did; stands for the index's folder wherever a path is wanted.
-
-    Attributes:
-        path: the index's folder.
-        entries: texts in the index.
-        merged: entries whose text was there again with a higher score (or the same one, earlier).
-        skipped: entries that were refused and left out.
-        bytes: size of the segment.
-    """
-
-    path: Path
-    entries: int
-    merged: int
-    skipped: int
-    bytes: int
-
-    def __fspath__(self) -> str:
-        return str(self.path)
 
 
 class Index:
@@ -216,7 +166,7 @@ class Index:
         """Insert entries, or replace whole those of the same text: all of them or none.
 
         Args:
-            entries: as :func:`build_index` takes them. Of a text that comes twice, the later one counts.
+            entries: as :func:`mariana.build_index` takes them. Of a text that comes twice, the later one counts.
 
         Returns:
             ``sequence``, the number of the change, and ``count``, that of the entries.
@@ -231,7 +181,7 @@ class Index:
             Receipt(sequence=1, count=1)
         """
         source = self._folder()
-        return source.put(_check_entries(entries, source.reader.tags))
+        return source.put(check_entries(entries, source.reader.tags))
 
     def delete(self, texts: Iterable[str] = (), *, ids: Iterable[str] = ()) -> Receipt:
         """Delete entries by their texts, or by the ids of their documents: all of them or none.
@@ -251,8 +201,8 @@ class Index:
         if isinstance(texts, str) or isinstance(ids, str):
             raise InvalidInputError("texts and ids must be several strings; put the one into a list")
         return source.delete(
-            [_read_text(text, f"/{position}") for position, text in enumerate(texts)],
-            [_read_text(id_, f"/{position}") for position, id_ in enumerate(ids)],
+            [read_text(text, f"/{position}") for position, text in enumerate(texts)],
+            [read_text(id_, f"/{position}") for position, id_ in enumerate(ids)],
         )
 
     def select(self, text: str, client: str | None = None) -> Receipt:
@@ -277,7 +227,7 @@ class Index:
         source = self._folder()
         if client is not None and not isinstance(client, str):
             raise InvalidInputError(f"client must be a string, got {type(client).__name__}")
-        return source.select(_read_text(text, ""), client)
+        return source.select(read_text(text, ""), client)
 
     def refresh(self) -> bool:
         """Take what other processes have written, or a rebuild; costs microseconds when there is nothing.
@@ -363,12 +313,23 @@ class Index:
             >>> [c.text for c in index.complete("dus", limit=2)]  # doctest: +SKIP
             ['Dushanbe', 'Düsseldorf']
         """
-        texts, scores, edits, highlights, raw, raw_ids, _ = self._opened().reader.columns(
-            *_query(prefix, limit, fuzzy, context, prefer)
-        )
-        payloads = repeat(None) if raw is None else map(self._payload, raw)
-        ids = repeat(None) if raw_ids is None else (raw_id.decode() or None for raw_id in raw_ids)
-        return list(map(_complete, zip(texts, scores, edits, highlights, payloads, ids, strict=False)))
+        reader = self._opened().reader
+        if context is _NO_NAMES is prefer:
+            found = reader.quick.complete(prefix, limit, fuzzy, Completion, self._payload)
+            if found is not None:
+                return found
+        hits, _ = reader.complete(*_query(prefix, limit, fuzzy, context, prefer))
+        return [
+            Completion(
+                hit.text.decode(),
+                hit.score,
+                hit.edits,
+                hit.highlights,
+                self._payload(hit.payload),
+                hit.id.decode() or None,
+            )
+            for hit in hits
+        ]
 
     def complete_json(
         self,
@@ -389,13 +350,8 @@ class Index:
             ``id`` for those that are names of a document.
         """
         reader = self._opened().reader
-        if (
-            context is _NO_NAMES is prefer
-            and type(prefix) is str
-            and type(limit) is int
-            and type(fuzzy) in _FUZZY_TYPES
-        ):
-            body = reader.repeat_json(prefix, limit, _EDITS.get(fuzzy))
+        if context is _NO_NAMES is prefer:
+            body = reader.quick.json(prefix, limit, fuzzy)
             if body is not None:
                 return body
         return reader.complete_json(*_query(prefix, limit, fuzzy, context, prefer))
@@ -426,7 +382,7 @@ class Index:
 
     def _payload(self, raw: bytes) -> Any:
         try:
-            return _parse_payload(raw) if raw else None
+            return parse_payload(raw) if raw else None
         except ValueError as error:
             raise FileFormatError(
                 f"{self.info.path}: a payload is not JSON; build the index again"
@@ -459,150 +415,6 @@ def open_index(path: str | os.PathLike[str], *, half_life: float | None = None) 
             raise NotFoundError(f"no index at {path}") from None
 
 
-def build_index(
-    path: str | os.PathLike[str],
-    entries: Iterable[Entry],
-    *,
-    progress: bool = False,
-    on_invalid: Callable[[int, str], None] | None = None,
-    allow_empty: bool = True,
-    any_word: bool = True,
-    camel_case: bool = False,
-) -> BuildReport:
-    """Build an index and publish it whole: readers see the old one or the new one, never a part.
-
-    The same entries give the same bytes. A text that comes twice is kept once, with its highest score. The entries
-    stand for all that the index is: changes that were made to an older one before this call are gone. Those made while
-    it runs stay on top of it, and so does what was learnt from selections.
-
-    Args:
-        path: the index's folder; made when it is not there.
-        entries: ``(text, score)``, or mappings with ``text`` and, if wanted, ``score`` (default 1), ``payload`` (a
-            JSON value), ``contexts`` (names; 64 different ones in an index) and ``id`` (of the document that the
-            entry is a name of: an answer shows a document once, by its best name). A score is a finite number >= 0;
-            integers up to 2**53 come back exactly. A text has at most 1,024 bytes of UTF-8, before and after folding;
-            a payload 65,536 as JSON, nested 200 deep at most; a context 64, an id 256.
-        progress: show a progress bar when stderr is a terminal.
-        on_invalid: called with the position and the reason for each entry that is refused, which is then left
-            out; None raises for the first one.
-        allow_empty: False refuses to publish an index without any entry.
-        any_word: entries are found by each of their words, and by several in any order; False makes the file about
-            half as large, and only beginnings are found.
-        camel_case: words also begin at capitals, as in camelCase and HTMLParser.
-
-    Raises:
-        InvalidInputError: an entry is refused (``pointer`` says which), or none is there and one must be.
-        StoreError: the disk is full or read-only.
-    """
-    path = Path(path)
-    upto = folder.sequence_of(path)
-    columns = build.Columns()
-    rows: list[Sequence[int]] = []  # the positions of what became entries
-    refused = 0
-
-    def refuse(position: int, reason: str, field: str = "") -> None:
-        nonlocal refused
-        refused += 1
-        if on_invalid is None:
-            raise InvalidInputError(f"entry {position}: {reason}", pointer=f"/{position}{field}")
-        on_invalid(position, reason)
-
-    def read_each(positions: range, some: list[Entry]) -> list[int]:
-        read = []
-        for position, entry in zip(positions, some, strict=True):
-            try:
-                read.append((position, _read_entry(entry)))
-            except InvalidInputError as error:
-                refuse(position, str(error), error.pointer)
-        if read:
-            columns.add(*zip(*(entry for _, entry in read), strict=True))
-        return [position for position, _ in read]
-
-    for positions, some in _batches(entries, progress=progress):
-        rows.append(positions if _add_pairs(columns, some) else read_each(positions, some))
-    file, verdicts = columns.build(any_word=any_word, camel_case=camel_case)
-    wrong = (verdicts < 0).nonzero()[0].tolist()
-    position_of = list(itertools.chain.from_iterable(rows)) if wrong else []
-    for row in wrong:
-        refuse(position_of[row], build.verdict_message(int(verdicts[row])))
-    kept, merged = (int((verdicts == verdict).sum()) for verdict in (0, build.MERGED))
-    if kept == 0 and not allow_empty:
-        raise InvalidInputError("there is no usable entry")
-    folder.publish(path, file, upto)
-    return BuildReport(path, kept, merged, refused, len(file))
-
-
-def _batches(entries: Iterable[Entry], *, progress: bool) -> Iterator[tuple[range, list[Entry]]]:
-    """Yield entries some at a time, with their positions, and show how many there were so far."""
-    total = operator.length_hint(entries) or None
-    from tqdm import tqdm  # noqa: PLC0415 - whoever looks up does not wait for it
-
-    silent = None if progress else True  # None: where stderr is no terminal
-    with tqdm(total=total, unit=" entries", unit_scale=True, disable=silent) as shown:
-        given, start = iter(entries), 0
-        while some := list(itertools.islice(given, _READ_AT_ONCE)):
-            yield range(start, start + len(some)), some
-            start += len(some)
-            shown.update(len(some))
-
-
-def _add_pairs(columns: build.Columns, entries: list[Entry]) -> bool:
-    """Add entries that are all a text and a score, and say whether they were."""
-    if not set(map(type, entries)) <= {tuple, list} or set(map(len, entries)) != {2}:
-        return False
-    pairs = cast(
-        "list[tuple[str, float]]", entries
-    )  # not zip(*pairs): its iterators, one a pair, wake the collector
-    return columns.add_plain([text for text, _ in pairs], [score for _, score in pairs])
-
-
-def _check_entries(entries: Iterable[Entry], there: Collection[str]) -> list[tuple[bytes, Item]]:
-    """Return entries as the journal takes them, each of them one that a segment takes.
-
-    Args:
-        entries: as they were given.
-        there: the contexts that the index has.
-    """
-    texts: list[bytes] = []
-    items: list[Item] = []
-    positions: list[int] = []
-    faults: list[tuple[str, str]] = []
-    contexts = set(there)
-    for position, entry in enumerate(entries):
-        try:
-            text, score, payload, names, id_ = _read_entry(entry)
-        except InvalidInputError as error:
-            faults.append((f"/{position}{error.pointer}", str(error)))
-            continue
-        contexts.update(names)
-        if len(contexts) > trie.TAGS_MAX:
-            reason = f"that makes more than {trie.TAGS_MAX} different contexts"
-            faults.append((f"/{position}/contexts", reason))
-        texts.append(text)
-        items.append(Item(score, payload, _to_json(names).encode() if names else b"", id_))
-        positions.append(position)
-    scores, payloads = [item.score for item in items], [item.payload for item in items]
-    _, verdicts = build.build_segment(texts, scores, payloads)  # which knows what it takes
-    faults += [
-        (f"/{positions[row]}", build.verdict_message(int(verdicts[row])))
-        for row in (verdicts < 0).nonzero()[0].tolist()
-    ]
-    if faults:
-        faults.sort(key=lambda fault: int(fault[0].split("/")[1]))
-        where, reason = faults[0]
-        raise InvalidInputError(f"entry {where.split('/')[1]}: {reason}", pointer=where, faults=faults)
-    return list(zip(texts, items, strict=True))
-
-
-def _read_text(text: object, pointer: str) -> bytes:
-    if not isinstance(text, str):
-        raise InvalidInputError(f"expected a string, got {type(text).__name__}", pointer=pointer)
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise InvalidInputError("the text holds half of a surrogate pair", pointer=pointer) from None
-
-
 def _check_limit(limit: object) -> None:
     if not isinstance(limit, int) or isinstance(limit, bool):
         raise InvalidInputError(f"limit must be an integer, got {type(limit).__name__}")
@@ -616,106 +428,24 @@ def _check_fuzzy(fuzzy: object) -> None:
     raise InvalidInputError("fuzzy must be 'auto', 0, 1 or 2")
 
 
-def _read_entry(entry: object) -> tuple[bytes, float, bytes, tuple[str, ...], bytes]:
-    payload: object = None
-    contexts: tuple[str, ...] = ()
-    id_ = b""
-    if isinstance(entry, tuple | list) and len(entry) == 2:
-        text, score = entry
-    elif isinstance(entry, Mapping):
-        unknown = next((name for name in entry if name not in _FIELDS), None)
-        if unknown is not None:
-            raise InvalidInputError(f"unknown field {str(unknown)[:64]!r}; there are: {', '.join(_FIELDS)}")
-        text, score, payload = entry.get("text"), entry.get("score", DEFAULT_SCORE), entry.get("payload")
-        if entry.get("contexts") is not None:
-            contexts = _read_contexts(entry["contexts"])
-        if entry.get("id") is not None:
-            id_ = _read_id(entry["id"])
-    else:
-        raise InvalidInputError(
-            "an entry is (text, score), or a mapping with text, score, payload, contexts and id"
-        )
-    if not isinstance(text, str):
-        raise InvalidInputError(f"text must be a string, got {type(text).__name__}", pointer="/text")
-    raw = text.encode("utf-8", "surrogatepass")
-    return raw, _read_score(score), _read_payload(payload), contexts, id_
-
-
-def _read_id(given: object) -> bytes:
-    if not isinstance(given, str):
-        raise InvalidInputError(f"id must be a string, got {type(given).__name__}", pointer="/id")
-    try:
-        build.check_id(given)
-    except InvalidInputError as error:
-        raise InvalidInputError(str(error), pointer="/id") from None
-    return given.encode()
-
-
-def _read_contexts(given: object) -> tuple[str, ...]:
-    names = [given] if isinstance(given, str) else given
+def _read_names(given: object) -> tuple[str, ...]:
+    names: object = (given,) if isinstance(given, str) else given
     if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
-        raise InvalidInputError("contexts must be names: strings", pointer="/contexts")
-    for name in names:
-        try:
-            build.check_context(name)
-        except InvalidInputError as error:
-            raise InvalidInputError(str(error), pointer="/contexts") from None
-    return tuple(sorted({*names}))
+        raise InvalidInputError(_WANTED_NAMES)
+    return tuple(names)
 
 
 def _query(
     prefix: object, limit: int, fuzzy: Fuzzy, context: Names, prefer: Names
 ) -> tuple[bytes, int, int, Collection[str], Collection[str]]:
     """Return a query as C takes it."""
-    if (  # nearly all are so; each further check counts in a call of a microsecond
-        context is _NO_NAMES is prefer
-        and type(prefix) is str
-        and type(limit) is int
-        and 1 <= limit <= LIMIT_MAX
-        and type(fuzzy) in _FUZZY_TYPES
-        and fuzzy in _EDITS
-        and len(prefix) <= QUERY_MAX
-        and prefix.isascii()
-    ):
-        return prefix.encode(), limit, _EDITS[fuzzy], (), ()
     if not isinstance(prefix, str):
         raise InvalidInputError(f"the prefix must be a string, got {type(prefix).__name__}")
     _check_limit(limit)
     _check_fuzzy(fuzzy)
     # No string is longer in code points than in bytes, so that a huge one is not even encoded.
     raw = prefix[: QUERY_MAX + 1].encode("utf-8", "surrogatepass")
-    names = [(given,) if isinstance(given, str) else tuple(given) for given in (context, prefer)]
-    if (
-        not all(isinstance(name, str) for some in names for name in some)
-        or sum(map(len, names)) > trie.TAGS_MAX
-    ):
-        raise InvalidInputError(f"context and prefer must be names: strings, {trie.TAGS_MAX} at most")
+    names = [_read_names(given) for given in (context, prefer)]
+    if sum(map(len, names)) > trie.TAGS_MAX:
+        raise InvalidInputError(_WANTED_NAMES)
     return raw, limit, trie.EDITS_AUTO if fuzzy == "auto" else fuzzy, names[0], names[1]
-
-
-def _read_score(score: object) -> float:
-    if type(score) is float or (type(score) is int and abs(score) <= 1 << 53):
-        return float(score)  # nearly all are; the checks below take longer than all the rest of an entry
-    if not isinstance(score, numbers.Real) or isinstance(score, bool):
-        raise InvalidInputError(f"score must be a number, got {type(score).__name__}", pointer="/score")
-    try:
-        return float(score)
-    except OverflowError:
-        raise InvalidInputError("score is too large", pointer="/score") from None
-
-
-def _read_payload(payload: object) -> bytes:
-    if payload is None:
-        return b""
-    try:
-        raw = _to_json(payload).encode("utf-8", "surrogatepass")
-        _parse_payload(raw)  # it nests less deeply than Python does
-    except (TypeError, ValueError, RecursionError):
-        raise InvalidInputError(
-            "payload is not a JSON value, or is nested more than 200 deep", pointer="/payload"
-        ) from None
-    return raw
-
-
-def _parse_payload(raw: bytes) -> Any:
-    return from_json(raw, allow_inf_nan=False)

@@ -177,8 +177,7 @@ class Model:
         self.nbytes: int = self._network.nbytes
         self.columns: int = self._network.columns
         self.outputs: int = self._network.outputs
-        self._run = self._network.predict
-        self._free = self._network.free
+        self._quick = self._network.quick
         self._gradients: Gradients | None = None
 
     @cached_property
@@ -220,22 +219,8 @@ class Model:
         Raises:
             InvalidInputError: ``x`` has another shape, or is no array of real numbers.
         """
-        try:  # a few rows of a shape that came before: a microsecond, in which each line counts
-            if x.dtype is _FLOAT32 and (free := self._free.get(x.shape)):  # type: ignore[union-attr] # caught
-                step = into, run, answer = free.pop()
-                into[...] = x
-                run()
-                y = answer()
-                free.append(step)
-                return y
-        except (AttributeError, IndexError, TypeError):  # no array; or another thread was faster
-            pass
-        if type(x) is np.ndarray and x.dtype is _FLOAT32 and x.ndim == 2 and x.shape[1] == self.columns:
-            try:
-                return self._run(x)
-            except ValueError:  # not C-contiguous
-                pass
-        return self._run(self._rows(x))
+        y = self._quick(x)
+        return self._network.predict(self._rows(x)) if y is None else y
 
     def bind(self, x: Float32, y: Float32) -> Callable[[], None]:
         """Return a call that runs the rows in ``x`` and writes the outputs to ``y``.

@@ -2,8 +2,8 @@
 
 A column of numbers or booleans is a ``.npy`` file of float64, one of texts or dates a ``.npy`` file of int32 codes beside
 its different texts. The folder is named after the file's place, size and time of change: a changed file gets another one.
-It is written under another name and renamed, so that it is whole or not there. What is read is what
-:func:`mariana.tables.read_table` reads.
+It is written under another name and renamed, so that it is whole or not there; what a killed process left of one goes when
+the next one is asked for. What is read is what :func:`mariana.tables.read_table` reads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import date
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -33,7 +33,7 @@ from numpy.typing import DTypeLike, NDArray
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError
 from mariana.format import read_date
 from mariana.scratch import CHUNK_ROWS, reserve
-from mariana.store import fsync_directory, make_folder, store_errors, write_whole
+from mariana.store import fsync_directory, locked, make_folder, store_errors, write_whole
 from mariana.table_size import array_header
 from mariana.tables import (
     BOOLEANS,
@@ -87,19 +87,39 @@ def cached_table(source: str | Path, folder: Path) -> Table:
     found = path.stat()
     identity = f"{_VERSION} {path.resolve()} {found.st_size} {found.st_mtime_ns}"
     home = folder / f"{stem(path.name)}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    if not (home / _MANIFEST).exists():
-        with store_errors(f"write {home}"):
-            make_folder(folder)
-            temporary = folder / f".tmp-{secrets.token_hex(8)}"
-            temporary.mkdir()
-            try:
+    with store_errors(f"write {home}"):
+        make_folder(folder)
+        _remove_abandoned(folder)
+        if not (home / _MANIFEST).exists():
+            with _unfinished(folder) as temporary:
                 _write(kinds[suffix.lower()](path), temporary)
                 with suppress(OSError) if home.exists() else nullcontext():  # made meanwhile
                     temporary.rename(home)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
             fsync_directory(folder)
     return _open(home)
+
+
+@contextmanager
+def _unfinished(folder: Path) -> Iterator[Path]:
+    """Give a hidden folder, locked as long as its maker lives, to make a cache in; it is gone at the end."""
+    temporary = folder / f".tmp-{secrets.token_hex(8)}"
+    with ExitStack() as held:
+        with locked(folder):  # else it could be taken for abandoned before it has its lock
+            temporary.mkdir()
+            held.enter_context(locked(temporary))
+        try:
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what makers have left that were killed; where nothing may be removed, it stays."""
+    with suppress(OSError):
+        for leftover in folder.glob(".tmp-*"):
+            with locked(folder), locked(leftover, wait=False) as abandoned:
+                if abandoned:
+                    shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _open(home: Path) -> Table:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypedDict
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
+from pydantic_core import to_json
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from mariana import __version__
@@ -23,6 +26,7 @@ from .board import Team
 from .follow import Follower
 from .front import Front
 from .lifecycle import Lifecycle
+from .limits import Limits
 from .metrics import Metrics
 from .routes import (
     complete,
@@ -37,6 +41,7 @@ from .routes import (
     selections,
     tensorflow,
 )
+from .settings_file import SettingsFile
 from .state import State
 from .telemetry import HotTelemetry, configure
 
@@ -62,75 +67,93 @@ def check_settings(settings: Settings) -> TelemetryConfig:
     return configure(settings)
 
 
-def create_app(settings: Settings | None = None, telemetry: TelemetryConfig | None = None) -> Application:
+@asynccontextmanager
+async def _lifespan(
+    settings: Settings, told: TelemetryConfig, reread: Callable[[], Settings] | None, app: Application
+) -> AsyncIterator[_Lifespan]:
+    """Load the store and serve it, until that ends."""
+    team = app.team
+    limits = Limits.of(settings)
+    metrics = Metrics() if team is None else Metrics(team.cells, team.counted)
+    state = State(limits, metrics=metrics, team=team)
+    lifecycle = Lifecycle(settings, state)
+    lifecycle.start()
+    caged = sandbox.enter(settings)  # before the first helper thread starts
+    if caged is not None:
+        _log.info("sandbox: %s", caged)
+    predictions = predict.PredictRoute(state)
+    app.router.routes.insert(0, predictions)  # first, so that a prediction waits for no other look-up
+    front = Front(super(Application, app).__call__, settings, state)
+    front.telemetry = HotTelemetry.make(told)
+    document = openapi.Description(super(Application, app).openapi, predictions, state)
+
+    def publish() -> None:
+        state.fit()
+        front.publish({**predictions.publish(), **infer.publish(state), **completions.publish(state)})
+        document.change()
+
+    state.on_change.append(publish)
+    publish()
+    follower = Follower(state.open_indexes)
+    state.trouble = follower.told
+    follower.start()
+    app.document, app.front = document, front
+    tasks = [asyncio.create_task(front.sweep())]
+    if settings.reload_store:
+        tasks.append(asyncio.create_task(lifecycle.watch()))
+    if reread is not None:
+        tasks.append(asyncio.create_task(SettingsFile(settings, reread, limits, state.fit).follow()))
+    if team is not None:
+        tasks.append(asyncio.create_task(team.attend(partial(operate.tally, state), lifecycle.follow)))
+    try:
+        yield {"served": state, "admin": Admin(settings), "lifecycle": lifecycle, "front": front}
+    finally:
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        front.finish()
+        follower.stop()
+        app.router.routes.remove(predictions)
+        app.document = app.front = None
+        state.close()
+
+
+def create_app(
+    settings: Settings | None = None,
+    telemetry: TelemetryConfig | None = None,
+    reread: Callable[[], Settings] | None = None,
+) -> Application:
     """Return the application. Its lifespan loads the store; what cannot be loaded is told, and stops nothing else.
 
     Args:
-        settings: None reads them from the environment.
+        settings: None reads them from the environment and the settings file.
         telemetry: what FastAPI tells OpenTelemetry, and to whom; None: what the settings say.
+        reread: reads the settings anew when their file has changed, for the limits; None: where ``settings`` are given,
+            their limits stay.
 
     Raises:
         MarianaError: the settings ask for a sandbox, or for telemetry, that is not to be had here.
     """
-    settings = load_settings() if settings is None else settings
+    if settings is None:
+        settings, reread = load_settings(), reread or load_settings
     found = check_settings(settings)
     told = found if telemetry is None else telemetry
-
-    @asynccontextmanager
-    async def lifespan(app: Application) -> AsyncIterator[_Lifespan]:
-        team = app.team
-        state = State() if team is None else State(metrics=Metrics(team.cells, team.counted), team=team)
-        lifecycle = Lifecycle(settings, state)
-        lifecycle.start()
-        caged = sandbox.enter(settings)  # before the first helper thread starts
-        if caged is not None:
-            _log.info("sandbox: %s", caged)
-        predictions = predict.PredictRoute(state)
-        app.router.routes.insert(0, predictions)  # first, so that a prediction waits for no other look-up
-        front = Front(super(Application, app).__call__, settings, state)
-        front.telemetry = HotTelemetry.make(told)
-
-        def publish() -> None:
-            front.publish({**predictions.publish(), **infer.publish(state), **completions.publish(state)})
-            app.openapi_schema = None
-
-        state.on_change.append(publish)
-        publish()
-        follower = Follower(state.open_indexes)
-        state.trouble = follower.told
-        follower.start()
-        app.predictions, app.front = predictions, front
-        tasks = [asyncio.create_task(front.sweep())]
-        if settings.reload_store:
-            tasks.append(asyncio.create_task(lifecycle.watch()))
-        if team is not None:
-            tasks.append(asyncio.create_task(team.attend(partial(operate.tally, state), lifecycle.follow)))
-        try:
-            yield {"served": state, "admin": Admin(settings), "lifecycle": lifecycle, "front": front}
-        finally:
-            for task in tasks:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
-            front.finish()
-            follower.stop()
-            app.router.routes.remove(predictions)
-            app.front = None
-            state.close()
 
     app = Application(
         title="Mariana",
         description=DESCRIPTION,
         version=__version__,
-        lifespan=lifespan,
+        lifespan=partial(_lifespan, settings, told, reread),
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,
         redirect_slashes=False,
         telemetry=told,
     )
     for part in (
         complete.router,
-        entries.make_router(settings),
+        entries.router,
         selections.make_router(settings),
         tensorflow.router,
         models.router,
@@ -141,6 +164,7 @@ def create_app(settings: Settings | None = None, telemetry: TelemetryConfig | No
         pages.make_router(),
     ):
         app.include_router(part)
+    app.add_route("/openapi.json", app.describe, include_in_schema=False)
     errors.install(app)
     if settings.cors_origins:
         app.add_middleware(
@@ -159,7 +183,7 @@ class Application(FastAPI):
     front: Front | None = None
     team: Team | None = None
     """The other workers; set before it starts."""
-    predictions: predict.PredictRoute
+    document: openapi.Description | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -170,6 +194,13 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document; of the models as they are now."""
-        if self.openapi_schema is None and self.front is not None:
-            openapi.complete(super().openapi(), self.predictions, self.front.state)
-        return super().openapi()
+        return super().openapi() if self.document is None else self.document.make()
+
+    async def describe(self, request: Request) -> Response:
+        """Answer with the OpenAPI document."""
+        root = request.scope.get("root_path", "").rstrip("/")
+        if root or self.document is None:
+            body = to_json(self.openapi() | ({"servers": [{"url": root}]} if root else {}))
+        else:
+            body = await self.document.body()
+        return Response(body, media_type="application/json")

@@ -19,9 +19,9 @@ from starlette.requests import ClientDisconnect
 from mariana._binding.rows import json_rows
 from mariana.errors import InvalidInputError
 from mariana.model import Model
-from mariana.settings import Settings
 
 from .errors import Fault, Problem, invalid, pointer
+from .limits import Limits
 
 JSON, OCTETS, NPY = "application/json", "application/octet-stream", "application/x-npy"
 
@@ -120,16 +120,15 @@ class RowReader:
 
     Args:
         model: what the rows are for.
-        settings: the limits.
+        limits: in force.
     """
 
-    def __init__(self, model: Model, settings: Settings) -> None:
+    def __init__(self, model: Model, limits: Limits) -> None:
         self._model = model
         self._columns = model.columns
         self._shape = model.info.input_shape
-        self._settings = settings
-        self.max_values = settings.max_values
-        """Rows x columns that one request may have."""
+        self.limits = limits
+        """How much one request may have."""
         self._required = np.array([feature.fill is None for feature in model.info.features])
         row = Annotated[
             list[Number | None], Field(min_length=model.columns, max_length=model.columns), FailFast()
@@ -138,7 +137,7 @@ class RowReader:
 
     def longest(self, kind: str) -> int:
         """Return how many bytes a body of a type may have."""
-        return self._settings.max_body if kind == JSON else self._settings.max_binary_body
+        return self.limits.max_body if kind == JSON else self.limits.max_binary_body
 
     def parse(self, kind: str, body: bytes) -> NDArray[np.float32]:
         """Return the rows of a body: (rows, columns) float32, NaN for a missing value that the model stands in for.
@@ -152,7 +151,7 @@ class RowReader:
             InvalidInputError: as 400 and 422.
         """
         if kind == JSON:
-            x = json_rows(body, self._columns, self._settings.max_values)
+            x = json_rows(body, self._columns, self.limits.max_values)
             return self.parse_json(body) if x is None else x
         return self.parse_octets(body) if kind == OCTETS else self._parse_npy(body)
 
@@ -226,7 +225,7 @@ class RowReader:
         return x
 
     def _parse_npy(self, body: bytes) -> NDArray[np.float32]:
-        array = parse_npy(body, self._settings.max_values)
+        array = parse_npy(body, self.limits.max_values)
         if array.shape in ((self._columns,), self._shape):
             array = array.reshape(1, self._columns, order="C")
         elif array.ndim >= 2 and array.shape[1:] in ((self._columns,), self._shape) and len(array):
@@ -242,14 +241,12 @@ class RowReader:
 
     def check_size(self, values: int) -> None:
         """Refuse more numbers than one request may have (Problem, 413)."""
-        if values > self._settings.max_values:
+        if values > self.limits.max_values:
             self._refuse_values()
 
     def _refuse_values(self) -> NoReturn:
-        most = self._settings.max_values // self._columns
-        raise Problem(
-            413, f"more than {self._settings.max_values} values; send at most {most} rows at a time"
-        )
+        most = self.limits.max_values // self._columns
+        raise Problem(413, f"more than {self.limits.max_values} values; send at most {most} rows at a time")
 
     def _check_values(
         self,

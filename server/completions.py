@@ -109,6 +109,18 @@ def parse_query(query: bytes) -> tuple[str, int, Fuzzy] | None:
     return (text, int(limit), fuzzy) if text is not None and plain and fuzzy is not None else None
 
 
+def check_utf8(query: bytes) -> None:
+    """Refuse a query string that is no UTF-8, instead of completing what stands in for its bytes.
+
+    Raises:
+        InvalidInputError: it is none, such as half a surrogate pair.
+    """
+    try:
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError:
+        raise InvalidInputError("the query string is not UTF-8: encode each character whole") from None
+
+
 _PARAMETERS = frozenset({b"q", b"limit", b"fuzzy"})
 
 

@@ -204,7 +204,9 @@ def status_of(error: Exception) -> int:
 
 async def _handle(_request: Request, error: Exception) -> Response:
     problem = _problem(error)
-    if problem.status >= 500 and not isinstance(error, Problem):
+    if isinstance(error, StoreError):
+        _log.error("%s", error)  # of the disk, not of the program: where it came from helps nobody
+    elif problem.status >= 500 and not isinstance(error, Problem):
         _log.error("internal error", exc_info=error)
     return problem.response()
 

@@ -18,6 +18,7 @@ import secrets
 import zlib
 from asyncio import sleep
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -97,8 +98,17 @@ _PLAIN = {http.UNTOLD: Head(""), http.JSON: Head(JSON), http.OCTETS: Head(OCTETS
 
 def head_of(request: http.Request) -> Head:
     """Return the head of a request that C has read."""
-    plain = _PLAIN[request.kind]
-    return plain if request.fields is None else Head(plain.kind, *request.fields)
+    kind, fields = request.kind, request.fields
+    if fields is None:
+        return _PLAIN[kind]
+    if fields.identity or fields.trace or fields.etag or fields.accept:
+        return Head(_PLAIN[kind].kind, *fields)
+    return _head(kind, fields)
+
+
+@lru_cache(256)
+def _head(kind: int, fields: http.Fields) -> Head:
+    return Head(_PLAIN[kind].kind, *fields)
 
 
 class Hot(NamedTuple):
@@ -201,17 +211,15 @@ class Front:
 
     Args:
         app: FastAPI.
-        settings: the limits.
-        state: what serves.
+        settings: of the access log.
+        state: what serves, and its limits.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, state: State) -> None:
         self._app = app
-        self._max_json = settings.max_body
-        self._max_binary = settings.max_binary_body
         self.state = state
-        self.settings = settings
-        self.gate = Gate(settings, state.metrics, state.clients)
+        self.limits = limits = state.limits
+        self.gate = Gate(limits, state.metrics, state.clients)
         self.metrics = state.metrics
         self.log = AccessLog(settings)
         self.telemetry: HotTelemetry | None = None
@@ -264,7 +272,7 @@ class Front:
     def longest(self, head: Head) -> int:
         """Return how long a body may be."""
         binary = head.kind == OCTETS or head.header_length is not None
-        return self._max_binary if binary else self._max_json
+        return self.limits.max_binary_body if binary else self.limits.max_body
 
     def quick(
         self, hot: Hot, head: Head, query: bytes, body: bytes, client: str

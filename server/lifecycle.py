@@ -29,6 +29,7 @@ from mariana.settings import Settings
 from mariana.store import Store
 
 from .board import Decisions
+from .heap import give_back
 from .policy import POLICY_FILE, Policy, read_policy, write_policy
 from .state import ServedIndex, ServedModel, State
 from .versions import Version
@@ -88,6 +89,7 @@ class Lifecycle:
             self._seen[f"indexes/{name}"] = self._look_at_index(name)
             self._live()
         state.report()
+        give_back()
         if not state.models and not state.indexes:
             hint = "" if self._settings.reload_store else ", then restart"
             _log.warning(
@@ -176,6 +178,7 @@ class Lifecycle:
     def _changed(self) -> None:
         self._state.changed()
         self._state.report()
+        give_back()
 
     def _live(self) -> None:
         if self._state.team is not None:
@@ -298,8 +301,7 @@ class Lifecycle:
                 partial(self._load_version, name, number), f"load model {name} {number}"
             )
             if model is not None:
-                stats = self._state.metrics.model(name, number)
-                versions[number] = Version(name, number, model, self._settings, stats, time.time())
+                versions[number] = self._version(name, number, model)
                 if before is not None:
                     _log.info("model %s %d serves", name, number)
             else:
@@ -307,6 +309,11 @@ class Lifecycle:
                 if old is not None:
                     versions[number] = old
         return _Loaded(ServedModel(name, versions, failures, policy), files, tried)
+
+    def _version(self, name: str, number: int, model: Model) -> Version:
+        stats, window = self._state.metrics.model(name, number), self._settings.batch_window
+        limits = self._state.limits
+        return Version(name, number, model, limits, stats, loaded=time.time(), window=window)
 
     def _load_version(self, name: str, number: int) -> Model:
         settings = self._settings

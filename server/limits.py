@@ -1,10 +1,11 @@
-"""Who is let in: how many requests at once, how many a second from one client, and for how long one may dawdle."""
+"""Who is let in: how many requests at once, how many a second from one client, how large, and for how long one may dawdle."""
 
 from __future__ import annotations
 
 import ipaddress
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 
 from mariana.settings import Settings
@@ -24,6 +25,36 @@ BUCKETS_BYTES = CLIENTS * _CELL_BYTES
 
 BUSY = Problem(503, "the server is busy; try again in a moment", headers={"Retry-After": "1"})
 FULL = Problem(503, "too many connections; try again in a moment", headers={"Retry-After": "1"})
+
+
+@dataclass(slots=True)
+class Limits:
+    """The settings of these names. They may change while the server runs, so whoever goes by one asks for it each time."""
+
+    max_body: int
+    max_binary_body: int
+    max_values: int
+    max_inflight: int
+    max_connections: int
+    rate_limit: float
+    rate_burst: int
+    head_timeout: float
+    body_timeout: float
+    idle_timeout: float
+    answer_timeout: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """Return the limits that settings tell."""
+        return cls(**{limit.name: getattr(settings, limit.name) for limit in fields(cls)})
+
+    def become(self, others: Limits) -> dict[str, float]:
+        """Take other values; return those that are new."""
+        before, after = asdict(self), asdict(others)
+        changed = {name: after[name] for name in after if after[name] != before[name]}
+        for name, value in changed.items():
+            setattr(self, name, value)
+        return changed
 
 
 @lru_cache(4096)
@@ -47,7 +78,7 @@ class TokenBuckets:
     one request too many.
 
     Args:
-        rate: tokens a second; 0 lets everybody in.
+        rate: tokens a second, more than 0.
         burst: tokens of a full bucket.
         clock: seconds, for tests.
         memory: ``BUCKETS_BYTES`` that workers share, zeros at first; None: this process alone has them. Workers
@@ -61,24 +92,25 @@ class TokenBuckets:
         clock: Callable[[], float] = time.monotonic,
         memory: memoryview | None = None,
     ) -> None:
-        self.rate = rate
+        self.rate, self.burst = rate, burst
+        """They may be changed."""
         self._clock = clock
-        if rate > 0:
-            memory = memoryview(bytearray(BUCKETS_BYTES)) if memory is None else memory
-            self._clients = memory[: BUCKETS_BYTES // 2].cast("Q")
-            self._full = memory[BUCKETS_BYTES // 2 :].cast("d")
-            self._step = 1 / rate
-            self._deep = burst / rate
+        memory = memoryview(bytearray(BUCKETS_BYTES)) if memory is None else memory
+        self._clients = memory[: BUCKETS_BYTES // 2].cast("Q")
+        self._full = memory[BUCKETS_BYTES // 2 :].cast("d")
 
     def wait(self, client: str) -> float:
         """Take a token of a client and return 0; or return the seconds until there is one."""
         now = self._clock()
         mark = hash(client) & 0xFFFF_FFFF_FFFF_FFFF
         place = self._place(mark)
+        deep = self.burst / self.rate
         full = self._full[place] if self._clients[place] == mark else 0.0
-        after = max(full, now) + self._step
-        missing = after - now - self._deep
-        if missing > 1e-9 * self._deep:  # not what rounding brings
+        if full > now + deep:  # emptier than empty: it was deeper before
+            full = self._full[place] = now + deep
+        after = max(full, now) + 1 / self.rate
+        missing = after - now - deep
+        if missing > 1e-9 * deep:  # not what rounding brings
             return missing
         self._clients[place] = mark
         self._full[place] = after
@@ -100,22 +132,35 @@ class Gate:
     A request counts from when all of its body is there to its answer, so that a slow client holds nothing.
     """
 
-    __slots__ = ("_buckets", "_metrics", "limit", "passing")
+    __slots__ = ("_buckets", "_clients", "_limits", "_metrics", "passing")
 
-    def __init__(self, settings: Settings, metrics: Metrics, clients: memoryview | None = None) -> None:
-        self.limit = settings.max_inflight
+    def __init__(self, limits: Limits, metrics: Metrics, clients: memoryview | None = None) -> None:
         self.passing = 0
         """Requests that this pass of the event loop has brought and answered at once."""
+        self._limits = limits
         self._metrics = metrics
-        self._buckets = TokenBuckets(settings.rate_limit, settings.rate_burst, memory=clients)
+        self._clients = clients
+        self._buckets: TokenBuckets | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether as many requests are under way as may be."""
+        return self._metrics.inflight + self.passing >= self._limits.max_inflight
 
     def refusal(self, client: str) -> Problem | None:
         """Return why a request is not let in, or None."""
-        if self._metrics.inflight + self.passing >= self.limit:
+        limits = self._limits
+        if self._metrics.inflight + self.passing >= limits.max_inflight:
             self._metrics.reject("busy")
             return BUSY
-        if self._buckets.rate > 0:
-            seconds = self._buckets.wait(client_at(client))
+        if limits.rate_limit > 0:
+            buckets = self._buckets
+            if buckets is None:
+                buckets = self._buckets = TokenBuckets(
+                    limits.rate_limit, limits.rate_burst, memory=self._clients
+                )
+            buckets.rate, buckets.burst = limits.rate_limit, limits.rate_burst
+            seconds = buckets.wait(client_at(client))
             if seconds > 0:
                 self._metrics.reject("rate")
                 retry = str(int(seconds) + 1)

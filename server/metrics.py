@@ -13,6 +13,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -224,7 +225,7 @@ class Metrics:
         self.reloaded(ok=0, failed=0)
 
     def model(self, name: str, version: int) -> ModelStats:
-        """Return the counters of a version of a model; they outlive its reloads."""
+        """Return the counters of a version of a model; they outlive its reloads, see :meth:`retain`."""
         found = self._models.get((name, version))
         if found is None:
             found = self._models[name, version] = ModelStats(self.cells, name, version)
@@ -259,6 +260,23 @@ class Metrics:
         for (name, _), row in self.cells:
             if name in names:
                 row[0] = np.nan
+
+    def retain(self, versions: AbstractSet[tuple[str, int]], indexes: AbstractSet[str]) -> None:
+        """Forget what other versions and indexes have done, where there is not much room left to count.
+
+        Until then it is kept, should they come back.
+        """
+
+        def gone(name: str, labels: Mapping[str, str]) -> bool:
+            if name.startswith("mariana_model_"):
+                return (labels["model"], int(labels["version"])) not in versions
+            return labels.get("index", "") not in {"", *indexes}
+
+        if not self.cells.scarce:
+            return
+        self._models = {key: stats for key, stats in self._models.items() if key in versions}
+        self._indexes = {name: stats for name, stats in self._indexes.items() if name in indexes}
+        self.cells.drop(gone)
 
     def fold(self) -> None:
         """Count what was noted since the last time; a few times a second, and before the numbers are read."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from asyncio import sleep
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from pydantic_core import from_json, to_json
 
 from .policy import Policy
 from .routes import entries, selections, tensorflow
@@ -14,8 +18,68 @@ from .tensors import InferRequest
 from .versions import INPUT, Version
 
 
-def complete(document: dict[str, Any], predictions: PredictRoute, state: State) -> None:
-    """Add to FastAPI's document what only the state knows; once for each state of the store."""
+class Description:
+    """The document of what is served now.
+
+    It is made when somebody asks for it after a change, the schemas of one version at a time, so that no other request
+    waits for two hundred models; and kept as it goes over the wire.
+
+    Args:
+        make: FastAPI's document, which is always the same.
+        predictions: the models' paths.
+        state: what is served.
+    """
+
+    def __init__(self, make: Callable[[], dict[str, Any]], predictions: PredictRoute, state: State) -> None:
+        self._make = make
+        self._predictions = predictions
+        self._state = state
+        self._made = b""
+        self._body = b""
+        self._changes = 0
+        self._lock = asyncio.Lock()
+
+    def change(self) -> None:
+        """Note that other things are served."""
+        self._changes += 1
+        self._body = b""
+
+    def make(self) -> dict[str, Any]:
+        """Return it; the caller may change it."""
+        if not self._made:
+            self._made = to_json(self._make())
+        document: dict[str, Any] = from_json(self._made)
+        _complete(document, self._predictions, self._state)
+        return document
+
+    async def body(self) -> bytes:
+        """Return it as it goes over the wire."""
+        async with self._lock:
+            if self._body:
+                return self._body
+            changes = self._changes
+            if not self._made:
+                self._made = await asyncio.to_thread(lambda: to_json(self._make()))
+            for version in self._predictions.versions():
+                self._predictions.describe_one(version)
+                await sleep(0)
+            body = await _written(self.make())
+            if changes == self._changes:
+                self._body = body
+            return body
+
+
+async def _written(value: Any, depth: int = 3) -> bytes:
+    """Return JSON; the objects down to a depth are written a member at a time, and others come in between."""
+    if depth == 0 or not isinstance(value, dict):
+        await sleep(0)
+        return to_json(value)
+    members = [to_json(name) + b":" + await _written(member, depth - 1) for name, member in value.items()]
+    return b"{" + b",".join(members) + b"}"
+
+
+def _complete(document: dict[str, Any], predictions: PredictRoute, state: State) -> None:
+    """Add to FastAPI's document what only the state knows."""
     paths, schemas = predictions.describe()
     document["paths"].update(paths)
     for form in (ProblemDetails, InferRequest, Policy, *tensorflow.SCHEMAS):

@@ -15,6 +15,7 @@ import asyncio
 import math
 from typing import Any
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -28,11 +29,8 @@ from .limits import BUSY, FULL
 _MALFORMED = Problem(400, "this is not a request of HTTP/1.1")
 _LATE = Problem(408, "the request did not arrive in time")
 _LONG = Problem(431, f"the head of a request has at most {HEAD_MAX} bytes and {HEADERS_MAX} headers")
-_UPGRADE = Problem(
-    400, "no upgrade to HTTP/2 is offered: send a body over HTTP/1.1, without the header Upgrade"
-)
+_UPGRADE = Problem(400, "neither WebSockets nor tunnels are offered: send plain requests of HTTP/1.1")
 _REFUSALS = frozenset({429, 503})
-_BODIED = frozenset({b"content-length", b"transfer-encoding"})
 _read = RequestReader().read  # the event loop's alone
 
 
@@ -51,7 +49,7 @@ class Protocol(HttpToolsProtocol):
         if front is None:
             raise RuntimeError("this protocol serves Mariana's own application only")
         self._front = front
-        self._settings = front.settings
+        self._limits = front.limits
         self._hot: Hot | None = None
         self._head: Head | None = None
         self._query = b""
@@ -64,6 +62,7 @@ class Protocol(HttpToolsProtocol):
         self._between = True
         self._declined = False
         self._refuse = False
+        self._again = b""
         self._unsent = math.inf
         self.deadline = math.inf
         """When it has been waited for long enough, by the event loop's clock."""
@@ -75,12 +74,12 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         front = self._front
         self._client = self.client[0] if self.client else ""
-        if len(front.connections) >= self._settings.max_connections:
+        if len(front.connections) >= self._limits.max_connections:
             front.metrics.reject("connections")
             self._end(FULL)
             return
         front.connections.add(self)
-        self.deadline = self.loop.time() + self._settings.head_timeout
+        self.deadline = self.loop.time() + self._limits.head_timeout
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
@@ -93,8 +92,12 @@ class Protocol(HttpToolsProtocol):
             return
         if self._between and self._take_whole(data):
             return
-        self._chunk = len(data)
-        super().data_received(data)
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
         self._declined = False
         if self._in_fields:  # of a head, or behind a chunked body: they must end, and soon
             self._taken += len(data)
@@ -127,6 +130,37 @@ class Protocol(HttpToolsProtocol):
         self._write(*found, closing=not front.state.ready)
         return True
 
+    def _parse(self, data: bytes) -> None:
+        """Have the parser take bytes.
+
+        It stops behind a head that asks for another protocol, and would skip the body. None is offered, so the request
+        means what it means without asking (RFC 9110 section 7.8): its head is given to the parser again without that.
+        """
+        self._chunk = len(data)
+        rest = memoryview(data)
+        while True:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as stopped:
+                if not self._again:
+                    return  # refused
+                rest = rest[stopped.args[0] :]
+            else:
+                return
+            head, self._again = self._again, b""
+            self._chunk = len(head)
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as in uvicorn
+            self.parser.feed_data(head)
+
+    def _plain_head(self) -> bytes:
+        """Return the head that was read, without the header Upgrade."""
+        line = (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (
+            *line,
+            join(pair for pair in self.headers if pair[0] != b"upgrade"),
+        )
+
     def on_message_begin(self) -> None:
         """Begin a request; what uvicorn makes for one is made when it is needed."""
         self.url = b""
@@ -137,7 +171,7 @@ class Protocol(HttpToolsProtocol):
         self._refuse = self.transport.is_closing()  # the client has been told, and will ask again elsewhere
         self._taken = 0
         self._in_head = self._in_fields = True
-        self.deadline = self._front.now + self._settings.head_timeout + 0.25
+        self.deadline = self._front.now + self._limits.head_timeout + 0.25
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; what comes behind a body is none (RFC 9110 section 6.5.1), and means nothing here."""
@@ -149,7 +183,12 @@ class Protocol(HttpToolsProtocol):
         self._in_head = self._in_fields = False
         if self._refuse:
             return
-        self.deadline = self._front.now + self._settings.body_timeout + 0.25
+        self.deadline = self._front.now + self._limits.body_timeout + 0.25
+        if self.parser.should_upgrade():
+            if not self._ask_plainly():
+                self._refuse = True
+                self._end(_UPGRADE)
+            return
         if self._declined:  # let in, counted, and not for the short way
             self._declined = False
             self._full_way(declined=True)
@@ -173,6 +212,14 @@ class Protocol(HttpToolsProtocol):
                 return
         self._full_way()
 
+    def _ask_plainly(self) -> bool:
+        """Have a request for another protocol read again without that; False when it has to be refused."""
+        asked = b",".join(value for name, value in self.headers if name == b"upgrade").lower()
+        if self.parser.get_method() == b"CONNECT" or b"websocket" in asked:
+            return False
+        self._again = self._plain_head()
+        return True
+
     def _is_long(self) -> bool:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_MAX
 
@@ -191,15 +238,8 @@ class Protocol(HttpToolsProtocol):
             self._refuse = True
             self._end(_LONG)
             return
-        if self.parser.should_upgrade() and any(name in _BODIED for name, _ in headers):
-            self._refuse = True  # httptools passes a body over, and would take it for the next request
-            self._end(_UPGRADE)
-            return
         front = self._front
-        gate = front.gate
-        if (
-            gate.passing + front.metrics.inflight >= gate.limit
-        ):  # now, and not when a thousand tasks have been made
+        if front.gate.full:  # now, and not when a thousand tasks have been made
             front.metrics.reject("busy")
             self._refuse = True
             self._end(BUSY)
@@ -212,8 +252,6 @@ class Protocol(HttpToolsProtocol):
         if declined:
             self.scope[DECLINED] = True  # type: ignore[literal-required] # a key of our own
         super().on_headers_complete()
-        if self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # what has come behind it is passed over
 
     def on_chunk_header(self) -> None:
         """Expect a part of a body, or what comes behind the last one."""
@@ -232,13 +270,17 @@ class Protocol(HttpToolsProtocol):
         """Answer the short way, or let uvicorn."""
         self._in_fields = False
         self._between = True
-        if self._refuse:
+        if self._refuse or self._again:
             return
-        self.deadline = math.inf
         hot = self._hot
         if hot is None:
+            if self._answered():  # before all of it had come
+                self._idle()
+            else:
+                self.deadline = math.inf
             super().on_message_complete()
             return
+        self.deadline = math.inf
         self._hot = None
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -280,7 +322,10 @@ class Protocol(HttpToolsProtocol):
             return
         if status in _REFUSALS:
             self._rest()
-        self.deadline = self._front.now + self._settings.idle_timeout + 0.25
+        self._idle()
+
+    def _idle(self) -> None:
+        self.deadline = self._front.now + self._limits.idle_timeout + 0.25
 
     def _rest(self) -> None:
         """Read nothing more until the next sweep: who comes again before Retry-After costs nothing until then.
@@ -300,13 +345,13 @@ class Protocol(HttpToolsProtocol):
         """Close when everything is sent; a client that does not take it is not waited for."""
         self.transport.close()
         self.deadline = math.inf
-        self.stalled = self._front.now + self._settings.answer_timeout + 0.25
+        self.stalled = self._front.now + self._limits.answer_timeout + 0.25
 
     def pause_writing(self) -> None:
         """Note that the client does not take its answers as quickly as it asks for them."""
         super().pause_writing()
         self._unsent = self.transport.get_write_buffer_size()
-        self.stalled = self._front.now + self._settings.answer_timeout + 0.25
+        self.stalled = self._front.now + self._limits.answer_timeout + 0.25
 
     def resume_writing(self) -> None:
         """Note that it has taken them."""
@@ -317,8 +362,8 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Wait for the next request, or begin the one that waits."""
         super().on_response_complete()
-        if not self.pipeline:
-            self.deadline = self._front.now + self._settings.idle_timeout + 0.25
+        if not self.pipeline and self._between:
+            self._idle()
 
     def expire(self) -> None:
         """End a connection whose deadline has passed; tell it when a request had begun."""
@@ -328,7 +373,7 @@ class Protocol(HttpToolsProtocol):
             if unsent < self._unsent:  # slow, but it goes on
                 self._unsent = unsent
                 self.deadline = math.inf
-                self.stalled = now + self._settings.answer_timeout
+                self.stalled = now + self._limits.answer_timeout
             else:
                 self._front.metrics.reject("stalled")
                 self.transport.abort()

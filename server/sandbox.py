@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mariana.environment import config_file
 from mariana.errors import MarianaError
 from mariana.settings import Settings
 
@@ -148,6 +149,7 @@ def _allowed(settings: Settings) -> Iterator[tuple[Path, int]]:
         (Path("/dev/urandom"), READ_FILE),
         (Path("/etc/ld.so.cache"), READ_FILE),
         (settings.admin_tokens_file, READ_FILE),
+        (config_file(), READ_FILE),
     ):
         if given is not None and given.exists():
             yield given, rights

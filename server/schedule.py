@@ -97,7 +97,7 @@ class Schedule:
         told: Callable[[int, list[float]], None] | None = None,
     ) -> None:
         self._predict = predict
-        self._window = window
+        self.window = window
         self._told = told
         self._waiting: list[_Waiting] = []
         self._running = False
@@ -129,8 +129,8 @@ class Schedule:
         done: asyncio.Future[Float32] = loop.create_future()
         self._waiting.append(_Waiting(x, done, perf_counter()))
         if not self._running and len(self._waiting) == 1:
-            if self._window > 0:
-                loop.call_later(self._window, self._start)
+            if self.window > 0:
+                loop.call_later(self.window, self._start)
             else:
                 loop.call_soon(self._start)
         return await done

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model, model_validator
 
-from mariana.autocomplete import DEFAULT_SCORE, ID_MAX, QUERY_MAX, TEXT_MAX
+from mariana.autocomplete import QUERY_MAX
+from mariana.entries import DEFAULT_SCORE, ID_MAX, TEXT_MAX
 from mariana.explain import ExplainMethod
 from mariana.format import InputField, Label
 from mariana.model import Model

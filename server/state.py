@@ -17,6 +17,7 @@ from mariana.autocomplete import Index
 from mariana.errors import NotFoundError
 
 from .board import Team
+from .limits import Limits
 from .metrics import IndexStats, Metrics
 from .policy import Policy
 from .versions import Version
@@ -102,6 +103,8 @@ class ServedIndex:
 class State:
     """Everything that serves, by name."""
 
+    limits: Limits
+    """In force."""
     models: dict[str, ServedModel] = field(default_factory=dict)
     indexes: dict[str, ServedIndex] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=Metrics)
@@ -134,6 +137,12 @@ class State:
     def clients(self) -> memoryview | None:
         """The token buckets that workers share."""
         return None if self.team is None else self.team.board.clients
+
+    def fit(self) -> None:
+        """Follow limits that have changed since a version was loaded."""
+        for served in self.models.values():
+            for version in served.versions.values():
+                version.fit()
 
     def failures(self, served: ServedModel) -> dict[int, str]:
         """Return why versions of a model do not serve, in this worker or in another."""
@@ -172,6 +181,10 @@ class State:
 
     def changed(self) -> None:
         """Tell whoever wants to know."""
+        versions = {
+            (name, number) for name, m in self.models.items() for number in {*m.versions, *m.failures}
+        }
+        self.metrics.retain(versions, self.indexes.keys())
         for call in self.on_change:
             call()
 

@@ -28,10 +28,10 @@ from mariana._binding.rows import (
 )
 from mariana.errors import KernelError, MarianaError
 from mariana.model import Model
-from mariana.settings import Settings
 
 from .bodies import RowReader
 from .errors import Problem, status_of
+from .limits import Limits
 from .metrics import ModelStats
 from .schedule import Schedule, measure
 
@@ -119,10 +119,11 @@ class Version:
     __slots__ = (
         "_buffers",
         "_columns",
+        "_fitted",
         "_head",
         "_infer_head",
         "_infer_heads",
-        "_max_values",
+        "_limits",
         "_optional",
         "_outputs",
         "_predict",
@@ -137,32 +138,49 @@ class Version:
     )
 
     def __init__(
-        self, name: str, number: int, model: Model, settings: Settings, stats: ModelStats, loaded: float
+        self,
+        name: str,
+        number: int,
+        model: Model,
+        limits: Limits,
+        stats: ModelStats,
+        *,
+        loaded: float,
+        window: float = 0.0,
     ) -> None:
         self.name = name
         self.number = number
         self.model = model
-        self.reader = RowReader(model, settings)
+        self.reader = RowReader(model, limits)
         self.stats = stats
         self.loaded = loaded
         labels = model.info.labels
         self._columns = model.columns
         self._outputs = model.outputs
         self._predict = model.predict
-        self._max_values = settings.max_values
+        self._limits = limits
         cost = measure(model.predict, model.columns)
-        self.schedule = Schedule(model.predict, cost, settings.batch_window, stats.batch)
+        self.schedule = Schedule(model.predict, cost, window, stats.batch)
         self._optional = any(feature.fill is not None for feature in model.info.features)
         self._writer = PredictionWriter(model.outputs, [to_json(label) for label in labels])
-        self._buffers = self._make_buffers()
+        self._fitted = 0
+        self.fit()
         self._head = to_json({"model": name, "version": number, "labels": labels})[:-1] + b',"predictions":'
         self._infer_heads: dict[tuple[int, bool], bytes] = {}
         self._infer_head = to_json({"model_name": name, "model_version": str(number)})[:-1]
 
+    def fit(self) -> None:
+        """Make room for as many rows as the limits allow, where that is less than a few."""
+        if self._fitted != self._limits.max_values:
+            self._fitted = self._limits.max_values
+            self._buffers = self._make_buffers()
+
     def _make_buffers(self) -> RowBuffers | None:
         """Return where requests of a few rows are answered; None: not on the event loop."""
         most = min(
-            FEW_ROWS, self._max_values // self._columns, FEW_NUMBERS // max(self._columns, self._outputs)
+            FEW_ROWS,
+            self._limits.max_values // self._columns,
+            FEW_NUMBERS // max(self._columns, self._outputs),
         )
         rows = next((rows for rows in range(most, 0, -1) if self.schedule.inline(rows)), 0)
         if rows == 0:
@@ -236,7 +254,7 @@ class Version:
             rows = few.read_json(body)
             if rows:
                 return self._answer_few(few, rows, start)
-        x = json_rows(body, self._columns, self._max_values)
+        x = json_rows(body, self._columns, self._limits.max_values)
         return None if x is None else self._answer(x, start)
 
     def quick_octets(self, body: bytes) -> bytes | None:
@@ -248,7 +266,7 @@ class Version:
         rows = few.read_raw(body)
         if rows:
             return self._answer_few(few, rows, start)
-        x = raw_rows(body, self._columns, self._max_values)
+        x = raw_rows(body, self._columns, self._limits.max_values)
         return None if x is None else self._answer(x, start)
 
     def _answer_few(self, few: RowBuffers, rows: int, start: float) -> bytes | None:
@@ -312,12 +330,12 @@ class Version:
     def read_plain(self, body: bytes, header_length: int | None) -> Plain | None:
         """Return a plain inference request; None for one that is anything else. Arguments as for :meth:`quick_infer`."""
         if header_length is None:
-            tensor = json_tensor(body, self._columns, self._max_values)
+            tensor = json_tensor(body, self._columns, self._limits.max_values)
             if tensor is None or (tensor.id is not None and len(tensor.id) > ID_MAX):
                 return None
             return Plain(tensor.x, tensor.id, binary=False)
         octets, identity, binary = self._split(body, header_length)
-        x = raw_rows(octets, self._columns, self._max_values)
+        x = raw_rows(octets, self._columns, self._limits.max_values)
         return None if x is None else Plain(x, identity, binary)
 
     def _infer_many(self, body: bytes, header_length: int | None, start: float) -> Infer | None:
@@ -368,7 +386,8 @@ class Version:
             "name": self.name,
             "platform": PLATFORM,
             "backend": "mariana",
-            "max_batch_size": max(1, self._max_values // self._columns),
+            "max_batch_size": max(1, self._limits.max_values // self._columns),
+            "dynamic_batching": {"max_queue_delay_microseconds": round(self.schedule.window * 1e6)},
             "version_policy": {"specific": {"versions": [self.number]}},
             "input": [{"name": INPUT, "data_type": "TYPE_FP32", "dims": [self._columns]}],
             "output": [{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [self._outputs]}],

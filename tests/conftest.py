@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from mariana.autocomplete import build_index
+from mariana.building import build_index
 from mariana.format import (
     BooleanFeature,
     CategoricalFeature,

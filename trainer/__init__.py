@@ -59,7 +59,9 @@ from .losses import (
     SparseCategoricalCrossentropy,
 )
 from .metrics import AUC, F1Score, Precision, Recall, TopKAccuracy
+from .network import set_random_seed
 from .optimizers import SGD, Adagrad, Adam, Adamax, AdamW, Nadam, RMSprop
+from .plots import LivePlot
 from .regularizers import L1, L1L2, L2, MaxNorm
 from .schedules import (
     CosineDecay,
@@ -72,7 +74,7 @@ from .schedules import (
     StepDecay,
     WarmUp,
 )
-from .sequential import Sequential, set_random_seed
+from .sequential import Sequential
 from .tensorboard import TensorBoard
 from .threads import use_threads
 
@@ -122,6 +124,7 @@ __all__ = [
     "LearningRateScheduler",
     "LecunNormal",
     "LecunUniform",
+    "LivePlot",
     "MaxNorm",
     "MeanAbsoluteError",
     "MeanSquaredError",

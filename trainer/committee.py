@@ -26,6 +26,9 @@ from .sequential import Sequential
 
 Float64 = NDArray[np.float64]
 
+_MOST_BYTES = 1 << 28
+"""Of the weights of what members make together. Their number grows with the square of that of the members."""
+
 
 class Committee:
     """Networks of one shape that answer together.
@@ -38,7 +41,7 @@ class Committee:
         network: what they make together, as it was when :meth:`merge` was last called.
 
     Raises:
-        InvalidInputError: there is no member.
+        InvalidInputError: there is no member, or what they make together would be too large.
 
     Example:
         >>> import numpy as np
@@ -75,7 +78,9 @@ class Committee:
     def merge(self) -> Sequential:
         """Make ``network`` anew from what the members have learned, and return it."""
         first = self.members[0]
-        layers = _merged([affine(member.layers) for member in self.members])
+        parts = [affine(member.layers) for member in self.members]
+        self._check_size(parts[0])
+        layers = _merged(parts)
         net = Sequential(
             [Dense(layer.kernel.shape[1], _alike(layer), layer.bias is not None) for layer in layers],
             seed=first.seed,
@@ -92,6 +97,19 @@ class Committee:
         net.training, net.examples = self.training, first.examples
         self.network = net
         return net
+
+    def _check_size(self, layers: Sequence[Affine]) -> None:
+        """Refuse members that would make something too large together."""
+        count, last = len(self.members), len(layers) - 1
+        times = [(count if place else 1) * (count if place < last else 1) for place in range(last + 1)]
+        weights = sum(layer.kernel.size * n for layer, n in zip(layers, times, strict=True))
+        size = weights * self.dtype.itemsize
+        if size > _MOST_BYTES:
+            units = "-".join(str(layer.kernel.shape[1]) for layer in layers[:-1])
+            raise InvalidInputError(
+                f"{count} members of {units} units make a network of {weights:,} weights together, {size / 1e6:,.0f} MB while it "
+                f"is learned; at most {_MOST_BYTES / 1e6:,.0f} MB can be: take fewer members, or fewer units"
+            )
 
     @property
     def training(self) -> dict[str, Any]:

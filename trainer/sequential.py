@@ -1,15 +1,13 @@
-"""A network: layers one after the other; it is built, taught, judged, asked, and exported.
+"""A network that is taught, judged, asked, and exported.
 
-All parameters are views into one flat vector and all gradients into another, so that the optimizer, a copy of the
-weights, or a gradient check is one operation on one array; what layers keep without learning it (the moving statistics
-of a batch normalisation) are views into a third. What a step computes is in ``engine.py``, the loop in ``loop.py``.
+How it is put together and where its weights lie is in ``network.py``; what a step computes in ``engine.py``, the loop of
+the training in ``loop.py``.
 """
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,7 +19,7 @@ from mariana.errors import InvalidInputError
 from mariana.format import Feature, Label, TargetScaling
 from mariana.store import Store
 
-from . import backend, checkpoints, checks, data, losses, metrics, optimizers
+from . import backend, checks, data, losses, metrics, optimizers
 from .augmentation import Augmentation
 from .buffers import Array
 from .callbacks import Callback, History, progress
@@ -31,6 +29,7 @@ from .layers import Input, Layer
 from .loop import INFERENCE_ROWS, Measures, Samples, Training, measure
 from .losses import Loss
 from .metrics import Metric
+from .network import Network
 from .optimizers import Optimizer
 from .threads import blas_threads
 
@@ -38,29 +37,7 @@ _EXAMPLES = 8
 """Rows of the training data that are kept, to become golden inputs of the model file."""
 
 
-class _Seeds:
-    """Where networks without a seed of their own get one."""
-
-    def __init__(self) -> None:
-        self.rng = np.random.default_rng()
-
-    def next(self) -> int:
-        return int(self.rng.integers(1 << 31))
-
-
-_SEEDS = _Seeds()
-
-
-def set_random_seed(seed: int) -> None:
-    """Make everything that is random from now on repeatable: networks made after this call draw their seeds from it."""
-    _SEEDS.rng = np.random.default_rng(_seed(seed))
-
-
-def _seed(seed: int) -> int:
-    return checks.whole_number("seed", seed, 0)
-
-
-class Sequential:
+class Sequential(Network):
     """Layers one after the other.
 
     Args:
@@ -94,17 +71,7 @@ class Sequential:
         seed: int | None = None,
         dtype: Literal["float32", "float64"] = "float32",
     ) -> None:
-        if dtype not in ("float32", "float64"):
-            raise InvalidInputError(f"dtype is {dtype!r}: use float32 or float64")
-        self.dtype = np.dtype(dtype)
-        self.seed = _SEEDS.next() if seed is None else _seed(seed)
-        generators = [np.random.default_rng(seed) for seed in np.random.SeedSequence(self.seed).spawn(3)]
-        self._weights_rng, self._shuffling_rng, self._augmenting_rng = generators
-        self.layers: list[Layer] = []
-        self.input_shape: tuple[int, ...] = ()
-        self.parameters: Array = np.empty(0, self.dtype)
-        self.gradients: Array = np.empty(0, self.dtype)
-        self.state: Array = np.empty(0, self.dtype)
+        super().__init__(layers, seed=seed, dtype=dtype)
         self.stop_training = False
         self.logs: dict[str, float] = {}
         self.loss: Loss | None = None
@@ -114,72 +81,34 @@ class Sequential:
         self._training_loop: Training | None = None
         self.training: dict[str, Any] = {}
         self.examples: Array = np.empty((0, 0), self.dtype)
-        for layer in layers:
-            self.add(layer)
-
-    def add(self, layer: Layer | Input) -> None:
-        """Append a layer.
-
-        Raises:
-            InvalidInputError: the network is built already, or this is no layer.
-        """
-        if isinstance(layer, Input) and not self.layers and not self.input_shape:
-            self.input_shape = layer.shape
-            return
-        if isinstance(layer, Input) or not isinstance(layer, Layer):
-            raise InvalidInputError(
-                f"{layer!r:.80} cannot stand here: expected a layer, or Input as the very first"
-            )
-        if self.built:
-            raise InvalidInputError("the network is built already; add all layers before it sees data")
-        if any(layer is other for other in self.layers):
-            raise InvalidInputError("the same layer stands in the network twice; make a new one")
-        self.layers.append(layer)
-
-    @property
-    def built(self) -> bool:
-        """Whether the shapes are fixed and the weights are there."""
-        return self.parameters.size > 0
 
     def build(self, input_shape: tuple[int, ...] | None = None) -> None:
         """Fix the shapes and draw the initial weights; ``fit`` and ``predict`` do it when it is needed.
 
         Args:
             input_shape: of one row; None: that of ``Input``.
+
+        Raises:
+            InvalidInputError: there is no layer that learns, the shape is not known, or the loss does not fit.
         """
         if self.built:
             return
-        shape = Input(input_shape).shape if input_shape is not None else self.input_shape
-        if not shape:
-            raise InvalidInputError(
-                "the input's shape is not known yet: begin the network with Input(shape=...)"
-            )
-        self.input_shape = shape
-        if not self.layers:
-            raise InvalidInputError("the network has no layers")
-        if self.loss is not None:
+        if self.loss is not None and self.layers:
             self._check_loss(self.loss)
-        counts: dict[str, int] = {}
-        columns = Input(shape).columns
-        parameters, states = [], []
-        for layer in self.layers:
-            number = counts.get(layer.kind, 0)
-            counts[layer.kind] = number + 1
-            layer.name = f"{layer.kind}_{number}" if number else layer.kind
-            parameters.append(layer.build(columns))
-            states.append(layer.state_shapes())
-            columns = layer.units
-        if not any(parameters):
-            raise InvalidInputError("the network has no parameters: add a Dense layer")
-        self.parameters, weights = _carved(parameters, self.dtype)
-        self.gradients, gradients = _carved(parameters, self.dtype)
-        self.state, kept = _carved(states, self.dtype)
-        for layer, *views in zip(self.layers, weights, gradients, kept, strict=True):
-            layer.attach(*views)
-            layer.initialize(self._weights_rng)
+        super().build(input_shape)
         self._engine = Engine(self.layers, self.dtype)
         if self.optimizer is not None:
             self.optimizer.build(self.parameters, self._sizes())
+
+    def set_weights(self, weights: Sequence[ArrayLike]) -> None:
+        """Set all weights, in the order of ``get_weights``; an average of them begins anew.
+
+        Raises:
+            InvalidInputError: their number or shapes are not those of the network.
+        """
+        super().set_weights(weights)
+        if self.optimizer is not None and self.optimizer.average is not None:
+            self.optimizer.average.begin_anew()
 
     def compile(
         self,
@@ -382,61 +311,6 @@ class Sequential:
         self._tidy()
         return result
 
-    def summary(self, print_fn: Callable[[str], object] = print) -> None:
-        """Print a table of the layers: output shape, parameters, bytes; ``?`` is not known before there is an input.
-
-        Args:
-            print_fn: takes each line.
-        """
-        if self.input_shape or not self.layers:
-            self.build()
-        table = [("layer", "output shape", "activation", "params", "bytes")]
-        for layer in self.layers:
-            size = (
-                (f"{layer.count:,}", f"{layer.count * self.dtype.itemsize:,}") if self.built else ("?", "?")
-            )
-            name = f"{layer.name or layer.kind} ({type(layer).__name__})"
-            table.append((name, f"(None, {layer.units or '?'})", layer.activation.name, *size))
-        widths = [max(len(row[i]) for row in table) for i in range(5)]
-        for number, row in enumerate(table):
-            cells = [
-                cell.ljust(w) if i < 3 else cell.rjust(w)
-                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            ]
-            print_fn("  ".join(cells))
-            if not number:
-                print_fn("  ".join("-" * w for w in widths))
-        if not self.built:
-            print_fn("total: ? parameters; the network is built when it first sees data")
-            return
-        count = self.parameters.size + self.state.size
-        kept = f", {self.state.size:,} of them not learned" if self.state.size else ""
-        print_fn(
-            f"total: {count:,} parameters{kept}, {count * self.dtype.itemsize:,} bytes ({self.dtype}), "
-            f"input {self.input_shape}"
-        )
-
-    def get_weights(self) -> list[Array]:
-        """Return copies of all weights, layer by layer; after those that are learned, those that are only kept."""
-        return [view.copy() for view in self._named_views().values()]
-
-    def set_weights(self, weights: Sequence[ArrayLike]) -> None:
-        """Set all weights, in the order of ``get_weights``.
-
-        Raises:
-            InvalidInputError: their number or shapes are not those of the network.
-        """
-        views = list(self._named_views().values())
-        arrays = [np.asarray(weight) for weight in weights]
-        if [a.shape for a in arrays] != [v.shape for v in views]:
-            raise InvalidInputError(
-                f"expected arrays of the shapes {[v.shape for v in views]}, found {[a.shape for a in arrays]}"
-            )
-        for view, array in zip(views, arrays, strict=True):
-            np.copyto(view, array, casting="same_kind")
-        if self.optimizer is not None and self.optimizer.average is not None:
-            self.optimizer.average.begin_anew()
-
     def export(
         self,
         store: Store | str | Path,
@@ -509,31 +383,6 @@ class Sequential:
             for generator, before in zip(generators, drawn, strict=True):
                 generator.bit_generator.state = before
 
-    def save_weights(self, path: str | Path) -> None:
-        """Write all weights, those that are only kept too, to a safetensors file: ``dense/kernel``, ``dense/bias``, ...
-
-        Raises:
-            StoreError: the file cannot be written.
-        """
-        checkpoints.save(path, {}, self._named_views())
-
-    def load_weights(self, path: str | Path) -> None:
-        """Read what ``save_weights`` wrote.
-
-        Raises:
-            FileFormatError: the file is damaged.
-            InvalidInputError: it belongs to another network.
-        """
-        views = self._named_views()
-        _, arrays = checkpoints.load(path)
-        mine, theirs = ({k: v.shape for k, v in named.items()} for named in (views, arrays))
-        if mine != theirs:
-            name = next(k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k))
-            raise InvalidInputError(
-                f"{path} belongs to another network: {name} is {theirs.get(name)} there, {mine.get(name)} here"
-            )
-        self.set_weights([arrays[name] for name in views])
-
     # What is checked before.
 
     def _measures(self) -> Measures:
@@ -605,23 +454,6 @@ class Sequential:
                 + (" (from_logits=True)" if wanted == "linear" else "")
             )
 
-    def _sizes(self) -> dict[str, int]:
-        """Return the sizes of the weight arrays in the flat vector of parameters, in its order, by name."""
-        return {
-            f"{layer.name}/{name}": view.size
-            for layer in self.layers
-            for name, view in layer.parameters.items()
-        }
-
-    def _named_views(self) -> dict[str, Array]:
-        self._built_engine()
-        return {
-            f"{layer.name}/{name}": view
-            for layer in self.layers
-            for part in (layer.parameters, layer.state)
-            for name, view in part.items()
-        }
-
 
 _T = TypeVar("_T")
 
@@ -640,22 +472,6 @@ def _part(samples: Samples, rows: slice) -> Samples:
     return Samples(
         samples.x[rows], samples.y[rows], None if samples.weights is None else samples.weights[rows]
     )
-
-
-def _carved(
-    shapes: Sequence[Mapping[str, tuple[int, ...]]], dtype: np.dtype[Any]
-) -> tuple[Array, list[dict[str, Array]]]:
-    """Return one flat vector of zeros, and for each layer the views into it by name."""
-    flat = np.zeros(sum(math.prod(shape) for part in shapes for shape in part.values()), dtype)
-    views: list[dict[str, Array]] = []
-    start = 0
-    for part in shapes:
-        views.append({})
-        for name, shape in part.items():
-            end = start + math.prod(shape)
-            views[-1][name] = flat[start:end].reshape(shape)
-            start = end
-    return flat, views
 
 
 def _by_split(logs: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -8,6 +8,7 @@ was, and processes on one machine, or on several over a shared folder, work on i
 from __future__ import annotations
 
 import importlib
+import json
 import multiprocessing
 import os
 import socket
@@ -20,16 +21,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mariana.errors import InvalidInputError, TrainingError
+from mariana.store import store_errors
 
 from .calibration import log_loss, logits
 from .callbacks import Callback, Logs
 from .committee import Committee
 from .from_table import Prepared, calibrate, network, teach
 from .recipe import Recipe, first_rate
+from .threads import use_threads
 
 STUDY = "mariana"
 ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "selu")
 OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop")
+
+_LONGEST_LINE = 1 << 16
+"""Bytes of the first line of a journal, at most."""
 
 _WORST = 1e30
 """The loss of a trial that diverged."""
@@ -122,7 +128,7 @@ class _Reporting(_Losses):
 def run_trials(
     journal: str | Path, prepared: Prepared, recipe: Recipe, trials: int, *, seed: int = 0
 ) -> None:
-    """Work on a search until it has so many ended trials; any number of processes may do so at a time.
+    """Work on a search, on one thread, until it has so many ended trials; any number of processes may do so at a time.
 
     Args:
         journal: the journal file; made if it is not there.
@@ -152,7 +158,8 @@ def run_trials(
 
     states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     if len(study.get_trials(deepcopy=False, states=states)) < trials:
-        study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=states)])
+        with use_threads(1):
+            study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=states)])
 
 
 def tune(
@@ -192,7 +199,8 @@ def tune(
     study = _study(journal, prepared, recipe.seed or 0)
     _clear_dead(study)
     seed = recipe.seed or 0
-    context = multiprocessing.get_context("spawn")
+    # a fork shares the table with its workers, also one that is mapped because it is larger than memory
+    context = multiprocessing.get_context("fork")
     workers = [
         context.Process(
             target=run_trials, args=(journal, prepared, recipe, trials), kwargs={"seed": seed + i}
@@ -223,12 +231,15 @@ def tune(
 
 def _restarted(prepared: Prepared, recipe: Recipe, restarts: int) -> tuple[Recipe, Committee, float | None]:
     """Learn a recipe from more starts than it has members, and merge those of the least validation loss."""
-    starts = replace(recipe, members=recipe.members + restarts - 1)
-    net = network(prepared, starts)
-    losses = [_Losses(prepared) for _ in net.members]
-    teach(net, prepared, starts, callbacks=lambda member: [losses[member]])
-    best = np.argsort([loss.best for loss in losses], kind="stable")[: recipe.members]
-    kept = Committee(net.members[member] for member in best)
+    members, losses = [], []
+    for start in range(recipe.members + restarts - 1):
+        alone, loss = recipe.of_member(start), _Losses(prepared)
+        net = network(prepared, alone)
+        teach(net, prepared, alone, callbacks=lambda _, loss=loss: [loss])  # type: ignore[misc]  # bound now
+        members += net.members
+        losses.append(loss.best)
+    best = np.argsort(losses, kind="stable")[: recipe.members]
+    kept = Committee(members[start] for start in best)
     return recipe, kept, calibrate(kept, prepared)
 
 
@@ -290,10 +301,11 @@ def plot(path: Path, trials: list[Trial], mattered: dict[str, float]) -> None:
 
 def _parameters(recipe: Recipe, rows: int, *, classes: bool) -> dict[str, Any]:
     """Return a recipe as the parameters of a trial, as near as the search space has it."""
-    units = min((32, 64, 128, 256, 512), key=lambda u: abs(u - (recipe.layers[0] if recipe.layers else 64)))
+    layers = recipe.layers or (64,)
+    units = min((32, 64, 128, 256, 512), key=lambda u: abs(u - layers[0]))
     size = recipe.batch_size or 256
     parameters: dict[str, Any] = {
-        "layers": min(max(len(recipe.layers), 1), 4),
+        "layers": min(len(layers), 4),
         "units": units,
         "activation": recipe.activation if recipe.activation in ACTIVATIONS else "tanh",
         "optimizer": recipe.optimizer if recipe.optimizer in OPTIMIZERS else "adam",
@@ -308,10 +320,8 @@ def _parameters(recipe: Recipe, rows: int, *, classes: bool) -> dict[str, Any]:
 
 def _study(journal: str | Path, prepared: Prepared, seed: int) -> Any:
     """Open the journal, and check that it is of this table."""
+    storage = _storage(journal)
     optuna = _optuna()
-    Path(journal).parent.mkdir(parents=True, exist_ok=True)
-    backend = optuna.storages.journal.JournalFileBackend(str(journal))
-    storage = optuna.storages.JournalStorage(backend)
     past = sum(study.n_trials for study in optuna.get_all_study_summaries(storage))
     drawn = int(
         np.random.SeedSequence([seed, past]).generate_state(1)[0]
@@ -331,6 +341,31 @@ def _study(journal: str | Path, prepared: Prepared, seed: int) -> Any:
     elif {name: known.get(name) for name in about} != about:
         raise InvalidInputError(f"{journal} is the journal of another table or target; choose another one")
     return study
+
+
+def _storage(journal: str | Path) -> Any:
+    """Open the journal, which is made if it is not there.
+
+    Raises:
+        InvalidInputError: it is no journal of Optuna.
+        StoreError: it cannot be written.
+    """
+    storages = _optuna().storages
+    path = Path(journal)
+    with store_errors(f"write the journal {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if path.exists():
+                with path.open("rb") as file:
+                    line = file.readline(_LONGEST_LINE)
+                _ = json.loads(line)["op_code"] if line else 0  # each line of a journal has one
+            storage = storages.JournalStorage(storages.journal.JournalFileBackend(str(path)))
+            storage.get_all_studies()  # reads all of it
+        except (ValueError, KeyError, TypeError):
+            raise InvalidInputError(
+                f"{path} is no journal of a search, or a damaged one; choose another one"
+            ) from None
+    return storage
 
 
 def _clear_dead(study: Any) -> None:
@@ -368,7 +403,8 @@ def as_options(recipe: Recipe) -> str:
     """Return a recipe as the options of ``mariana train``."""
     values = {name: value for name, value in asdict(recipe).items() if value not in (None, 0.0, False)}
     values.pop("embed")
-    values["layers"] = ",".join(map(str, recipe.layers))
+    if recipe.layers is not None:
+        values["layers"] = ",".join(map(str, recipe.layers))
     return " ".join(
         f"--{name.replace('_', '-')} {f'{value:.4g}' if isinstance(value, float) else value}"
         for name, value in values.items()

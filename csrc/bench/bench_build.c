@@ -4,47 +4,12 @@
  * the file, and the milliseconds of mrn_index_open, each the median of some rounds in CPU time of the thread.
  */
 
-#include "../mrn.h"
 #include "../mrn_format.h"
+#include "bench.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { ROUNDS = 5 };
-
-static char *read_file(const char *path, size_t *bytes) {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL || fseek(file, 0, SEEK_END) != 0) {
-        fprintf(stderr, "cannot read %s\n", path);
-        exit(1);
-    }
-    *bytes = (size_t)ftell(file);
-    rewind(file);
-    char *content = malloc(*bytes + 1);
-    if (content == NULL || fread(content, 1, *bytes, file) != *bytes)
-        exit(1);
-    fclose(file);
-    content[*bytes] = 0;
-    return content;
-}
-
-static double now(void) {
-    struct timespec at;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &at); /* so that busy neighbours count less */
-    return (double)at.tv_sec + (double)at.tv_nsec / 1e9;
-}
-
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *samples) {
-    qsort(samples, ROUNDS, sizeof *samples, by_value);
-    return samples[ROUNDS / 2];
-}
 
 int main(int argc, char **argv) {
     if (argc < 2)
@@ -77,20 +42,20 @@ int main(int argc, char **argv) {
         char *file;
         mrn_index index;
         mrn_fault fault;
-        double start = now();
+        double start = cpu_seconds();
         if (mrn_index_build(&entries, verdicts, &file, &file_bytes) != MRN_OK)
             return 1;
-        build[round] = now() - start;
+        build[round] = cpu_seconds() - start;
         size_t scratch_bytes = mrn_index_scratch_bytes(file_bytes);
         void *scratch = malloc(scratch_bytes);
-        start = now();
+        start = cpu_seconds();
         if (mrn_index_open(file, file_bytes, scratch, scratch_bytes, &index, &fault) != MRN_OK)
             return 1;
-        open[round] = now() - start;
+        open[round] = cpu_seconds() - start;
         free(scratch);
         mrn_free(file);
     }
-    double seconds = median(build), opened = median(open);
+    double seconds = median(build, ROUNDS), opened = median(open, ROUNDS);
     printf("%zu entries: built in %.3f s (%.0f ns each), %zu bytes; opened in %.2f ms (%.2f GB/s)\n", count,
            seconds, seconds / (double)count * 1e9, file_bytes, opened * 1e3,
            (double)file_bytes / opened / 1e9);

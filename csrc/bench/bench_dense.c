@@ -1,48 +1,8 @@
 /* The dense kernels alone: microseconds a call and GFLOP/s, by instruction set, shape and batch; best of some
  * rounds. make -C csrc build/bench_dense && csrc/build/bench_dense */
-#include "../mrn.h"
-#include "../tests/check.h"
-
-#include <math.h>
-#include <time.h>
+#include "bench.h"
 
 enum { LAYERS = 3, SHAPES = 4, BATCHES = 4, ROUNDS = 7 };
-
-static double seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static float *random_floats(size_t count, float size) {
-    static uint64_t state = 88172645463325252u;
-    float *made = malloc(count * sizeof *made);
-    CHECK(made, "memory");
-    for (size_t i = 0; i < count; i++)
-        made[i] = next_float(&state) * size;
-    return made;
-}
-
-static void *aligned(size_t bytes, size_t alignment) {
-    void *block = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-    CHECK(block, "memory");
-    return block;
-}
-
-/* The best time of one call, from calls repeated for about 20 ms. */
-static double best_time(const mrn_model *model, const float *x, size_t rows, float *y, void *scratch) {
-    double best = INFINITY;
-    size_t calls = 1;
-    for (int round = 0; round < ROUNDS; round++) {
-        const double start = seconds();
-        for (size_t i = 0; i < calls; i++)
-            CHECK(mrn_model_predict(model, x, rows, y, scratch) == MRN_OK, "predict");
-        const double once = (seconds() - start) / (double)calls;
-        best = fmin(best, once);
-        calls = (size_t)fmax(1, 0.02 / once);
-    }
-    return best;
-}
 
 int main(void) {
     static const uint32_t shapes[SHAPES][LAYERS + 1] = {
@@ -76,7 +36,7 @@ int main(void) {
                  *scratch = aligned(plan.scratch_bytes, plan.alignment);
             CHECK(mrn_model_open(&network, isa, block, plan.model_bytes, &model) == MRN_OK, "open");
             for (size_t b = 0; b < BATCHES; b++) {
-                const double time = best_time(model, x, batches[b], y, scratch);
+                const double time = best_time(model, x, batches[b], y, scratch, ROUNDS);
                 printf("%u-%u-%u-%u %-7s batch %3zu %10.3f us %7.1f GFLOP/s\n", widths[0], widths[1],
                        widths[2], widths[3], mrn_isa_name(isa), batches[b], time * 1e6,
                        operations * (double)batches[b] / time * 1e-9);

@@ -2,41 +2,11 @@
  * rounds. make -C csrc build/bench_precision && csrc/build/bench_precision */
 #include "../cpu.h"
 #include "../dot.h"
-#include "../mrn.h"
-#include "../tests/check.h"
+#include "bench.h"
 
-#include <math.h>
 #include <string.h>
-#include <time.h>
 
 enum { LAYERS = 3, SHAPES = 4, BATCHES = 4, ROUNDS = 15 };
-
-static double seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now); /* others may want the core too */
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static void *aligned(size_t bytes, size_t alignment) {
-    void *block = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-    CHECK(block, "memory");
-    return block;
-}
-
-/* The best time of one call, from calls repeated for about 20 ms. */
-static double best_time(const mrn_model *model, const float *x, size_t rows, float *y, void *scratch) {
-    double best = INFINITY;
-    size_t calls = 1;
-    for (int round = 0; round < ROUNDS; round++) {
-        const double start = seconds();
-        for (size_t i = 0; i < calls; i++)
-            CHECK(mrn_model_predict(model, x, rows, y, scratch) == MRN_OK, "predict");
-        const double once = (seconds() - start) / (double)calls;
-        best = fmin(best, once);
-        calls = (size_t)fmax(1, 0.02 / once);
-    }
-    return best;
-}
 
 #if defined(MRN_X86)
 /* What the multipliers do in a second when nothing is loaded: 16 chains of one instruction. */
@@ -44,10 +14,10 @@ static double best_time(const mrn_model *model, const float *x, size_t rows, flo
     do {                                                                                                     \
         double best = INFINITY;                                                                              \
         for (int round = 0; round < 50; round++) {                                                           \
-            const double start = seconds();                                                                  \
+            const double start = cpu_seconds();                                                              \
             for (int i = 0; i < 100000; i++)                                                                 \
                 __asm__ volatile(ALL(instruction)::: REGISTERS);                                             \
-            best = fmin(best, seconds() - start);                                                            \
+            best = fmin(best, cpu_seconds() - start);                                                        \
         }                                                                                                    \
         printf("%-12s %7.1f G instructions/s\n", instruction, 16 * 100000 / best * 1e-9);                    \
     } while (0)
@@ -124,7 +94,7 @@ int main(void) {
                  *scratch = aligned(plan.scratch_bytes, plan.alignment);
             CHECK(mrn_model_open(&network, isa, block, plan.model_bytes, &model) == MRN_OK, "open");
             for (size_t b = 0; b < BATCHES; b++) {
-                const double time = best_time(model, x, batches[b], y, scratch);
+                const double time = best_time(model, x, batches[b], y, scratch, ROUNDS);
                 printf("%u-%u-%u-%u %-13s %s batch %3zu %10.3f us %7.1f GOP/s\n", widths[0], widths[1],
                        widths[2], widths[3], mrn_precision_name(precision), mrn_isa_name(isa), batches[b],
                        time * 1e6, operations * (double)batches[b] / time * 1e-9);

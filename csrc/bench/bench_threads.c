@@ -1,41 +1,12 @@
 /* A forward pass alone and with a pool: median and 99th percentile of a call, in turn, with or without a busy
  * neighbour. make -C csrc build/bench_threads && csrc/build/bench_threads [THREADS [NEIGHBOURS]] */
-#include "../mrn.h"
-#include "../tests/check.h"
+#include "bench.h"
 
-#include <math.h>
 #include <signal.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { LAYERS = 3, SHAPES = 3, BATCHES = 4, CALLS_MAX = 4000, RUN = 10 };
-
-static double seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static float *random_floats(size_t count, float size) {
-    static uint64_t state = 88172645463325252u;
-    float *made = malloc(count * sizeof *made);
-    CHECK(made, "memory");
-    for (size_t i = 0; i < count; i++)
-        made[i] = next_float(&state) * size;
-    return made;
-}
-
-static void *aligned(size_t bytes) {
-    void *block = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    CHECK(block, "memory");
-    return block;
-}
-
-static int by_size(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 int main(int count, char **arguments) {
     static const uint32_t shapes[SHAPES][LAYERS + 1] = {
@@ -51,7 +22,7 @@ int main(int count, char **arguments) {
         if ((busy[i] = fork()) == 0)
             for (volatile unsigned n = 0;; n++)
                 ;
-    CHECK(mrn_pool_open(threads, aligned(mrn_pool_bytes()), mrn_pool_bytes(), &pool) == MRN_OK, "pool");
+    CHECK(mrn_pool_open(threads, aligned(mrn_pool_bytes(), 64), mrn_pool_bytes(), &pool) == MRN_OK, "pool");
     CHECK(mrn_isa_choose(NULL, &isa) == MRN_OK, "isa");
     printf("%zu threads, %zu busy neighbours, %s; us a call\n", threads, neighbours, mrn_isa_name(isa));
     for (size_t s = 0; s < SHAPES; s++) {
@@ -68,26 +39,28 @@ int main(int count, char **arguments) {
         mrn_model *model;
         size_t bytes;
         CHECK(mrn_model_plan(&network, isa, &plan) == MRN_OK, "plan");
-        CHECK(mrn_model_open(&network, isa, aligned(plan.model_bytes), plan.model_bytes, &model) == MRN_OK,
+        CHECK(mrn_model_open(&network, isa, aligned(plan.model_bytes, 64), plan.model_bytes, &model) ==
+                  MRN_OK,
               "open");
         CHECK(mrn_model_workspace_bytes(model, pool, &bytes) == MRN_OK, "workspace");
-        void *scratch = aligned(plan.scratch_bytes), *workspace = aligned(bytes);
+        void *scratch = aligned(plan.scratch_bytes, 64), *workspace = aligned(bytes, 64);
         float *x = random_floats(512 * (size_t)widths[0], 1),
               *y = random_floats(512 * (size_t)widths[LAYERS], 1);
         for (size_t b = 0; b < BATCHES; b++) {
             size_t calls = 0;
-            for (const double end = seconds() + 2; calls + RUN <= CALLS_MAX && seconds() < end; calls += RUN)
+            for (const double end = wall_seconds() + 2; calls + RUN <= CALLS_MAX && wall_seconds() < end;
+                 calls += RUN)
                 for (size_t i = 0; i < 2 * RUN;
                      i++) { /* in runs: a helper is awake from the second call on */
-                    const double start = seconds();
+                    const double start = wall_seconds();
                     CHECK((i < RUN ? mrn_model_predict(model, x, batches[b], y, scratch)
                                    : mrn_model_predict_shared(model, pool, x, batches[b], y, workspace)) ==
                               MRN_OK,
                           "predict");
-                    times[i / RUN][calls + i % RUN] = (seconds() - start) * 1e6;
+                    times[i / RUN][calls + i % RUN] = (wall_seconds() - start) * 1e6;
                 }
             for (size_t i = 0; i < 2; i++)
-                qsort(times[i], calls, sizeof **times, by_size);
+                qsort(times[i], calls, sizeof **times, by_value);
             printf("%u-%u-%u-%u batch %3zu: alone %9.1f (p99 %9.1f), shared %9.1f (p99 %9.1f): %.2fx, p99 "
                    "%.2fx\n",
                    widths[0], widths[1], widths[2], widths[3], batches[b], times[0][calls / 2],

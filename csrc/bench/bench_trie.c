@@ -5,41 +5,15 @@
  * prefixes. With EDITS, those of single calls besides: "median ... p99 ... partial ...".
  */
 
-#include "../mrn.h"
 #include "../mrn_format.h"
+#include "bench.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { ROUNDS = 9, LENGTHS = 9 }; /* 8 stands for 8 and more, 0 for all */
 
-static char *read_file(const char *path, size_t *bytes) {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL || fseek(file, 0, SEEK_END) != 0) {
-        fprintf(stderr, "cannot read %s\n", path);
-        exit(1);
-    }
-    *bytes = (size_t)ftell(file);
-    rewind(file);
-    char *content = malloc(*bytes + 1);
-    if (content == NULL || fread(content, 1, *bytes, file) != *bytes)
-        exit(1);
-    fclose(file);
-    content[*bytes] = 0;
-    return content;
-}
-
-static double now(void) {
-    struct timespec at;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &at); /* so that busy neighbours count less */
-    return (double)at.tv_sec * 1e9 + (double)at.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+static double nanoseconds(void) {
+    return cpu_seconds() * 1e9;
 }
 
 int main(int argc, char **argv) {
@@ -51,13 +25,13 @@ int main(int argc, char **argv) {
     mrn_fault fault;
     size_t scratch_bytes = mrn_index_scratch_bytes(file_bytes);
     void *scratch = malloc(scratch_bytes);
-    double start = now();
+    double start = nanoseconds();
     if (mrn_index_open(file, file_bytes, scratch, scratch_bytes, &index, &fault) != MRN_OK) {
         fprintf(stderr, "%s: %s\n", argv[1], fault.what);
         return 1;
     }
-    fprintf(stderr, "open: %.2f ms, %.2f GB/s\n", (now() - start) / 1e6,
-            (double)file_bytes / (now() - start));
+    fprintf(stderr, "open: %.2f ms, %.2f GB/s\n", (nanoseconds() - start) / 1e6,
+            (double)file_bytes / (nanoseconds() - start));
     free(scratch);
 
     const mrn_index *const indexes[] = {&index};
@@ -82,18 +56,18 @@ int main(int argc, char **argv) {
         size_t all = 0;
         for (size_t length = 1; length < LENGTHS; length++) {
             size_t done = 0;
-            start = now();
+            start = nanoseconds();
             for (char *line = prefixes; *line != 0;) {
                 char *end = strchr(line, '\n');
                 size_t bytes = end == NULL ? strlen(line) : (size_t)(end - line);
                 if ((bytes < LENGTHS - 1 ? bytes : LENGTHS - 1) == length) {
                     size_t count = 0;
                     int partial = 0;
-                    double before = argc > 4 ? now() : 0;
+                    double before = argc > 4 ? nanoseconds() : 0;
                     mrn_reader_complete(reader, line, bytes, &options, &workspace, found, &count, texts,
                                         sizeof texts, &partial);
                     if (argc > 4 && round == 1 && single_count < sizeof singles / sizeof *singles) {
-                        singles[single_count++] = now() - before;
+                        singles[single_count++] = nanoseconds() - before;
                         partials += (size_t)partial;
                     }
                     sink += count;
@@ -101,7 +75,7 @@ int main(int argc, char **argv) {
                 }
                 line += bytes + (end != NULL);
             }
-            double spent = now() - start;
+            double spent = nanoseconds() - start;
             samples[length][round] = done > 0 ? spent / (double)done : 0;
             counts[length] = done;
             total += spent;
@@ -111,14 +85,13 @@ int main(int argc, char **argv) {
         counts[0] = all;
     }
     for (size_t length = 1; length <= LENGTHS; length++) {
-        qsort(samples[length % LENGTHS], ROUNDS, sizeof(double), by_value);
         printf("%zu %zu %.1f\n", length % LENGTHS, counts[length % LENGTHS],
-               samples[length % LENGTHS][ROUNDS / 2]);
+               median(samples[length % LENGTHS], ROUNDS));
     }
     if (single_count > 0) {
-        qsort(singles, single_count, sizeof(double), by_value);
-        fprintf(stderr, "median %.1f us, p99 %.1f us, partial %zu of %zu\n", singles[single_count / 2] / 1e3,
-                singles[single_count * 99 / 100] / 1e3, partials, single_count);
+        fprintf(stderr, "median %.1f us, p99 %.1f us, partial %zu of %zu\n",
+                median(singles, single_count) / 1e3, singles[single_count * 99 / 100] / 1e3, partials,
+                single_count);
     }
     free(block);
     free(file);

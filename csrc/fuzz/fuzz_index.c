@@ -1,7 +1,7 @@
 /* libFuzzer target: any bytes as an index segment, with the checksums repaired so that the deep checks are
  * reached. The first byte is the length of a query that follows the second, which says how to ask; the rest
- * is the file. It is searched alone, and as three segments of one reader with some entries dead. Run it with:
- * make -C csrc fuzz.
+ * is the file. It is searched alone, and as three segments of one reader with some entries dead; then its
+ * entries are read one by one and as columns. Run it with: make -C csrc fuzz.
  */
 
 #include "../crc32c.h"
@@ -48,8 +48,8 @@ static mrn_workspace workspace;
 static mrn_completion found[MRN_LIMIT_MAX];
 static char texts[MRN_LIMIT_MAX * MRN_TEXT_MAX];
 
-static void complete(const mrn_reader *reader, size_t entries, size_t file_bytes, const char *query,
-                     size_t query_bytes, unsigned how) {
+static void complete(const mrn_reader *reader, size_t entries, const char *file, size_t file_bytes,
+                     const char *query, size_t query_bytes, unsigned how) {
     static const char names[] = "city\nland\n";
     static char json[1 << 20];
     mrn_options options = {.limit = how % 3 == 0 ? 1 : how % 3 == 1 ? 10 : MRN_LIMIT_MAX, .edits = 0};
@@ -70,25 +70,23 @@ static void complete(const mrn_reader *reader, size_t entries, size_t file_bytes
             abort();
         for (size_t i = 0; i < count; i++) {
             if ((size_t)found[i].text + found[i].text_bytes > sizeof texts || found[i].text_bytes == 0 ||
-                found[i].payload + found[i].payload_bytes > file_bytes || found[i].edits > 2 ||
-                found[i].highlights > MRN_HIGHLIGHTS_MAX)
+                found[i].payload + found[i].payload_bytes > file_bytes ||
+                found[i].id + found[i].id_bytes > file_bytes || found[i].id_bytes > MRN_ID_MAX ||
+                found[i].edits > 2 || found[i].highlights > MRN_HIGHLIGHTS_MAX)
                 abort();
             for (size_t j = 0; j < 2 * (size_t)found[i].highlights; j++)
                 if (found[i].highlight[j] > found[i].text_bytes ||
                     (j > 0 && found[i].highlight[j] < found[i].highlight[j - 1]))
                     abort();
             for (size_t j = 0; j < i; j++)
-                if (found[j].segment == found[i].segment && found[j].entry == found[i].entry)
-                    abort();
+                if ((found[j].segment == found[i].segment && found[j].entry == found[i].entry) ||
+                    (found[i].id_bytes > 0 && found[j].id_bytes == found[i].id_bytes &&
+                     memcmp(file + found[j].id, file + found[i].id, found[i].id_bytes) == 0))
+                    abort(); /* an entry, or a document, twice */
         }
         mrn_reader_complete_json(reader, query, query_bytes, &options, &workspace, json, sizeof json,
                                  &json_bytes);
         if (json_bytes > sizeof json)
-            abort();
-        mrn_bound bound = {options, &workspace, found, texts, sizeof texts};
-        mrn_columns columns;
-        if (mrn_bound_columns(reader, &bound, query, query_bytes, &columns) >= 0 &&
-            columns.texts_bytes > sizeof texts)
             abort();
     }
 }
@@ -100,6 +98,7 @@ static void search(const mrn_index *index, size_t file_bytes, const char *query,
     const size_t counts[] = {index->entries < 2 ? index->entries : 2, 0, index->entries < 1 ? 0 : 1};
     for (size_t count = 1; count <= 3; count += 2) {
         const mrn_segments segments = {count, indexes, count == 1 ? NULL : dead, counts, NULL};
+        const size_t entries = count * (size_t)index->entries;
         size_t block_bytes = 0;
         mrn_reader *reader;
         if (mrn_reader_plan(&segments, &block_bytes) != MRN_OK)
@@ -107,26 +106,59 @@ static void search(const mrn_index *index, size_t file_bytes, const char *query,
         void *block = malloc(block_bytes);
         if (mrn_reader_open(&segments, block, block_bytes, &reader) != MRN_OK)
             abort();
-        complete(reader, count * (size_t)index->entries, file_bytes, query, query_bytes, how);
+        complete(reader, entries, index->file, file_bytes, query, query_bytes, how);
         for (size_t cut = 0; cut < query_bytes && cut < 4; cut++)
-            complete(reader, count * (size_t)index->entries, file_bytes, query, cut, how);
+            complete(reader, entries, index->file, file_bytes, query, cut, how);
         free(block);
     }
-    uint64_t *parents = malloc(((size_t)index->entries + 1) * sizeof *parents);
-    mrn_index_parents(index, parents);
+}
+
+static void read_entries(const mrn_index *index, size_t file_bytes, const uint64_t *parents) {
+    uint64_t *hashes = malloc(((size_t)index->entries + 1) * sizeof *hashes);
+    if (mrn_index_id_hashes(index, hashes) != MRN_OK)
+        abort();
     for (uint32_t i = 0; i < index->entries && i < 64; i++) {
         static char text[MRN_TEXT_MAX];
-        size_t text_bytes, payload_bytes;
+        size_t text_bytes, payload_bytes, id_bytes;
         double score;
-        uint64_t payload, contexts;
+        uint64_t payload, contexts, id;
         if (mrn_index_entry(index, parents, i, text, &text_bytes, &score, &payload, &payload_bytes,
                             &contexts) != MRN_OK ||
-            text_bytes == 0)
+            text_bytes == 0 || payload + payload_bytes > file_bytes)
+            abort();
+        if (mrn_index_id(index, i, &id, &id_bytes) != MRN_OK || id_bytes > MRN_ID_MAX ||
+            id + id_bytes > file_bytes || hashes[i] != mrn_id_hash(index->file + id, id_bytes))
             abort();
         uint32_t entry;
         mrn_index_find(index, text, text_bytes, &workspace, &entry);
     }
-    free(parents);
+    free(hashes);
+}
+
+/* In pieces that are as small as they may be, but for one entry in three. */
+static void read_columns(const mrn_index *index, const uint64_t *parents) {
+    enum { ROWS = 3 };
+    static char texts_of[MRN_TEXT_MAX], payloads[MRN_PAYLOAD_MAX], ids[MRN_ID_MAX];
+    static uint64_t text_ends[ROWS], payload_ends[ROWS], id_ends[ROWS], contexts[ROWS];
+    static double scores[ROWS];
+    const mrn_entry_columns columns = {ROWS,      sizeof texts_of, sizeof payloads, sizeof ids,   texts_of,
+                                       text_ends, scores,          payloads,        payload_ends, contexts,
+                                       ids,       id_ends};
+    uint8_t *skip = malloc((size_t)index->entries + 1);
+    for (uint32_t i = 0; i < index->entries; i++)
+        skip[i] = i % 3 == 2;
+    size_t rows = 1, read = 0;
+    for (uint32_t next = 0; next < index->entries; read += rows) {
+        const uint32_t before = next;
+        if (mrn_index_columns(index, parents, skip, &next, &columns, &rows) != MRN_OK || next <= before ||
+            rows > ROWS ||
+            (rows > 0 && (text_ends[rows - 1] > MRN_TEXT_MAX || payload_ends[rows - 1] > MRN_PAYLOAD_MAX ||
+                          id_ends[rows - 1] > MRN_ID_MAX)))
+            abort();
+    }
+    if (read > index->entries - index->entries / 3)
+        abort();
+    free(skip);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -144,8 +176,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     void *scratch = malloc(scratch_bytes);
     mrn_index index;
     mrn_fault fault;
-    if (mrn_index_open((const char *)file, bytes, scratch, scratch_bytes, &index, &fault) == MRN_OK)
+    if (mrn_index_open((const char *)file, bytes, scratch, scratch_bytes, &index, &fault) == MRN_OK) {
+        uint64_t *parents = malloc(((size_t)index.entries + 1) * sizeof *parents);
+        mrn_index_parents(&index, parents);
         search(&index, bytes, (const char *)query, query_bytes, data[1]);
+        read_entries(&index, bytes, parents);
+        read_columns(&index, parents);
+        free(parents);
+    }
     free(scratch);
     free(file);
     return 0;

@@ -136,10 +136,6 @@ static void check_index(void) {
     CHECK(mrn_reader_complete_json(reader, "ha", 2, &exact, &workspace, found, sizeof found, &bytes) ==
               MRN_OK,
           "complete as JSON");
-    mrn_bound bound = {typed, &workspace, completions, found, sizeof found};
-    mrn_columns columns;
-    CHECK(mrn_bound_json(reader, &bound, "hamurg", 6) > 0, "complete as JSON, bound");
-    CHECK(mrn_bound_columns(reader, &bound, "hamurg", 6, &columns) > 0, "complete as columns");
     CHECK(calls == opened, "%zu allocations", calls - opened);
 }
 

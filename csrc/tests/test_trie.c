@@ -146,37 +146,15 @@ static int open_reader(const char *file, size_t bytes, opened *o, mrn_fault *fau
     return MRN_OK;
 }
 
-/* The bound calls answer as those with all arguments. */
-static void compare_bound(const opened *o, const char *query, const mrn_options *options, size_t count,
-                          int partial) {
-    static mrn_completion rows[MRN_LIMIT_MAX];
-    static char out[8 * MRN_LIMIT_MAX * (MRN_TEXT_MAX + 1)], json[sizeof out];
-    mrn_bound bound = {*options, &workspace, rows, out, sizeof out};
-    mrn_columns columns;
-    EXPECT(mrn_bound_columns(o->reader, &bound, query, strlen(query), &columns) == (int64_t)count);
-    EXPECT(columns.partial == (uint32_t)partial);
-    size_t at = 0;
-    for (size_t i = 0; i < count; i++) {
-        const mrn_completion *c = &found[i];
-        EXPECT(i == 0 || out[at++] == '\n');
-        EXPECT(memcmp(out + at, texts + c->text, c->text_bytes) == 0);
-        at += c->text_bytes;
-        EXPECT(columns.scores[i] == c->score);
-        EXPECT(rows[i].entry == c->entry && rows[i].edits == c->edits &&
-               rows[i].highlights == c->highlights &&
-               memcmp(rows[i].highlight, c->highlight, 4 * (size_t)c->highlights) == 0);
-        EXPECT(!columns.alike ||
-               (c->edits == 0 && c->payload_bytes == 0 && c->highlights == (columns.points > 0) &&
-                (c->highlights == 0 || c->highlight[1] == columns.points)));
-    }
-    EXPECT(columns.texts_bytes == at);
-    size_t json_bytes = 0;
+/* The JSON of a query is as long as it says, and does not fit where there is a byte less. */
+static void check_room(const opened *o, const char *query, const mrn_options *options) {
+    static char json[8 * MRN_LIMIT_MAX * (MRN_TEXT_MAX + 1)];
+    size_t bytes = 0, fewer;
     EXPECT(mrn_reader_complete_json(o->reader, query, strlen(query), options, &workspace, json, sizeof json,
-                                    &json_bytes) == MRN_OK);
-    EXPECT(mrn_bound_json(o->reader, &bound, query, strlen(query)) == (int64_t)json_bytes);
-    EXPECT(memcmp(out, json, json_bytes) == 0);
-    bound.capacity = json_bytes - 1;
-    EXPECT(mrn_bound_json(o->reader, &bound, query, strlen(query)) == MRN_E_MEMORY);
+                                    &bytes) == MRN_OK);
+    EXPECT(memcmp(json + bytes - 2, "]}", 2) == 0);
+    EXPECT(mrn_reader_complete_json(o->reader, query, strlen(query), options, &workspace, json, bytes - 1,
+                                    &fewer) == MRN_E_MEMORY);
 }
 
 static int ask(const opened *o, const char *query, size_t limit, int edits, size_t *count, int *partial) {
@@ -185,7 +163,7 @@ static int ask(const opened *o, const char *query, size_t limit, int edits, size
                                      texts, sizeof texts, partial);
     static unsigned asked; /* each eighth: emulated machines are slow */
     if (status == MRN_OK && asked++ % 8 == 0)
-        compare_bound(o, query, &options, *count, *partial);
+        check_room(o, query, &options);
     return status;
 }
 

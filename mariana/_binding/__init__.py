@@ -1,7 +1,11 @@
-"""The border to C: the only package that imports the extension, and the only place that knows cffi.
+"""The border to C: the only package that imports the extensions, and the only place that knows cffi.
 
 ``dense`` runs networks, ``trie`` looks up indexes, ``rows`` reads numbers out of requests. Above this package
 nobody sees a pointer; below it nobody sees an array.
+
+``calls`` makes quick calls of some that ``lib`` has: each takes the ordinary call and answers it as ``lib`` would, bit for
+bit; to any other it answers None, and the caller goes the way through ``lib``. It is None where it is not built (PyPy, an
+interpreter without its lock): then all go that way (docs/adr/0012-calls-without-cffi.md).
 """
 
 from __future__ import annotations
@@ -13,7 +17,12 @@ import numpy as np
 from mariana._kernel import ffi, lib
 from mariana.errors import KernelError
 
-__all__ = ["aligned", "check", "choose_isa", "ffi", "isa_names", "lib", "usable_isas"]
+try:
+    from mariana import _calls as calls
+except ImportError:
+    calls = None  # type: ignore[assignment] # whoever uses it asks
+
+__all__ = ["address", "aligned", "calls", "check", "choose_isa", "ffi", "isa_names", "lib", "usable_isas"]
 
 
 def check(status: int, doing: str) -> None:
@@ -52,6 +61,11 @@ def choose_isa(highest: str | None = None) -> int:
             f"unknown instruction set {highest!r}; known here: {', '.join(isa_names())}", status="E_ISA"
         )
     return int(chosen[0])
+
+
+def address(pointer: Any) -> int:
+    """Return where a pointer of cffi points to, or where a function of C begins."""
+    return int(ffi.cast("uintptr_t", pointer))
 
 
 def aligned(size: int) -> Any:

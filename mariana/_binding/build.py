@@ -58,7 +58,7 @@ class Blobs:
         return b"".join(self._parts), np.cumsum(lengths, dtype=np.uint64)
 
 
-class Columns:
+class SegmentBuilder:
     """Entries, column by column, as the builder in C reads them.
 
     Attributes:
@@ -256,10 +256,10 @@ def build_segment(
     any_word: bool = True,
     camel_case: bool = False,
 ) -> tuple[Any, NDArray[np.int8]]:
-    """Build a segment file in memory: :meth:`Columns.add` and :meth:`Columns.build` in one."""
-    columns = Columns()
-    columns.add(texts, scores, payloads, contexts, ids)
-    return columns.build(any_word=any_word, camel_case=camel_case)
+    """Build a segment file in memory: :meth:`SegmentBuilder.add` and :meth:`SegmentBuilder.build` in one."""
+    builder = SegmentBuilder()
+    builder.add(texts, scores, payloads, contexts, ids)
+    return builder.build(any_word=any_word, camel_case=camel_case)
 
 
 def build(
@@ -274,18 +274,18 @@ def build(
     Args:
         entries: all of them, or those that come to ``bases``.
         bases: segments, and for each the places of those of its entries that are left out.
-        any_word: as :meth:`Columns.build`.
+        any_word: as :meth:`SegmentBuilder.build`.
         camel_case: likewise.
 
     Raises:
         InvalidInputError: an entry is refused; ``pointer`` says which.
     """
     listed = list(entries)
-    columns = Columns()
-    columns.add(*zip(*listed, strict=True)) if listed else None
+    builder = SegmentBuilder()
+    builder.add(*zip(*listed, strict=True)) if listed else None
     for segment, without in bases:
-        columns.add_segment(segment, without)
-    file, verdicts = columns.build(any_word=any_word, camel_case=camel_case)
+        builder.add_segment(segment, without)
+    file, verdicts = builder.build(any_word=any_word, camel_case=camel_case)
     for row in (verdicts < 0).nonzero()[0][:1].tolist():
         raise InvalidInputError(f"entry {row}: {verdict_message(int(verdicts[row]))}", pointer=f"/{row}")
     return bytes(file)

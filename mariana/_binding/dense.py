@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mariana._binding import aligned, check, ffi, isa_names, lib
+from mariana._binding import address, aligned, calls, check, ffi, isa_names, lib
 from mariana.errors import KernelError
 from mariana.plan import Layer, Tables
 
@@ -20,15 +20,12 @@ if TYPE_CHECKING:
     from mariana._binding.pool import Pool
 
     Float32 = NDArray[np.float32]
-    Step = tuple[Float32, Callable[[], object], Callable[[], Float32]]
+    Quick = Callable[[object], Float32 | None]
 
-_from_buffer = ffi.from_buffer  # looked up once: these few count in a call of a microsecond
-_empty = np.empty
 _FLOATS = ffi.typeof("float[]")
-_FLOAT32 = np.dtype(np.float32)
 
-_FEW_ROWS, _FEW_NUMBERS = 16, 4096
-"""Batches up to which rows are copied to arrays that C knows already."""
+_SHORT_WORK = 1 << 16
+"""Multiplications: a quick call of no more, some microseconds, keeps the interpreter's lock."""
 
 MAX_LAYERS = int(lib.MRN_MAX_LAYERS)
 MAX_WIDTH = int(lib.MRN_MAX_WIDTH)
@@ -62,8 +59,8 @@ class Network:
         memory: where the packed weights are; None, and when there is no room: in memory of their own.
 
     Attributes:
-        free: by their shape, what runs a few rows and is not in use: arrays for them, the call, and what returns its
-            answer. Who takes one out has it to himself until he puts it back.
+        quick: :meth:`predict` of an ordinary array in a fraction of its time; None for everything else, and always
+            with a pool.
 
     Raises:
         KernelError: the description is not consistent, not finite, or too large.
@@ -72,15 +69,14 @@ class Network:
     __slots__ = (
         "_block",
         "_call",
-        "_few",
         "_pool",
         "_scratch_bytes",
         "_spare",
         "columns",
-        "free",
         "isa",
         "nbytes",
         "outputs",
+        "quick",
     )
 
     def __init__(
@@ -122,57 +118,49 @@ class Network:
         if pool is None:
             self._call: partial[Any] = partial(lib.mrn_model_predict, model[0])
             self._scratch_bytes = int(plan.scratch_bytes)
+            self.quick: Quick = self._quick(model[0], sum(layer.weight.size for layer in layers))
         else:
+            self.quick = _decline
             self._call = partial(lib.mrn_model_predict_shared, model[0], pool.handle)
             size = ffi.new("size_t *")
             check(lib.mrn_model_workspace_bytes(model[0], pool.handle, size), "plan the workspace")
             self._scratch_bytes = int(size[0])
-        self._few = min(_FEW_ROWS, _FEW_NUMBERS // max(columns, self.outputs, 1))
         self._spare: list[Any] = []  # scratch that no call uses
-        self.free: dict[tuple[int, ...], list[Step]] = {}
+
+    def _quick(self, model: Any, work: int) -> Quick:
+        """Return the quick call of a model that takes so many multiplications a row."""
+        if calls is None:
+            return _decline
+        return calls.Network(
+            run=address(ffi.addressof(lib, "mrn_model_predict")),
+            model=address(model),
+            alive=self._block,
+            columns=self.columns,
+            outputs=self.outputs,
+            scratch_bytes=self._scratch_bytes,
+            short_rows=_SHORT_WORK // max(work, 1),
+            array=np.ndarray,
+            empty=np.empty,
+            dtype=np.dtype(np.float32),
+        ).predict
 
     def predict(self, x: Float32) -> Float32:
         """Run rows through the network.
 
         Args:
-            x: (batch, columns) float32; the caller has checked this.
+            x: (batch, columns) float32, C-contiguous; the caller has checked this.
 
         Returns:
             (batch, outputs) float32.
-
-        Raises:
-            ValueError: ``x`` is not C-contiguous and has more than a few rows.
         """
-        rows = len(x)
-        if rows <= self._few:
-            free = self.free.setdefault((rows, self.columns), [])
-            try:
-                step = free.pop()
-            except IndexError:
-                step = self._step(rows)
-            into, run, answer = step
-            into[...] = x
-            run()
-            y = answer()
-            free.append(step)
-            return y
-        given = _from_buffer(_FLOATS, x)
-        y = _empty((rows, self.outputs), _FLOAT32)
+        y = np.empty((len(x), self.outputs), np.float32)
         try:
             scratch = self._spare.pop()
         except IndexError:
             scratch = self._place(self._scratch_bytes)
-        self._call(given, rows, _from_buffer(_FLOATS, y), scratch)
+        self._bound(x, y, scratch)()
         self._spare.append(scratch)
         return y
-
-    def _step(self, rows: int) -> Step:
-        """Return arrays for so many rows, with what runs them and copies the answer.
-
-        Pointing C to an array takes longer than a small network; copying a few rows does not.
-        """
-        x, y = np.empty((rows, self.columns), np.float32), np.empty((rows, self.outputs), np.float32)
-        return x, self._bound(x, y, self._place(self._scratch_bytes)), y.copy
 
     def bind(self, x: Float32, y: Float32) -> Callable[[], None]:
         """Return a call that runs the rows in ``x`` and writes the outputs to ``y``.
@@ -191,9 +179,9 @@ class Network:
         """Return the call of C; its result is the status, always 0: no pointer is NULL."""
         return partial(
             self._call,
-            _from_buffer(_FLOATS, x),
+            ffi.from_buffer(_FLOATS, x),
             len(x),
-            _from_buffer(_FLOATS, y, require_writable=True),
+            ffi.from_buffer(_FLOATS, y, require_writable=True),
             scratch,
         )
 
@@ -201,6 +189,10 @@ class Network:
         """Return memory for C; a pool's helpers may still use it when nobody else does."""
         block = aligned(size)
         return block if self._pool is None else self._pool.keep(block)
+
+
+def _decline(_: object) -> None:
+    """Take no call."""
 
 
 _WEIGHTS: dict[str, tuple[str, type[np.generic]]] = {

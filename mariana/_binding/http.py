@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from mariana._binding import ffi, lib
@@ -34,6 +35,11 @@ class Fields(NamedTuple):
     """whether X-Server-Timing is there"""
     header_length: int | None
     """Inference-Header-Content-Length"""
+
+
+@lru_cache(256)
+def _bare(header_length: int | None) -> Fields:
+    return Fields(b"", b"", b"", b"", False, header_length)
 
 
 class Request(NamedTuple):
@@ -77,7 +83,7 @@ class RequestReader:
         header_length = None if length < 0 else length
         present = request.present
         if not present:  # a binary request of a client that asks for nothing more
-            return Fields(b"", b"", b"", b"", False, header_length)
+            return _bare(header_length)
         at, size = request.field, request.field_bytes
         accept, etag, identity, trace = [
             data[at[i] : at[i] + size[i]] if present >> i & 1 else b"" for i in range(4)

@@ -143,6 +143,7 @@ class RowBuffers:
         "_x_at",
         "_y",
         "_y_at",
+        "_y_flat",
         "json_bytes",
         "rows",
     )
@@ -165,6 +166,7 @@ class RowBuffers:
         self._capacity = rows * columns
         self._x, self._y = _empty((rows, columns), _float32), _empty((rows, outputs), _float32)
         self._x_at, self._y_at = _from_buffer(_FLOATS, self._x), _from_buffer(_FLOATS, self._y)
+        self._y_flat = self._y.reshape(-1)
         self._steps: dict[int, Callable[[], object]] = {}
         self._count = _new(_SIZE)
         self._size = _new(_SIZE)
@@ -218,7 +220,7 @@ class RowBuffers:
             return None
         if _BIG_ENDIAN:
             return self._y[:rows].astype(_little).tobytes()
-        return bytes(_buffer(self._y_at, 4 * count))
+        return self._y_flat[:count].tobytes()
 
 
 class PredictionWriter:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import repeat
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mariana._binding import check, ffi, lib
+from mariana._binding import address, calls, check, ffi, lib
 from mariana.errors import FileFormatError, InvalidInputError, OutOfRangeError
 
 FORMAT_VERSION = int(lib.MRN_INDEX_VERSION)
@@ -27,14 +26,12 @@ TAG_MAX = int(lib.MRN_TAG_MAX)
 ID_MAX = int(lib.MRN_ID_MAX)
 SEGMENTS_MAX = int(lib.MRN_SEGMENTS_MAX)
 
-_COMPLETION = struct.Struct("@8xQQIII12xII16H")  # mrn_completion, but for score, entry and text
+_COMPLETION = struct.Struct("@dQQIII4xIIII16H")  # mrn_completion, but for its entry
 _COMPLETION_BYTES = int(ffi.sizeof("mrn_completion"))
 _OPEN_FAULTS = frozenset({"E_FORMAT", "E_VERSION", "E_CHECKSUM", "E_TOO_LARGE"})
 _MEMORY = -4
-_OUT_BYTES = LIMIT_MAX * (TEXT_MAX + 1)
-_bound_json = lib.mrn_bound_json  # looked up once: these few count in a call of a microsecond
-_bound_columns = lib.mrn_bound_columns
-_unpack = ffi.unpack
+EDITS: dict[str | int, int] = {"auto": EDITS_AUTO, 0: 0, 1: 1, 2: 2}
+"""What is said of typing errors -> how many to forgive, as C takes it."""
 
 
 class Entry(NamedTuple):
@@ -61,21 +58,6 @@ class Hit(NamedTuple):
     """(start, end) in code points of the text."""
     edits: int
     id: bytes = b""
-
-
-class Columns(NamedTuple):
-    """Completions, column by column; the last three are endless where all are alike."""
-
-    texts: list[str]
-    scores: list[float]
-    edits: Iterable[int]
-    highlights: Iterable[tuple[tuple[int, int], ...]]
-    payloads: Iterable[bytes] | None
-    """None: there are none."""
-    ids: Iterable[bytes] | None
-    """Likewise."""
-    partial: bool
-    """The search was cut short, so that a better one may be missing."""
 
 
 class Segment:
@@ -137,7 +119,7 @@ class Segment:
 
         A place is the entry's rank in this segment, from 0; it names the entry for the dead of a :class:`Reader`.
         """
-        spare = _take(1, 0)
+        spare = _take()
         status = lib.mrn_index_find(self._index, text, len(text), spare.workspace, spare.entry)
         place = int(spare.entry[0])
         _spares.append(spare)
@@ -226,11 +208,14 @@ class Reader:
         settled: a reader of the first of these segments that stands on no other one; where it is given, making this
             one costs as much as what came since: segments, and dead in those it has.
 
+    Attributes:
+        quick: ``json`` and ``complete`` of an ordinary call in a fraction of its time; None for everything else.
+
     Raises:
         InvalidInputError: too many segments, or a place that a segment does not have.
     """
 
-    __slots__ = ("_block", "_reader", "_segments", "_settled", "entries", "nbytes", "tags")
+    __slots__ = ("_block", "_reader", "_segments", "_settled", "entries", "nbytes", "quick", "tags")
 
     def __init__(
         self,
@@ -269,6 +254,19 @@ class Reader:
         if status != 0:
             raise InvalidInputError("a dead entry is not in its segment")
         self._reader: Any = reader[0]
+        self.quick = self._quick()
+
+    def _quick(self) -> calls.Reader | _Declines:
+        if calls is None:
+            return _Declines()
+        return calls.Reader(
+            json=address(ffi.addressof(lib, "mrn_reader_complete_json")),
+            complete=address(ffi.addressof(lib, "mrn_reader_complete")),
+            reader=address(self._reader),
+            alive=(self._block, self._segments, self._settled),
+            files=tuple(segment._file for segment in self._segments),  # noqa: SLF001
+            edits=EDITS,
+        )
 
     def complete(
         self,
@@ -293,63 +291,53 @@ class Reader:
         Raises:
             InvalidInputError: the prefix is not clean UTF-8 or too long.
         """
-        found = self.columns(prefix, limit, edits, contexts, prefer)
-        rows = zip(
-            map(str.encode, found.texts),
-            found.scores,
-            found.payloads or repeat(b""),
-            found.highlights,
-            found.edits,
-            found.ids or repeat(b""),
-            strict=False,
+        spare = _take()
+        options, _names = _options(limit, edits, contexts, prefer)
+        status = lib.mrn_reader_complete(
+            self._reader,
+            prefix,
+            len(prefix),
+            options,
+            spare.workspace,
+            spare.completions,
+            spare.count,
+            spare.out,
+            spare.capacity,
+            spare.partial,
         )
-        return [Hit(*row) for row in rows], found.partial
-
-    def columns(
-        self,
-        prefix: bytes,
-        limit: int,
-        edits: int,
-        contexts: Collection[str] = (),
-        prefer: Collection[str] = (),
-    ) -> Columns:
-        """Return the same as :meth:`complete`, column by column: the quick way to many objects."""
-        spare = _take(limit, edits, contexts, prefer)
-        count = _bound_columns(self._reader, spare.bound, prefix, len(prefix), spare.columns)
-        if count <= 0:
+        if status != 0:
             _spares.append(spare)
-            if count < 0:
-                raise _query_error(count)
-            return Columns([], [], (), (), None, None, spare.columns.partial != 0)
-        scores: list[float] = _unpack(spare.scores, count)
-        texts_bytes, partial, alike, points = _unpack(spare.head, 4)
-        texts: list[str] = _unpack(spare.out, texts_bytes).decode().split("\n")
-        if alike:
-            found = Columns(
-                texts, scores, _NO_EDITS, repeat(((0, points),) if points else ()), None, None, partial != 0
+            raise _query_error(status)
+        count, texts = spare.count[0], ffi.buffer(spare.out)
+        hits = []
+        rows = ffi.buffer(spare.completions, count * _COMPLETION_BYTES)
+        for (
+            score,
+            at,
+            id_at,
+            bytes_,
+            id_bytes,
+            segment,
+            text,
+            text_bytes,
+            cost,
+            ranges,
+            *ends,
+        ) in _COMPLETION.iter_unpack(rows):
+            file = self._segments[segment]._file  # noqa: SLF001
+            hits.append(
+                Hit(
+                    texts[text : text + text_bytes],
+                    score,
+                    file[at : at + bytes_] if bytes_ else b"",
+                    tuple(zip(ends[: 2 * ranges : 2], ends[1 : 2 * ranges : 2], strict=True)),
+                    cost,
+                    file[id_at : id_at + id_bytes] if id_bytes else b"",
+                )
             )
-        else:
-            edits_column, highlights, payloads, ids = [], [], [], []
-            rows = ffi.buffer(spare.completions, count * _COMPLETION_BYTES)
-            for place, id_place, bytes_, id_bytes, segment, cost, ranges, *ends in _COMPLETION.iter_unpack(
-                rows
-            ):
-                file = self._segments[segment]._file  # noqa: SLF001
-                edits_column.append(cost)
-                highlights.append(tuple(zip(ends[: 2 * ranges : 2], ends[1 : 2 * ranges : 2], strict=True)))
-                payloads.append(file[place : place + bytes_] if bytes_ else b"")
-                ids.append(file[id_place : id_place + id_bytes] if id_bytes else b"")
-            found = Columns(
-                texts,
-                scores,
-                edits_column,
-                highlights,
-                payloads if any(payloads) else None,
-                ids if any(ids) else None,
-                partial != 0,
-            )
+        partial = spare.partial[0] != 0
         _spares.append(spare)
-        return found
+        return hits, partial
 
     def complete_json(
         self,
@@ -360,100 +348,82 @@ class Reader:
         prefer: Collection[str] = (),
     ) -> bytes:
         """Return the same as :meth:`complete` as the JSON body that HTTP answers with, UTF-8: one call into C."""
-        spare = _take(limit, edits, contexts, prefer)
-        size = _bound_json(self._reader, spare.bound, prefix, len(prefix))
-        while size == _MEMORY:
-            spare.grow()
-            size = _bound_json(self._reader, spare.bound, prefix, len(prefix))
-        if size < 0:
-            _spares.append(spare)
-            raise _query_error(size)
-        body: bytes = _unpack(spare.out, size)
+        spare = _take()
+        options, _names = _options(limit, edits, contexts, prefer)
+        status = _MEMORY
+        while status == _MEMORY:
+            status = lib.mrn_reader_complete_json(
+                self._reader,
+                prefix,
+                len(prefix),
+                options,
+                spare.workspace,
+                spare.out,
+                spare.capacity,
+                spare.count,
+            )
+            if status == _MEMORY:
+                spare.grow()
+        body = b"" if status != 0 else bytes(ffi.buffer(spare.out, spare.count[0]))
         _spares.append(spare)
-        return body
-
-    def repeat_json(self, prefix: str, limit: int, edits: int | None) -> bytes | None:
-        """Return :meth:`complete_json` if the last query was asked in the same way and all goes well, else None.
-
-        That is so for nearly all queries, and saves them a third of the time.
-        """
-        try:
-            spare = _spares.pop()
-        except IndexError:
-            return None
-        body: bytes | None = None
-        if spare.asked == (limit, edits, (), ()) and len(prefix) <= QUERY_MAX and prefix.isascii():
-            raw = prefix.encode()
-            size = _bound_json(self._reader, spare.bound, raw, len(raw))
-            if size > 0:
-                body = _unpack(spare.out, size)
-        _spares.append(spare)
+        if status != 0:
+            raise _query_error(status)
         return body
 
 
-_NO_EDITS = repeat(0)
 _NONE_DEAD = np.empty(0, np.uint32)
 
 
-class _Spare:
-    """What one call at a time writes, bound to what was asked for last."""
+class _Declines:
+    """In place of the extension: takes no call."""
 
-    __slots__ = (
-        "asked",
-        "bound",
-        "columns",
-        "completions",
-        "entry",
-        "head",
-        "names",
-        "out",
-        "scores",
-        "workspace",
-    )
+    @staticmethod
+    def json(*_: object) -> None:
+        pass
+
+    complete = json
+
+
+class _Spare:
+    """What one call at a time writes."""
 
     def __init__(self) -> None:
         self.workspace = ffi.new("mrn_workspace *")
         self.completions = ffi.new("mrn_completion[]", LIMIT_MAX)
-        self.columns = ffi.new("mrn_columns *")
-        self.scores = self.columns.scores
-        self.head = ffi.addressof(self.columns, "texts_bytes")
+        self.count = ffi.new("size_t *")
+        self.partial = ffi.new("int *")
         self.entry = ffi.new("uint32_t *")
-        self.bound = ffi.new("mrn_bound *", {"workspace": self.workspace, "completions": self.completions})
-        self.bound.capacity = _OUT_BYTES // 4
-        self.asked: tuple[Any, ...] = ()
-        self.names: list[Any] = []
-        self.grow()
+        self.capacity = LIMIT_MAX * TEXT_MAX
+        self.out = ffi.new("char[]", self.capacity)
 
     def grow(self) -> None:
-        self.bound.capacity *= 4
-        self.out = self.bound.out = ffi.new("char[]", self.bound.capacity)
-
-    def ask(self, limit: int, edits: int, contexts: Collection[str], prefer: Collection[str]) -> None:
-        options = self.bound.options
-        options.limit, options.edits = limit, edits
-        names = [_names(contexts), _names(prefer)]
-        self.names = [ffi.from_buffer(raw) for raw in names]  # C reads them
-        options.contexts, options.prefer = self.names
-        options.contexts_bytes, options.prefer_bytes = map(len, names)
-        self.asked = (limit, edits, tuple(contexts), tuple(prefer))
+        self.capacity *= 4
+        self.out = ffi.new("char[]", self.capacity)
 
 
 _spares: list[_Spare] = []
 """Of all readers, so that a new one after an update needs none of its own."""
 
 
-def _take(limit: int, edits: int, contexts: Collection[str] = (), prefer: Collection[str] = ()) -> _Spare:
+def _take() -> _Spare:
     try:
-        spare = _spares.pop()
+        return _spares.pop()
     except IndexError:
-        spare = _Spare()
-    if spare.asked != (limit, edits, contexts, prefer):
-        spare.ask(limit, edits, contexts, prefer)
-    return spare
+        return _Spare()
+
+
+def _options(limit: int, edits: int, contexts: Collection[str], prefer: Collection[str]) -> tuple[Any, Any]:
+    """Return what is asked for as C reads it, and what has to live as long."""
+    names = [ffi.from_buffer(_names(some)) for some in (contexts, prefer)]
+    options = ffi.new("mrn_options *", {"limit": limit, "edits": edits})
+    options.contexts, options.prefer = names
+    options.contexts_bytes, options.prefer_bytes = map(len, names)
+    return options, names
 
 
 def _names(names: Collection[str]) -> bytes:
-    return b"".join(name.encode("utf-8", "surrogatepass").replace(b"\n", b"") + b"\n" for name in names)
+    # A line feed, which no context has, ends a name; a NUL, which none has either, stands in for one that was asked for.
+    return b"".join(name.encode("utf-8", "surrogatepass").replace(b"\n", b"\0") + b"\n" for name in names)
 
 
 def _ranks(places: Collection[int] | NDArray[np.uint32]) -> NDArray[np.uint32]:

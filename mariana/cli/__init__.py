@@ -44,6 +44,8 @@ class _LazyGroup(click.Group):
         if cmd_name == "serve":  # NumPy's BLAS has nothing to do there, and its threads would be forked over
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             gc.disable()  # what is made until it serves stays: looking through it again and again costs a tenth of it
+            # FastAPI asks of each schema whether it is one of pydantic 1, and would import that: 2 MB, a twentieth of it
+            sys.modules.setdefault("pydantic.v1", None)  # type: ignore[arg-type] # None: there is no such module
         module = importlib.import_module(f"mariana.cli.{_COMMANDS[cmd_name]}")
         command = getattr(module, cmd_name, None) or getattr(
             module, f"{cmd_name}_"

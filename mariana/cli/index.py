@@ -12,14 +12,13 @@ import click
 
 from mariana.autocomplete import (
     LIMIT_MAX,
-    BuildReport,
     Completion,
     Explanation,
     Fuzzy,
     Index,
-    build_index,
     open_index,
 )
+from mariana.building import BuildReport, build_index
 from mariana.cli.options import json_option, settings, store_option
 from mariana.datasets.cities import cities_path
 from mariana.errors import InvalidInputError, NotFoundError

@@ -90,7 +90,9 @@ def serve(
     if settings.workers > 1:
         _supervise(listener, options, settings.workers, ready)
     else:
-        _server(create_app(settings), settings, ready=ready).run(sockets=[listener])
+        _server(create_app(settings, reread=partial(settings_of, **options)), settings, ready=ready).run(
+            sockets=[listener]
+        )
 
 
 def _supervise(
@@ -118,7 +120,7 @@ def _supervise(
         def work(slot: Slot) -> int:
             if weights is not None:
                 weights.join(slot.number)
-            app = create_app(settings)  # here: telemetry has threads
+            app = create_app(settings, reread=partial(settings_of, **options))  # here: telemetry has threads
             app.team = Team(board, slot, supervisor, weights)
             _server(app, settings, team=app.team).run(sockets=[listener])
             return 0

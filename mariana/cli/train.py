@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import click
 
-from mariana.cli.data import open_table
+from mariana.cli.data import cache_option, open_table
 from mariana.cli.options import json_option, settings, store_option
 from mariana.cli.text import printable
 from mariana.format import read_model
@@ -57,9 +57,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--layers",
             type=_Layers(),
-            default=",".join(map(str, _DEFAULTS.layers)),
-            show_default=True,
-            help="Units of each hidden layer.",
+            help=f"Units of each hidden layer.  [default: 128,128,128 from {SMALL:,} rows on, else 64]",
         ),
         click.option(
             "--activation",
@@ -170,12 +168,7 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Share of the rows kept aside for the final score.",
 )
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder where a copy of DATA is made once, and mapped instead of read.  [default: for a table that would take "
-    "more than half of the memory STORE/cache, else none]",
-)
+@cache_option
 @click.option(
     "--threads",
     type=click.IntRange(1, 64),

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
+from mariana.cli.data import cache_option, open_table
 from mariana.cli.options import json_option, settings, store_option
 from mariana.cli.train import described, model_name, score_table
 from mariana.model_card import CARD_FILE
 from mariana.store import Store, check_name
-from mariana.tables import read_table
 from mariana.trainer.from_table import prepare, publish, scores
 from mariana.trainer.recipe import Recipe
 from mariana.trainer.tuning import Trial, as_options, ended, importances, plot
@@ -52,6 +53,7 @@ from mariana.trainer.tuning import tune as search
 @click.option("--epochs", type=click.IntRange(min=1), help="Of a trial, at most.  [default: by the rows]")
 @click.option("--validation", type=click.FloatRange(0.01, 0.9), default=0.1, show_default=True)
 @click.option("--test", type=click.FloatRange(0, 0.9), default=0.1, show_default=True)
+@cache_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @json_option
 def tune(
@@ -67,6 +69,7 @@ def tune(
     epochs: int | None,
     validation: float,
     test: float,
+    cache: Path | None,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -82,12 +85,12 @@ def tune(
       mariana tune houses.csv --target price --trials 100 --jobs 2
     """
     recipe = Recipe(seed=seed, epochs=epochs)
-    table = read_table(data)
-    name = check_name(model_name(table.name) if name is None else name)
+    say = (lambda _: None) if as_json else click.echo
     published = Store(settings(store=store).store)
+    table = open_table(data, cache, published.path / "cache", say, jobs)
+    name = check_name(model_name(table.name) if name is None else name)
     journal = published.path / "tuning" / f"{name}.journal" if journal is None else journal
     prepared = prepare(table, target, task, recipe, validation=validation, test=test)
-    say = (lambda _: None) if as_json else click.echo
     say(described(prepared))
     shown = _Progress(trials)
     best, net, temperature = search(
@@ -126,12 +129,20 @@ def tune(
     starts = best.members + restarts - 1
     say(
         f"the best recipe, {best.members} of {starts} starts merged: "
-        f"mariana train {data} --target {target} {as_options(best)}"
+        f"mariana train {shlex.quote(data)} --target {shlex.quote(target)} {_said()}{as_options(best)}"
     )
     say(score_table(metrics))
     say(f"published {name} version {path.parent.name}: {path}")
     say(f"its model card: {path.parent / CARD_FILE}")
     say(f"the search: {journal}" + (f", drawn in {picture}" if picture else ""))
+
+
+def _said() -> str:
+    """Return the options of this command that `mariana train` takes too, as they were said."""
+    context = click.get_current_context()
+    names = ("name", "store", "task", "validation", "test", "cache")
+    given = [n for n in names if context.get_parameter_source(n) is not click.core.ParameterSource.DEFAULT]
+    return "".join(f"--{name} {shlex.quote(str(context.params[name]))} " for name in given)
 
 
 class _Progress:
@@ -165,9 +176,10 @@ def _table(trials: list[Trial]) -> str:
     lines = [f"\n{'trial':>5} {'loss':>10} {'seconds':>8} {'state':<8} recipe"]
     for trial in trials:
         recipe = trial.recipe
+        layers = recipe.layers or ()
         lines.append(
             f"{trial.number:>5} {trial.loss:>10.5g} {trial.seconds:>8.1f} {trial.state:<8} "
-            f"{len(recipe.layers)} x {recipe.layers[0]} {recipe.activation}, {recipe.optimizer} "
+            f"{len(layers)} x {layers[0]} {recipe.activation}, {recipe.optimizer} "
             f"{recipe.learning_rate:.2g}, batch {recipe.batch_size}, dropout {recipe.dropout:.2f}, l2 {recipe.l2:.1g}, "
             f"weight decay {recipe.weight_decay:.1g}"
         )

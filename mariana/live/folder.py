@@ -12,20 +12,18 @@ folder meanwhile; readers take none.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mariana._binding import trie
 from mariana.errors import FileFormatError, MarianaError, NotFoundError
 from mariana.live.journal import Head, Journal
-from mariana.store import make_folder, store_errors, write_whole
+from mariana.store import locked, make_folder, store_errors, write_whole
 
 _SEGMENT = re.compile(r"segment-([0-9]{8})\.mrx")
 _FILE_MAX = (1 << 32) + 4096
@@ -85,21 +83,6 @@ def current_segment(folder: Path, head: Head | None) -> int:
     return there[-1]
 
 
-@contextmanager
-def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of those who publish in a folder; gives False when it is taken and ``wait`` is not asked for."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
-
-
 def sequence_of(folder: Path) -> int:
     """Return the sequence number of the last change to an index; 0 when nothing ever changed it."""
     journal = Journal.open(folder)
@@ -125,8 +108,15 @@ def publish(folder: Path, file: Any, upto: int) -> None:
     """
     with store_errors(f"publish the index {folder}"):
         make_folder(folder)
-        with locked(folder):
-            publish_locked(folder, file, upto)
+        try:
+            with locked(folder):
+                publish_locked(folder, file, upto)
+        except BaseException:
+            with suppress(
+                OSError
+            ):  # it is not empty: of an index that was there before, or another publisher's
+                folder.rmdir()
+            raise
 
 
 def publish_locked(folder: Path, file: Any, upto: int, onto: int | None = None) -> bool:

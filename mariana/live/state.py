@@ -22,7 +22,7 @@ from mariana.errors import FileFormatError, InvalidInputError, NotFoundError, St
 from mariana.live import folder, learning
 from mariana.live.journal import JOURNAL_FILE, Head, Item, Journal
 from mariana.live.layers import Layers
-from mariana.store import fsync_directory, make_folder, store_errors, write_whole
+from mariana.store import fsync_directory, locked, make_folder, store_errors, write_whole
 
 COMPACT_LEAST = 10_000
 COMPACT_SHARE = 32
@@ -428,6 +428,10 @@ class LiveIndex:
 
     def _commit_together(self, group: list[_Request]) -> list[Receipt]:
         journal = self._writable()
+        if (
+            journal.version() != self._seen
+        ):  # another segment takes a while, and other processes write meanwhile
+            self._read(journal)
         with store_errors(f"write to the index {self.path}"), journal.writing() as head:
             self._catch_up(journal, head)
             sequence, clock = head.sequence, self._time(head)
@@ -449,7 +453,7 @@ class LiveIndex:
         if self._journal is not None and not self._journal.in_place():
             self._hold(self._open(self._now))
         if self._journal is None:
-            with store_errors(f"write to the index {self.path}"), folder.locked(self.path):
+            with store_errors(f"write to the index {self.path}"), locked(self.path):
                 if not (self.path / JOURNAL_FILE).exists():
                     base = folder.current_segment(self.path, None)
                     Journal.create(self.path, base, self._half_life or HALF_LIFE)
@@ -482,7 +486,7 @@ class LiveIndex:
             head, items = now.head, dict(now.items)
         if head is None or not items:
             return False
-        with folder.locked(self.path, wait=False) as mine:
+        with locked(self.path, wait=False) as mine:
             if not mine:
                 return False
             file = now.layers.build_base(items)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from mariana.autocomplete import LIMIT_MAX
 from mariana.errors import NotFoundError
 
-from ..completions import CACHE_CONTROL, FUZZY, LIVE_CACHE_CONTROL, answer, etag_matches
+from ..completions import CACHE_CONTROL, FUZZY, LIVE_CACHE_CONTROL, answer, check_utf8, etag_matches
 from ..schemas import CompleteAnswer, IndexInfo, IndexList, problems
 from ..state import Served, ServedIndex
 
@@ -36,6 +36,7 @@ async def get_index(name: str, state: Served) -> IndexInfo:
     responses={304: {"description": "The answer is the one with this ETag"}, **problems(400, 404, 422)},
 )
 async def complete(
+    request: Request,
     *,
     name: str,
     state: Served,
@@ -56,6 +57,7 @@ async def complete(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Complete what was typed, best first. Offsets count Unicode code points."""
+    check_utf8(request.scope["query_string"])
     served = state.index(name)
     if served.index is None:
         raise NotFoundError("the index could not be opened")

@@ -11,7 +11,6 @@ from fastapi import APIRouter, Request
 from mariana.autocomplete import Index
 from mariana.errors import InvalidInputError, NotFoundError
 from mariana.live.state import Receipt
-from mariana.settings import Settings
 
 from ..auth import SECURITY, AdminOnly
 from ..documents import body_schemas, read_document, request_body
@@ -24,43 +23,41 @@ SCHEMAS: dict[str, Any] = body_schemas(Insertions, Deletions)
 _PROBLEMS = problems(400, 401, 403, 404, 413, 415, 422, 503, 507)
 
 
-def make_router(settings: Settings) -> APIRouter:
-    """Return the routes; a body may have ``settings.max_body`` bytes."""
-    router = APIRouter(prefix="/v1/indexes/{name}/entries", tags=["indexes"])
+router = APIRouter(prefix="/v1/indexes/{name}/entries", tags=["indexes"])
 
-    @router.post(
-        "",
-        operation_id="insert_entries",
-        responses=_PROBLEMS,
-        openapi_extra={"security": SECURITY, **request_body(Insertions, Insertions.examples())},
-    )
-    async def insert(name: str, request: Request, state: Served, _admin: AdminOnly) -> ReceiptAnswer:
-        """Insert entries, or replace whole those of the same text: all of them or none.
 
-        The answer means that they are on the disk and that this process completes them; other processes do within
-        0.1 s.
-        """
-        index = opened(state, name)
-        document = await read_document(request, Insertions, settings.max_body)
-        entries = [entry.model_dump() for entry in document.entries]
-        return await written(lambda: index.insert(entries), "entries")
+@router.post(
+    "",
+    operation_id="insert_entries",
+    responses=_PROBLEMS,
+    openapi_extra={"security": SECURITY, **request_body(Insertions, Insertions.examples())},
+)
+async def insert(name: str, request: Request, state: Served, _admin: AdminOnly) -> ReceiptAnswer:
+    """Insert entries, or replace whole those of the same text: all of them or none.
 
-    @router.delete(
-        "",
-        operation_id="delete_entries",
-        responses=_PROBLEMS,
-        openapi_extra={"security": SECURITY, **request_body(Deletions, Deletions.examples())},
-    )
-    async def delete(name: str, request: Request, state: Served, _admin: AdminOnly) -> ReceiptAnswer:
-        """Delete entries by their texts, or by the ids of their documents: all of them or none.
+    The answer means that they are on the disk and that this process completes them; other processes do within
+    0.1 s.
+    """
+    index = opened(state, name)
+    document = await read_document(request, Insertions, state.limits.max_body)
+    entries = [entry.model_dump() for entry in document.entries]
+    return await written(lambda: index.insert(entries), "entries")
 
-        ``count`` is the number of those that were there.
-        """
-        index = opened(state, name)
-        document = await read_document(request, Deletions, settings.max_body)
-        return await written(lambda: index.delete(document.texts, ids=document.ids), "texts")
 
-    return router
+@router.delete(
+    "",
+    operation_id="delete_entries",
+    responses=_PROBLEMS,
+    openapi_extra={"security": SECURITY, **request_body(Deletions, Deletions.examples())},
+)
+async def delete(name: str, request: Request, state: Served, _admin: AdminOnly) -> ReceiptAnswer:
+    """Delete entries by their texts, or by the ids of their documents: all of them or none.
+
+    ``count`` is the number of those that were there.
+    """
+    index = opened(state, name)
+    document = await read_document(request, Deletions, state.limits.max_body)
+    return await written(lambda: index.delete(document.texts, ids=document.ids), "texts")
 
 
 def opened(state: State, name: str) -> Index:

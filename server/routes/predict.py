@@ -43,6 +43,7 @@ class PredictRoute(BaseRoute):
     def __init__(self, state: State) -> None:
         self._state = state
         self._picks: dict[str, Pick] = {}
+        self._described: dict[Version, tuple[dict[str, Any], dict[str, Any]]] = {}
 
     def publish(self) -> dict[str, Hot]:
         """Take over the models as they are now; return the quick ways of their paths."""
@@ -55,14 +56,26 @@ class PredictRoute(BaseRoute):
         """Return the OpenAPI paths and schemas of the models as they are now."""
         paths: dict[str, Any] = {}
         schemas = component(ClassificationAnswer) | component(RegressionAnswer)
+        present = self.versions()
+        for version in present:
+            schemas |= self.describe_one(version)[1]
+        self._described = {version: self._described[version] for version in present}
         for served in self._state.models.values():
-            operations: dict[int, dict[str, Any]] = {}
             for path, pick, operation_id in _paths(served):
-                version = pick()
-                if version.number not in operations:
-                    operations[version.number] = _operation(version, schemas)
-                paths[path] = {"post": operations[version.number] | {"operationId": operation_id}}
+                operation, _ = self.describe_one(pick())
+                paths[path] = {"post": operation | {"operationId": operation_id}}
         return paths, schemas
+
+    def versions(self) -> list[Version]:
+        """Return the versions that serve."""
+        return [version for served in self._state.models.values() for version in served.versions.values()]
+
+    def describe_one(self, version: Version) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the OpenAPI operation of a version, without its id, and the schemas that it refers to; made once."""
+        found = self._described.get(version)
+        if found is None:
+            found = self._described[version] = _operation(version)
+        return found
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Return whether a connection is for this route, and which model serves it."""
@@ -126,15 +139,15 @@ async def _predict(version: Version, request: Request) -> Response:
         x = reader.parse(kind, body)
         answer = await version.answer(x, start)
         if method is not None:
-            answer = await explained(answer, version, x, method, reader.max_values)
+            answer = await explained(answer, version, x, method, reader.limits.max_values)
     answer, extra = compressed(answer, request.headers.get("accept-encoding", "").encode())
     headers = {name.decode(): value.decode() for name, value in extra}
     return Response(answer, headers=headers, media_type=JSON)
 
 
-def _operation(version: Version, schemas: dict[str, Any]) -> dict[str, Any]:
-    """Return the OpenAPI operation of a model, without its id; the schemas that it refers to join ``schemas``."""
+def _operation(version: Version) -> tuple[dict[str, Any], dict[str, Any]]:
     name, number, model = version.name, version.number, version.model
+    schemas: dict[str, Any] = {}
     forms = []
     for form in request_schema(name, number, model):
         if form is not None:
@@ -147,7 +160,7 @@ def _operation(version: Version, schemas: dict[str, Any]) -> dict[str, Any]:
         200: {"description": "One prediction a row", "content": {JSON: {"schema": _reference(answer)}}},
         **problems(400, 404, 413, 415, 422),
     }
-    return {
+    operation = {
         "tags": ["predict"],
         "summary": f"Predict with {name}, version {number}",
         "parameters": [
@@ -171,6 +184,7 @@ def _operation(version: Version, schemas: dict[str, Any]) -> dict[str, Any]:
         },
         "responses": {str(status): response for status, response in responses.items()},
     }
+    return operation, schemas
 
 
 def _reference(form: type[BaseModel]) -> dict[str, str]:

@@ -21,7 +21,7 @@ def test_only_the_binding_imports_the_extension() -> None:
         path.relative_to(ROOT)
         for folder in ("mariana", "trainer", "server")
         for path in (ROOT / folder).rglob("*.py")
-        if any("_kernel" in name for name in _imports(path))
+        if any("_kernel" in name or "_calls" in name for name in _imports(path))
     }
     assert importers
     assert all(path.parts[:2] == ("mariana", "_binding") for path in importers), importers

@@ -58,6 +58,8 @@ def test_wheel_is_one_abi3_wheel_with_everything_in(distributions: tuple[Path, P
         "mariana/py.typed",
         "mariana/_kernel.pyi",
         "mariana/_kernel.abi3.so",
+        "mariana/_calls.pyi",
+        "mariana/_calls.abi3.so",
         "mariana/_roofs.abi3.so",
     } <= names
     exported = ("csrc/activation_template.h", "csrc/activations.def", "csrc/embedded/core.h")
@@ -92,7 +94,7 @@ def test_installed_wheel_works_away_from_the_sources(
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     program = (
-        "import mariana, mariana._kernel, mariana._roofs, mariana.trainer, mariana.server, sys\n"
+        "import mariana, mariana._kernel, mariana._calls, mariana._roofs, mariana.trainer, mariana.server, sys\n"
         "from mariana import roofline\n"
         "from mariana.exchange.to_c import header\n"
         "assert 'net_predict' in header(roofline.network((2, 3)), 'net')\n"

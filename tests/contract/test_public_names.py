@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 import mariana
-from mariana import errors
+from mariana import errors, trainer
 from mariana._binding import ffi, isa_names, lib
 from mariana._binding.dense import activation_names
 from mariana.format import ActivationName
@@ -24,6 +24,14 @@ def test_the_public_names_are_there() -> None:
         assert name in dir(mariana)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         mariana.nonsense  # noqa: B018 - the access is what is tested
+
+
+@pytest.mark.parametrize("row", ["layers", "schedules", "augmentation", "callbacks"])
+def test_what_the_trainers_page_lists_can_be_imported_from_the_trainer(row: str) -> None:
+    (line,) = re.findall(rf"^\| {row}\b[^|]*\|(.*)\|$", (ROOT / "docs/trainer.md").read_text(), re.MULTILINE)
+    names = re.findall(r"`([A-Z]\w+)`", line)
+    assert len(names) > 6
+    assert set(names) <= set(trainer.__all__)
 
 
 def test_every_exception_is_one_of_ours() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mariana.autocomplete import build_index
+from mariana.building import build_index
 from mariana.datasets import IRIS_FEATURES, IRIS_LABELS, load_digits, load_iris
 from mariana.format import NumericFeature
 from mariana.store import Store

@@ -48,6 +48,17 @@ def test_it_serves_and_stops(tiny_store: Path, number: signal.Signals) -> None:
         assert (process.returncode, out, err) == (0, "", "")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="counts what /proc tells")
+def test_a_server_is_small(tiny_store: Path) -> None:
+    with serving("--store", str(tiny_store), OPENBLAS_NUM_THREADS="1") as (process, _):
+        told = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        own = next(int(line.split()[1]) for line in told.splitlines() if line.startswith("Anonymous:"))
+        assert own / 1000 < 55
+        mapped = Path(f"/proc/{process.pid}/maps").read_text()
+        assert "matplotlib" not in mapped
+        assert "pyarrow" not in mapped
+
+
 def test_several_workers(tiny_store: Path) -> None:
     with serving("--workers", "2", MARIANA_STORE=str(tiny_store)) as (process, url):
         assert _get(f"{url}v1/indexes")[1]["indexes"][0]["name"] == "towns"

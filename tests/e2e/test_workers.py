@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import pytest
 
-from mariana.autocomplete import build_index
+from mariana.building import build_index
 from mariana.store import Store
 
 TOKEN = "a token for tests"
@@ -206,10 +206,34 @@ def test_settings_that_are_wrong_replace_nobody(store: Path, tmp_path: Path) -> 
         before = service.workers()
         config.write_text("max_values = 0\n")
         service.process.send_signal(signal.SIGHUP)
-        line = service.process.stderr.readline()
-        assert "the workers stay as they are" in line
+        line = next(line for line in service.process.stderr if "the workers stay as they are" in line)
         assert "max_values" in line
         assert service.workers() == before
+
+
+def test_limits_that_are_changed_hold_for_all(store: Path, tmp_path: Path) -> None:
+    config = tmp_path / "mariana.toml"
+    config.write_text("")
+    many = json.dumps({"instances": [[1, 2, 3, 4]] * 20}).encode()
+    with serving(store, workers=3, MARIANA_CONFIG=str(config)) as service:
+        before = service.workers()
+        for text, status in (
+            ("max_values = 40\n", 413),
+            ("max_body = 100\n", 413),
+            ("rate_limit = 0.001\nrate_burst = 1\n", 429),
+            ("", 200),
+            ("max_values = 40", 413),
+        ):
+            config.write_text(text)
+            service.eventually_everywhere(lambda status=status: service.ask(PREDICT, many)[0] == status)
+        os.kill(before[0], signal.SIGKILL)
+        eventually(lambda: len(set(service.workers()) - set(before)) == 1)
+        os.kill(before[1], signal.SIGKILL)
+        os.kill(before[2], signal.SIGKILL)
+        eventually(lambda: not set(service.workers()) & set(before))
+        service.eventually_everywhere(
+            lambda: service.ask(PREDICT, many)[0] == 413
+        )  # later workers know them too
 
 
 def test_what_one_decides_holds_for_all(store: Path, make_classifier: Callable[..., bytes]) -> None:

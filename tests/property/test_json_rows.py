@@ -12,6 +12,7 @@ from mariana._binding.rows import all_finite, json_rows, raw_rows
 from mariana.model import load_model
 from mariana.server.bodies import RowReader
 from mariana.server.errors import Problem
+from mariana.server.limits import Limits
 from mariana.settings import Settings
 
 COLUMNS = 4
@@ -95,7 +96,7 @@ def test_plain_bodies_are_taken(rows: list[list[float]]) -> None:
 
 @pytest.fixture(scope="module")
 def reader(tiny_store) -> RowReader:
-    return RowReader(load_model(tiny_store / "models/tiny"), Settings(max_values=LIMIT))
+    return RowReader(load_model(tiny_store / "models/tiny"), Limits.of(Settings(max_values=LIMIT)))
 
 
 @given(body=st.one_of(bodies().map(str.encode), mutants(), st.binary(max_size=60)))

@@ -594,13 +594,15 @@ SMALL = [
 ]
 
 
-def small_file(*, any_word: bool = False) -> bytes:
+def small_file(*, any_word: bool = False, ids: bool = False) -> bytes:
     entries = [
         trie.Entry(text.encode(), score, b"", TAGS[at % 3 : at % 4]) for at, (text, score) in enumerate(SMALL)
     ]
     entries[0] = entries[0]._replace(payload=b'{"a":1}')
     if not any_word:
         entries = [entry._replace(contexts=()) for entry in entries]
+    if ids:
+        entries = [entry._replace(id=b"%d" % (at % 4) * (at % 3)) for at, entry in enumerate(entries)]
     return builder.build(entries, any_word=any_word)
 
 
@@ -666,16 +668,23 @@ def answers(segment: trie.Segment) -> None:
                 assert len(hits) <= segment.entries
                 for hit in hits:
                     assert all(start < end <= len(hit.text.decode()) for start, end in hit.highlights)
+                ids = [hit.id for hit in hits if hit.id]
+                assert len({*ids}) == len(ids)
                 json.loads(reader.complete_json(prefix, 100, edits, contexts))
     list(segment)
 
 
-@pytest.mark.parametrize("any_word", [False, True])
-def test_a_changed_byte_with_repaired_checksums_is_refused_or_harmless(any_word: bool) -> None:
-    file = small_file(any_word=any_word)
+@pytest.mark.parametrize(("any_word", "ids"), [(False, False), (True, False), (True, True)])
+def test_a_changed_byte_with_repaired_checksums_is_refused_or_harmless(any_word: bool, ids: bool) -> None:
+    file = small_file(any_word=any_word, ids=ids)
     (sections,) = struct.unpack_from("<I", file, 32)
+    start, end = 64 + 32 * sections, len(file)
+    if ids:  # the section of the ids, which comes last; the others are those of the file without
+        number, start, end = struct.unpack_from("<I4xQQ", file, start - 32)
+        assert number == 12
+        end += start
     refused = 0
-    for at in range(64 + 32 * sections, len(file)):
+    for at in range(start, end):
         for value in (0, file[at] ^ 1, 0xFF):
             damaged = bytearray(file)
             damaged[at] = value
@@ -685,7 +694,7 @@ def test_a_changed_byte_with_repaired_checksums_is_refused_or_harmless(any_word:
                 refused += 1
             else:
                 answers(segment)
-    assert refused > 100
+    assert refused > (end - start) // 4
 
 
 @pytest.mark.parametrize(
@@ -718,9 +727,9 @@ def test_header_fields_are_checked_behind_the_checksum(field: int, layout: str, 
 
 
 @settings(max_examples=400, deadline=None)
-@given(any_word=st.booleans(), data=st.data())
-def test_random_damage_with_repaired_checksums(any_word: bool, data: st.DataObject) -> None:
-    damaged = bytearray(small_file(any_word=any_word))
+@given(any_word=st.booleans(), ids=st.booleans(), data=st.data())
+def test_random_damage_with_repaired_checksums(any_word: bool, ids: bool, data: st.DataObject) -> None:
+    damaged = bytearray(small_file(any_word=any_word, ids=ids))
     for _ in range(data.draw(st.integers(1, 6))):
         damaged[data.draw(st.integers(64, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     try:
@@ -738,6 +747,41 @@ def test_the_golden_file_still_opens(request: pytest.FixtureRequest, any_word: b
     assert file == small_file(any_word=any_word), (
         "the same input gives the same bytes, from version to version"
     )
+
+
+NAMES = [  # of documents: section 12 of a segment
+    trie.Entry("Thành phố Hồ Chí Minh".encode(), 9.5, b'{"country":"VN"}', ("city",), b"Q1854"),
+    trie.Entry("Sài Gòn".encode(), 9.5, b"", ("city", "land"), b"Q1854"),
+    trie.Entry(b"Saigon", 7, b"[1,2]", (), b"Q1854"),
+    trie.Entry(b"New York", 8, b"{}", ("city",), b"Q60"),
+    trie.Entry(b"New Amsterdam", 1, b"", (), b"Q60"),
+    trie.Entry(b"York", 5, b"", ("city",), 'é"1'.encode()),
+    trie.Entry("東京".encode(), 6, b"", ("land",)),
+    *(trie.Entry(f"saint {i}".encode(), 3, b"", (), b"i" * 256) for i in range(16)),
+]
+
+
+def test_the_golden_file_with_ids_is_read_as_it_was_written(request: pytest.FixtureRequest) -> None:
+    file = (Path(request.path).parent / "golden" / "segment-v2-ids.mrx").read_bytes()
+    segment = trie.Segment(file, "golden")
+    answers(segment)
+    assert sorted(segment) == sorted(NAMES)
+    shown = {
+        query: [
+            (hit.text.decode(), hit.id.decode(), hit.payload) for hit in segment.complete(query, 10, 0)[0]
+        ]
+        for query in (b"sai", b"new", b"york", b"saint", "東".encode())
+    }
+    saigon, new_york = ("Sài Gòn", "Q1854", b""), ("New York", "Q60", b"{}")
+    assert shown == {
+        b"sai": [saigon, ("saint 0", "i" * 256, b"")],
+        b"new": [new_york],
+        b"york": [("York", 'é"1', b""), new_york],
+        b"saint": [("saint 0", "i" * 256, b"")],
+        "東".encode(): [("東京", "", b"")],
+    }
+    assert segment.names_of([b"Q60", b"none"]) == [segment.find(b"New York"), segment.find(b"New Amsterdam")]
+    assert builder.build(NAMES) == file, "the same input gives the same bytes, from version to version"
 
 
 def test_a_file_of_the_first_version_is_refused_with_what_to_do(request: pytest.FixtureRequest) -> None:

@@ -105,6 +105,7 @@ def test_scores(tmp_path: Path, score: object, expected: float | None) -> None:
         {"text": "a", "contexts": ["x", 1]},
         {"text": "a", "contexts": [""]},
         {"text": "a", "contexts": 3},
+        {"text": "a", "contexts": [str(i) for i in range(65)]},
         {"text": "a", "payload": {1, 2}},
         {"text": "a", "payload": float("nan")},
         {"text": "a", "payload": "\ud800"},
@@ -125,6 +126,22 @@ def test_entries_that_are_refused(tmp_path: Path, entry: object) -> None:
         on_invalid=lambda at, _: refused.append(at),  # type: ignore[list-item]
     )
     assert (report.entries, report.skipped, refused) == (2, 1, [1])
+
+
+@pytest.mark.parametrize("names", [5, [b"city"], [None], [["city"]], ["city"] * 65, object()])
+def test_contexts_that_are_no_names(tmp_path: Path, names: object) -> None:
+    index = mariana.open_index(mariana.build_index(tmp_path, [("Saigon", 1)]))
+    for complete in (index.complete, index.complete_json, index.explain):
+        for asked in ({"context": names}, {"prefer": names}):
+            with pytest.raises(InvalidInputError, match="names: strings, 64 at most"):
+                complete("s", **asked)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["", "ci\nty", "city\n", "\ncity", "c", "city" * 17, "\ud800", "City"])
+def test_a_context_that_no_entry_has_finds_nothing(tmp_path: Path, name: str) -> None:
+    index = mariana.open_index(mariana.build_index(tmp_path, [{"text": "Saigon", "contexts": ["city"]}]))
+    assert index.complete("s", context=name) == []
+    assert len(index.complete("s", context=["city", name])) == 1
 
 
 def test_the_longest_text_is_found(tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ BAD = {
     "a.tsv": ("good\t1\nbad\tmany\nbad\t-1\nbad\t1\t{\nbad\tnan\n\t5\na\t1\t\t\t\t\nbad\t1\t\t|\nbad\t1e999\n", range(2, 10)),
     "b.csv": ('good,1\n"bad"x,1\nbad,1_0\nbad\t1,\x00\n', range(2, 5)),
     "c.jsonl": ('{"text": "good"}\n{"text": 3}\n[1]\n{\n{"text": "x", "score": true}\n{"text":"x","w":1}\n"x"\n{"text":"x","score":NaN}\n' + "[" * 100_000 + "\n", range(2, 10)),
+    "e.tsv": ("good\t1\t\t" + "|".join(map(str, range(64))) + "\nbad\t1\t\t64\nbad\t1\t\t0|65\n", range(2, 4)),
     "d.txt": (b"good\ncaf\xe9\na\x00b\n" + b"x" * 2000 + b"\n\xe2\x80\xaeevil\n", range(2, 6)),
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from mariana.autocomplete import build_index
+from mariana.building import build_index
 from mariana.cli import cli
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError
 from mariana.store import Store

@@ -56,9 +56,22 @@ def test_killed_it_goes_on(tmp_path: Path) -> None:
 
 
 def test_it_says_how_many_networks_the_best_recipe_learned(tmp_path: Path) -> None:
-    result = CliRunner().invoke(cli, arguments(tmp_path, "--trials", 1), catch_exceptions=False)
-    assert "4 of 5 starts merged: mariana train iris --target species --layers" in result.stdout
+    more = arguments(tmp_path, "--trials", 1, "--test", 0.2)
+    result = CliRunner().invoke(cli, more, catch_exceptions=False)
+    again = f"mariana train iris --target species --store {tmp_path} --test 0.2 --layers 64 "
+    assert f"4 of 5 starts merged: {again}" in result.stdout
     assert read_model(tmp_path / "models/iris/1/model.safetensors").metadata.training.members == 4
+
+
+def test_more_starts_than_could_be_merged_may_be_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(layers=(8, 8), epochs=1, members=2)
+    prepared = prepare(read_table("iris"), "species", "auto", recipe)
+    monkeypatch.setattr("mariana.trainer.committee._MOST_BYTES", 40_000)  # five starts of 32-32 are 213,760
+    best, net, _ = tune(prepared, tmp_path / "j", trials=1, restarts=4, recipe=recipe)
+    assert best.layers == (32, 32)
+    assert len(net.members) == 2
 
 
 def test_the_first_trial_is_the_default_and_the_best_is_published(tmp_path: Path) -> None:
@@ -81,3 +94,46 @@ def test_the_first_trial_is_the_default_and_the_best_is_published(tmp_path: Path
     other = prepare(read_table("iris"), "sepal_width", "auto", recipe)
     with pytest.raises(InvalidInputError, match="journal of another table"):
         tune(other, journal, trials=1)
+
+
+def test_a_table_is_tuned_through_a_cache_as_from_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mariana.scratch.SPILL_BYTES", 0)  # everything lies in files, which the workers share
+    lines = "".join(f"{i / 7:.3f},{'Rome' if i % 5 else ''},{'x' if i % 4 else 'y'}\n" for i in range(200))
+    (tmp_path / "table.csv").write_text("n,city,target\n" + lines)
+    command = [
+        "tune",
+        str(tmp_path / "table.csv"),
+        "--target",
+        "target",
+        "--epochs",
+        "2",
+        "--trials",
+        "1",
+        "--store",
+    ]
+    plain = CliRunner().invoke(cli, [*command, str(tmp_path / "a")], catch_exceptions=False)
+    assert "it is cached in" not in plain.output
+    monkeypatch.setattr("mariana.cli.data.memory_bytes", lambda: 400_000)
+    unasked = CliRunner().invoke(cli, [*command, str(tmp_path / "b")], catch_exceptions=False)
+    assert f"it is cached in {tmp_path / 'b/cache'}" in unasked.output
+    asked = [*command, str(tmp_path / "c"), "--cache", str(tmp_path / "cache")]
+    assert CliRunner().invoke(cli, asked, catch_exceptions=False).exit_code == 0
+    assert len(list((tmp_path / "cache").iterdir())) == 1  # what was spilled is gone
+    models = [tmp_path / store / "models/table/1/model.safetensors" for store in "abc"]
+    assert len({model.read_bytes() for model in models}) == 1
+
+
+def test_what_cannot_be_a_journal(tmp_path: Path) -> None:
+    for content in (b"a,b\n1,2\n", b"\xff\x00", b"{}\n", b"[1]\n"):
+        (tmp_path / "j").write_bytes(content)
+        result = CliRunner().invoke(cli, arguments(tmp_path, "--trials", 1, "--journal", tmp_path / "j"))
+        assert result.exit_code == 1
+        assert isinstance(result.exception, InvalidInputError | SystemExit)
+        assert "is no journal of a search" in result.output + str(result.exception)
+        assert (tmp_path / "j").read_bytes() == content
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(cli, arguments(tmp_path, "--trials", 1, "--journal", tmp_path / "file/j"))
+    assert result.exit_code == 1
+    assert "cannot write the journal" in result.output + str(result.exception)

@@ -158,7 +158,7 @@ def test_compaction_changes_nothing_but_the_files(index: Index, path: Path) -> N
         index.insert([("Sana", 3)])
         assert other.refresh()
         assert texts(other) == texts(index)
-    with folder.locked(path):
+    with state.locked(path):
         assert not index.compact(), "another one is at it"
 
 
@@ -202,17 +202,35 @@ def test_a_list_that_comes_during_a_compaction_wins(
     def build_slowly(self: layers.Layers, changes: dict[bytes, journal.Item | None]) -> bytes:
         return build(self, changes)
 
-    locked = folder.locked
+    locked = state.locked
 
     def lock_late(*arguments: object, **options: object) -> object:
-        monkeypatch.setattr(folder, "locked", locked)
+        monkeypatch.setattr(state, "locked", locked)
         mariana.build_index(path, [("Lima", 1)])
         return locked(*arguments, **options)
 
-    monkeypatch.setattr(folder, "locked", lock_late)
+    monkeypatch.setattr(state, "locked", lock_late)
     assert not index.compact()
     index.refresh()
     assert texts(index) == ["Lima"]
+
+
+@pytest.mark.parametrize("later", [0, 1, 30, 300])
+def test_what_came_during_a_compaction_stays_however_much_it_is(index: Index, path: Path, later: int) -> None:
+    with index:
+        index.insert([(f"before {i}", i) for i in range(100)])
+    there = journal.Journal.open(path)
+    assert there is not None
+    items = [(b"later %d" % i, journal.Item(i, b"[%d]" % i, b'["a"]', b"d")) for i in range(later)]
+    with there.writing() as head:
+        there.put(head.sequence + 1, items)
+        there.advance(head.sequence + 1, head.clock)
+    with there.writing():
+        there.rebase(9, head.sequence)
+    with there.reading() as now:
+        assert (now.base, now.sequence) == (9, head.sequence + 2)
+        assert list(there.items(0)) == items
+    there.close()
 
 
 def test_a_batch_lands_in_few_layers_whatever_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -797,6 +815,14 @@ def test_a_new_list_on_a_full_disk_changes_nothing(small_disk: Path) -> None:
         assert not list(path.glob(".tmp*"))
         (small_disk / "filler").unlink()
         mariana.build_index(path, [(f"town {i}", i) for i in range(5000)])
+
+
+def test_a_first_list_on_a_full_disk_leaves_nothing(small_disk: Path) -> None:
+    entries = [(f"{i} {random.Random(i).random()}", i) for i in range(100_000)]
+    with pytest.raises(StoreError, match="No space left"):
+        mariana.build_index(small_disk / "towns", entries)
+    assert list(small_disk.iterdir()) == []
+    mariana.build_index(small_disk / "towns", entries[:10])
 
 
 def test_a_read_only_disk_serves(small_disk: Path) -> None:

@@ -237,6 +237,113 @@ def test_what_does_not_fit_is_not_counted(caplog: pytest.LogCaptureFixture) -> N
     assert cells.row("x", {"a": "0"}, 20).sum() == 20
 
 
+def there(metrics: Metrics) -> dict[tuple[str, str], float]:
+    """Return the rows that each version has answered."""
+    found = add_up([(metrics.cells, True)]).items()
+    return {(k[0][1], k[1][1]): row[-1] for (name, k), row in found if name == "mariana_model_rows"}
+
+
+def note(metrics: Metrics, model: str, version: int) -> None:
+    """Let a version answer as many rows as its number, and let it be told as one that serves."""
+    metrics.model(model, version).observe(version, 0.0, 0.1, 0.2, 0.3)
+    for name in ("mariana_model_bytes", "mariana_model_queued_requests"):
+        metrics.gauge(name, {"model": model, "version": str(version)}, 1)
+    metrics.gauge("mariana_model_loaded", {"model": model, "version": str(version), "isa": "generic"}, 1)
+    metrics.index(f"index {version}").complete.observe(0.1)
+    metrics.index(f"index {version}").complete.fold()
+    metrics.model(model, version).fold()
+
+
+def test_however_many_versions_there_have_been_those_that_serve_are_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    board = Board(2)
+    metrics, seen = Metrics(board.slots[0].cells()), Metrics(board.slots[0].cells())
+    note(metrics, "other", 7)
+    metrics.model("other", 7).error("400")
+    metrics.answered("x", 200, 0.5)
+    metrics.fold()
+    for version in range(1, 4001):
+        note(metrics, "m", version)
+        present = {("m", version), ("m", version - 1), ("other", 7)}
+        metrics.retain(present, {f"index {version}"})
+        if version % 500 == 0:  # whoever reads, now and then or for the first time, sees the same
+            told = [there(reader) for reader in (metrics, seen, Metrics(board.slots[0].cells()))]
+            assert told[0] == told[1] == told[2]
+            assert told[0]["m", str(version)] == version
+            assert told[0]["m", str(version - 1)] == version - 1
+            assert told[0]["other", "7"] == 7
+            assert all(rows == int(number) for (_, number), rows in told[0].items())
+    assert caplog.text == ""
+    assert 1 < metrics.cells._drops < 10, "only where there is not much room"
+    found = add_up([(board.slots[0].cells(), True)])
+    assert found["mariana_requests_total", (("endpoint", "x"), ("status", "200"))] == [1]
+    errors = (("model", "other"), ("version", "7"), ("status", "400"))
+    assert found["mariana_model_errors_total", errors] == [1]
+    assert found["mariana_complete_seconds", (("index", "index 4000"),)][-1] == pytest.approx(0.1)
+
+
+def test_a_version_that_comes_back_soon_is_counted_on() -> None:
+    metrics = Metrics()
+    note(metrics, "m", 3)
+    metrics.retain(set(), set())
+    note(metrics, "m", 3)
+    assert there(metrics) == {("m", "3"): 6}
+
+
+def test_who_counts_on_uses_what_is_free() -> None:
+    slot = Board(1).slots[0]
+    cells = slot.cells()
+    for i in range(10):
+        cells.row("x", {"a": str(i)}, 20)[:] = i
+    cells.drop(lambda _, labels: labels["a"] in "3456")
+    later = slot.cells()  # of the next worker
+    later.row("x", {"a": "y"}, 7)[:] = 70
+    later.row("x", {"a": "z"}, 73)[:] = 80
+    later.row("x", {"a": "w"}, 74)[:] = 90
+    found = {dict(labels)["a"]: (set(row), len(row)) for (_, labels), row in slot.cells()}
+    assert found == {
+        **{str(i): ({float(i)}, 20) for i in (0, 1, 2, 7, 8, 9)},
+        "y": ({70.0}, 7),
+        "z": ({80.0}, 73),
+        "w": ({90.0}, 74),
+    }
+    assert [row.begin for row in later._rows.values()][-3:] == [60, 67, 200]
+
+
+def test_one_that_dies_while_dropping_leaves_all_rows() -> None:
+    board = Board(1)
+    cells = board.slots[0].cells()
+    for i in range(100):
+        cells.row("x", {"a": str(i)})[0] = i
+
+    class Deadly:
+        def __init__(self, head: memoryview) -> None:
+            self.head = head
+
+        def __getitem__(self, word: int) -> int:
+            return self.head[word]
+
+        def __setitem__(self, word: int, value: int) -> None:
+            if word == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.head[word] = value
+
+    def die() -> None:
+        mine = board.slots[0].cells()
+        mine._head = Deadly(mine._head)
+        mine.drop(lambda _, labels: labels["a"] != "7")
+
+    dead = Child(board, 0, die)
+    assert dead.said == b""
+    dead.end()
+    later = board.slots[0].cells()
+    assert [row[0] for _, row in later] == list(range(100))
+    later.drop(lambda _, labels: labels["a"] != "7")
+    assert [row[0] for _, row in board.slots[0].cells()] == [7]
+    assert [row[0] for _, row in cells] == [7]
+
+
 def test_buckets_are_those_of_all_workers() -> None:
     memory = Board(1).clients
     one, other = (TokenBuckets(1, 3, lambda: 5.0, memory) for _ in range(2))

@@ -30,6 +30,15 @@ def test_the_same_as_in_python(client: TestClient, tiny_store: Path, query: str)
         }
 
 
+@pytest.mark.parametrize(
+    "query", ["q=%ff", "q=sa%ED%A0%80", "q=%C3", "q=sa&limit=3&context=%ff", "q=sa&%ff=1"]
+)
+def test_what_is_no_utf_8_is_refused(client: TestClient, query: str) -> None:
+    answer = client.get(f"/v1/indexes/towns/complete?{query}")
+    assert answer.status_code == 400
+    assert "the query string is not UTF-8" in answer.json()["detail"]
+
+
 def test_an_answer_is_cached_by_its_etag(client: TestClient) -> None:
     first = client.get("/v1/indexes/towns/complete?q=sa")
     assert first.headers["cache-control"] == complete.CACHE_CONTROL

@@ -1,6 +1,8 @@
 """Versions and indexes come, go and are chosen while the server runs; a bad one never replaces a good one."""
 
+import asyncio
 import hashlib
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -10,8 +12,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from mariana.autocomplete import build_index
+from mariana.building import build_index
 from mariana.server import create_app, lifecycle
+from mariana.server.routes import predict
 from mariana.settings import Settings
 from mariana.store import Store
 
@@ -230,3 +233,72 @@ def test_what_goes_wrong_with_one_stops_no_other(store: Path, monkeypatch: pytes
         assert version(client) == 2
         status = client.get("/v1/models/price").json()["model_version_status"][0]
         assert status["status"]["error_message"].startswith("MemoryError")
+
+
+def test_the_hundredth_version_is_counted_like_the_first(
+    store: Path,
+    make_classifier: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("mariana.server.cells._LINES_BYTES", 40_000)  # room for about forty
+    model = make_classifier(seed=3)
+    with serve(store, keep_versions=2) as client:
+        for number in range(3, 103):
+            Store(store).publish_model("tiny", model)
+            assert load(client) == 200
+            assert version(client) == number
+        told = client.get("/metrics").text
+        for number in (101, 102):
+            assert f'mariana_model_rows_count{{model="tiny",version="{number}"}} 1\n' in told
+        assert 'mariana_requests_total{endpoint="POST /v1/models/{name}/predict",status="200"} 100\n' in told
+        assert 'mariana_model_loaded{model="price",version="1"' in told
+        assert 'version="100"' not in told
+    assert "too many" not in caplog.text
+
+
+def test_the_description_is_made_once_a_change_and_lets_others_in(
+    tiny_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    operation = predict._operation
+    monkeypatch.setattr(
+        predict, "_operation", lambda version: (made.append(version.number), operation(version))[1]
+    )
+    app = create_app(Settings(store=tiny_store))
+    with TestClient(app) as client:
+        before = client.get("/openapi.json")
+        assert before.headers["content-type"] == "application/json"
+        assert json.loads(before.content) == app.openapi()
+        assert client.get("/openapi.json").content == before.content
+        assert sorted(made) == [1, 1, 2], "each version once"
+        price = app.front.state.models.pop("price")
+        app.front.state.changed()
+        after = client.get("/openapi.json").json()
+        assert {path.split("/")[3] for path in set(before.json()["paths"]) - set(after["paths"])} == {"price"}
+        app.front.state.models["price"] = price
+        app.front.state.changed()
+        assert client.get("/openapi.json").json()["paths"].keys() == before.json()["paths"].keys()
+        assert sorted(made) == [1, 1, 1, 2], "what has gone is not kept"
+
+        async def ask_while_it_changes() -> list[bytes]:
+            document, steps = app.document, []
+            document.change()
+            asking = [asyncio.create_task(document.body()) for _ in range(3)]
+            while not all(task.done() for task in asking):
+                await asyncio.sleep(0)
+                steps.append(1)
+                if len(steps) == 20:
+                    del app.front.state.models["price"]
+                    document.change()
+            assert len(steps) > 40, "others had their turn"
+            return [await task for task in asking]
+
+        answers = asyncio.run(ask_while_it_changes())
+        assert b'"/v1/models/price/predict"' not in answers[1], "what was made before the change is not kept"
+        assert answers[1] == answers[2]
+
+
+def test_the_description_behind_a_proxy(tiny_store: Path) -> None:
+    with TestClient(create_app(Settings(store=tiny_store)), root_path="/models") as client:
+        assert client.get("/models/openapi.json").json()["servers"] == [{"url": "/models"}]

@@ -273,7 +273,7 @@ def test_a_client_is_an_address_or_a_network(host: str | None, client: str) -> N
 # ---- When the disk is full, read-only, or damaged --------------------------------------------------------------
 
 
-def test_reads_go_on_when_nothing_can_be_written(serve: Serve) -> None:
+def test_reads_go_on_when_nothing_can_be_written(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     client = serve()
     client.post(ENTRIES, json={"entries": [{"text": "Salta"}]}, headers=TOKEN)
     state = client.app_state["served"]
@@ -287,6 +287,9 @@ def test_reads_go_on_when_nothing_can_be_written(serve: Serve) -> None:
     answer = client.post(ENTRIES, json=big, headers=TOKEN)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     connection.execute("PRAGMA query_only = 0")
+    told = [(record.getMessage(), record.exc_info) for record in caplog.records]
+    assert len(told) == 2, "one line each"
+    assert all("index.db" in message and trace is None for message, trace in told)
     assert texts(client) == ["São Paulo", "Saigon", "Sapporo", "Salta"]
     assert client.post(ENTRIES, json=big, headers=TOKEN).status_code == 200
 

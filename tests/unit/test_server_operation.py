@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 from mariana._binding.rows import json_floats
 from mariana.server import create_app
 from mariana.server.front import compressed
-from mariana.server.limits import BUSY, CLIENTS, Gate, TokenBuckets, client_at
+from mariana.server.limits import BUSY, CLIENTS, Gate, Limits, TokenBuckets, client_at
 from mariana.server.metrics import SECONDS, Histogram, Metrics, add_up, render
 from mariana.server.observe import AccessLog
 from mariana.server.schedule import Cost
@@ -161,7 +161,7 @@ def test_a_network_of_ipv6_is_one_client(address: str, client: str) -> None:
 
 
 def test_a_person_with_many_addresses_has_one_bucket() -> None:
-    gate = Gate(Settings(rate_limit=1, rate_burst=2), Metrics())
+    gate = Gate(Limits.of(Settings(rate_limit=1, rate_burst=2)), Metrics())
     refusals = [gate.refusal(f"2001:db8::{i:x}") for i in range(4)]
     assert [refusal is None for refusal in refusals] == [True, True, False, False]
     assert refusals[3].status == 429

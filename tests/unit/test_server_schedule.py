@@ -1,6 +1,7 @@
 """Where predictions run: the same bits everywhere, batches of what came together, errors for those whose they are."""
 
 import asyncio
+import selectors
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -103,6 +104,44 @@ def test_what_comes_meanwhile_is_the_next_batch(mode: str) -> None:
 
     asyncio.run(main())
     assert calls[:3] == [5, 5, 5]
+
+
+class _Waited(selectors.DefaultSelector):
+    """Makes a loop's clock go on at once by what it would have slept."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout:
+            self.now += timeout
+        return super().select(0)
+
+
+def test_the_window_is_the_longest_wait() -> None:
+    clock, batches = _Waited(), []
+    loop = asyncio.SelectorEventLoop(clock)
+    loop.time = lambda: clock.now
+
+    async def ask(schedule: Schedule, at: float, value: int) -> tuple[float, float]:
+        await asyncio.sleep(at)
+        y = await schedule.run(np.full((value, 1), value, np.float32))
+        assert y.tolist() == [[value]] * value
+        return at, round(loop.time() - at, 6)
+
+    async def main() -> list[tuple[float, float]]:
+        schedule = Schedule(
+            lambda x: x, COSTS["batched"], 0.5, lambda rows, waits: batches.append((rows, len(waits)))
+        )
+        return await asyncio.gather(
+            *(ask(schedule, at, i + 1) for i, at in enumerate((0, 0.1, 0.4, 1.0, 2.0, 2.25)))
+        )
+
+    try:
+        waits = loop.run_until_complete(main())
+    finally:
+        loop.close()
+    assert waits == [(0, 0.5), (0.1, 0.4), (0.4, 0.1), (1.0, 0.5), (2.0, 0.5), (2.25, 0.25)]
+    assert batches == [(6, 3), (4, 1), (11, 2)]
 
 
 @pytest.mark.parametrize("mode", ["batched", "thread"])

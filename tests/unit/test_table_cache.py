@@ -2,6 +2,8 @@
 
 import gzip
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -243,3 +245,37 @@ def test_labels_stay_as_they_are_written(tmp_path: Path) -> None:
         assert [target.labels for target in targets] == [labels, labels]
         assert (targets[0].y == targets[1].y).all()
     assert isinstance(found.column("z").cells, np.memmap)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_what_a_killed_maker_left_goes_and_what_a_living_one_makes_stays(tmp_path: Path) -> None:
+    cache, path = tmp_path / "cache", tmp_path / "table.csv"
+    path.write_text(TEXT)
+    script = (
+        "import sys, time\n"
+        "from mariana import table_cache\n"
+        "def write(source, folder):\n"
+        "    (folder / '0.npy').write_bytes(b'half')\n"
+        "    print(folder.name, flush=True)\n"
+        "    time.sleep(60)\n"
+        "table_cache._write = write\n"
+        "table_cache.cached_table(*sys.argv[1:2], table_cache.Path(sys.argv[2]))\n"
+    )
+    command = [sys.executable, "-c", script, str(path), str(cache)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as living,
+    ):
+        assert killed.stdout is not None
+        assert living.stdout is not None
+        left, made = killed.stdout.readline().strip(), living.stdout.readline().strip()
+        killed.kill()
+        killed.wait()
+        assert (cache / left).exists()
+        cached_table(path, cache)
+        assert not (cache / left).exists()
+        assert (cache / made).exists()
+        living.kill()
+        living.wait()
+        cached_table(path, cache)  # it is there: nothing is made, but tidied up
+    assert [p.name[:6] for p in cache.iterdir()] == ["table-"]

@@ -123,3 +123,19 @@ def test_trained_from_the_command_line_it_is_served_as_one_network(tmp_path: Pat
     assert (info.training.members, info.training.epochs) == (3, 30)
     assert load_model(path).predict([[5.1, 3.5, 1.4, 0.2]]).sum() == pytest.approx(1)
     assert "networks: 3, merged" in (Path(path).parent / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("rows", "layers"), [(150, (64,)), (999, (64,)), (1000, (128, 128, 128))])
+def test_a_small_table_gets_a_small_network(rows: int, layers: tuple[int, ...]) -> None:
+    assert Recipe().settled(rows).layers == layers
+    assert Recipe(layers=(7, 5)).settled(rows).layers == (7, 5)
+
+
+def test_what_would_grow_too_large_is_refused_before_it_is_made() -> None:
+    nets = [Sequential([Input((4,)), Dense(1024, "tanh"), Dense(1024, "tanh"), Dense(1)])] * 12
+    for net in nets[:1]:
+        net.compile("adam", "mse")
+        net.build()
+    match = r"12 members of 1024-1024 units make a network of 151,056,384 weights together, 604 MB .* fewer members"
+    with pytest.raises(InvalidInputError, match=match):
+        Committee(nets)

@@ -198,6 +198,8 @@ def test_what_cannot_be_is_refused() -> None:
         {"activation": "softmax"},
         {"solver": "magic"},
         {"hidden_layer_sizes": (0,)},
+        {"hidden_layer_sizes": None},
+        {"hidden_layer_sizes": "wide"},
         {"dropout": 1.0},
         {"learning_rate_init": 0},
         {"early_stopping": "maybe"},
@@ -264,3 +266,11 @@ def test_a_heavy_row_counts_more() -> None:
     assert abs(regressor.predict(x).mean() - 0.9) < 0.05
     classifier = DNNClassifier(**SMALL).fit(x, y, sample_weight=weights)
     assert abs(classifier.predict_proba(x)[:, 1].mean() - 0.9) < 0.05
+
+
+def test_the_size_is_chosen_by_the_rows_unless_it_is_said() -> None:
+    x, y = load_iris()
+    for sizes, units in (("auto", [64, 3]), ((7, 5), [7, 5, 3]), (6, [6, 3]), ([4], [4, 3])):
+        found = DNNClassifier(sizes, members=2, max_iter=1, random_state=0).fit(x, y)
+        assert [layer.units for layer in found.committee_.members[0].layers] == units
+        assert [layer.units for layer in found.network_.layers] == [*(2 * n for n in units[:-1]), 3]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,83 +17,17 @@ from mariana.tables import Table, table_of
 from ..committee import Committee
 from ..data import stratified_split
 from ..export import publish
-from ..preprocessing import Numbers, encode, infer_features
+from ..preprocessing import encode, infer_features
 from ..recipe import SMALL, Outputs, Recipe, build, learn
 from ..sequential import Sequential
+from .arguments import Arguments
 from .inputs import Float64, Rows, at, check_columns, check_width, checked_targets, checked_weights
-from .interface import Interface
 
 _TOLERANCE = 1e-12
 
 
-class Estimator(Interface):
-    """What both estimators share.
-
-    Args:
-        hidden_layer_sizes: units of each hidden layer of a member.
-        activation: of the hidden layers.
-        solver: the optimizer, by its name.
-        alpha: what the sum of the squared weights is multiplied by and added to the loss (L2).
-        batch_size: rows of a step; ``auto``: 64 to 256, by the number of rows.
-        learning_rate: ``cosine`` (falls to 0 over all epochs) or ``constant``.
-        learning_rate_init: the first rate; ``auto``: 0.0007 for classes of 1,000 rows or more, else 0.002.
-        max_iter: epochs at most; ``auto``: 40 to 300, by the number of rows.
-        random_state: a whole number, a ``numpy.random.RandomState``, or None: not repeatable.
-        verbose: 0 silent, 1 a bar, 2 a line an epoch.
-        warm_start: whether ``fit`` goes on from the weights of the last ``fit``.
-        early_stopping: whether rows are put aside to find the best epoch (and to calibrate a classifier); ``auto``: from
-            1,000 rows on.
-        validation_fraction: share of the rows that are put aside.
-        n_iter_no_change: epochs without a smaller validation loss before it stops.
-        dropout: share of the outputs of a hidden layer that a step leaves out; ``auto``: 0.1 from 1,000 rows on, else 0.
-        batch_norm: whether the outputs of each hidden layer are normalised.
-        weight_decay: share of the weights that each step takes away, times the learning rate.
-        members: networks that are learned, each from weights and an order of its own; their mean answers.
-        numbers: ``auto``: robust and piecewise linear; ``standard``: mean 0 and variance 1.
-    """
-
-    def __init__(
-        self,
-        hidden_layer_sizes: int | tuple[int, ...] = (128, 128, 128),
-        activation: str = "tanh",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0,
-        batch_size: int | Literal["auto"] = "auto",
-        learning_rate: Literal["cosine", "constant"] = "cosine",
-        learning_rate_init: float | Literal["auto"] = "auto",
-        max_iter: int | Literal["auto"] = "auto",
-        random_state: Any = None,
-        verbose: Literal[0, 1, 2] = 0,
-        warm_start: bool = False,
-        early_stopping: bool | Literal["auto"] = "auto",
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 20,
-        dropout: float | Literal["auto"] = "auto",
-        batch_norm: bool = False,
-        weight_decay: float = 0.0,
-        members: int = 4,
-        numbers: Numbers = "auto",
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.max_iter = max_iter
-        self.random_state = random_state
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.dropout = dropout
-        self.batch_norm = batch_norm
-        self.weight_decay = weight_decay
-        self.members = members
-        self.numbers = numbers
+class Estimator(Arguments):
+    """How they learn and publish."""
 
     @property
     def network_(self) -> Sequential:
@@ -257,7 +191,13 @@ class Estimator(Interface):
             self.feature_names_in_ = np.array(list(names), object)
 
     def _recipe_for(self, seed: int) -> Recipe:
-        sizes = self.hidden_layer_sizes
+        sizes: Any = self.hidden_layer_sizes
+        if isinstance(sizes, int | np.integer):
+            sizes = (sizes,)
+        if not isinstance(sizes, list | tuple | np.ndarray) and sizes != "auto":
+            raise InvalidInputError(
+                f"hidden_layer_sizes is {sizes!r:.60}: use 'auto', or the units of each hidden layer, for example (64, 32)"
+            )
         auto: dict[str, Any] = {
             name: None if getattr(self, ours) == "auto" else getattr(self, ours)
             for name, ours in (
@@ -268,7 +208,7 @@ class Estimator(Interface):
             )
         }
         return Recipe(
-            layers=(sizes,) if isinstance(sizes, int | np.integer) else tuple(sizes),
+            layers=None if isinstance(sizes, str) else tuple(sizes),
             activation=self.activation,
             batch_norm=self.batch_norm,
             optimizer=self.solver,

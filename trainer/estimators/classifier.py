@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,11 +13,11 @@ from mariana.errors import InvalidInputError
 from mariana.format import Label
 
 from ..calibration import apply_temperature, find_temperature, logits
-from ..preprocessing import Numbers
 from .base import Estimator
 from .inputs import Float64, checked_targets
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class DNNClassifier(Estimator):
     """A dense network that predicts classes, or labels that go together.
 
@@ -25,7 +26,7 @@ class DNNClassifier(Estimator):
             frequent. None: as they are.
         label_smoothing: how far the targets are moved from 0 and 1 towards each other; 0 to below 1.
         calibrate: whether probabilities are calibrated on the rows put aside, where there are such.
-        arguments: see the list of the shared arguments.
+        arguments: those of :class:`~mariana.trainer.estimators.arguments.Arguments`.
 
     Attributes:
         classes_: the classes, sorted; for several labels (rows, labels) their numbers.
@@ -46,56 +47,9 @@ class DNNClassifier(Estimator):
 
     _estimator_type = "classifier"
 
-    def __init__(
-        self,
-        hidden_layer_sizes: int | tuple[int, ...] = (128, 128, 128),
-        activation: str = "tanh",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0,
-        batch_size: int | Literal["auto"] = "auto",
-        learning_rate: Literal["cosine", "constant"] = "cosine",
-        learning_rate_init: float | Literal["auto"] = "auto",
-        max_iter: int | Literal["auto"] = "auto",
-        random_state: Any = None,
-        verbose: Literal[0, 1, 2] = 0,
-        warm_start: bool = False,
-        early_stopping: bool | Literal["auto"] = "auto",
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 20,
-        dropout: float | Literal["auto"] = "auto",
-        batch_norm: bool = False,
-        weight_decay: float = 0.0,
-        members: int = 4,
-        numbers: Numbers = "auto",
-        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
-        label_smoothing: float = 0.0,
-        calibrate: bool = True,
-    ) -> None:
-        super().__init__(
-            hidden_layer_sizes,
-            activation,
-            solver=solver,
-            alpha=alpha,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            learning_rate_init=learning_rate_init,
-            max_iter=max_iter,
-            random_state=random_state,
-            verbose=verbose,
-            warm_start=warm_start,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            dropout=dropout,
-            batch_norm=batch_norm,
-            weight_decay=weight_decay,
-            members=members,
-            numbers=numbers,
-        )
-        self.class_weight = class_weight
-        self.label_smoothing = label_smoothing
-        self.calibrate = calibrate
+    class_weight: Mapping[Any, float] | Literal["balanced"] | None = None
+    label_smoothing: float = 0.0
+    calibrate: bool = True
 
     def partial_fit(
         self,

@@ -20,7 +20,7 @@ class DNNRegressor(Estimator):
     """A dense network that predicts one number, or several.
 
     Args:
-        arguments: see the list of the shared arguments.
+        arguments: those of :class:`~mariana.trainer.estimators.arguments.Arguments`.
 
     Attributes:
         committee_: the members, each a :class:`Sequential`.
