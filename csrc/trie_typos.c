@@ -7,10 +7,10 @@
  * that ends or goes on from there; the least of the state bounds from below what is still to come.
  *
  * A subtree's best key is its first node, so the weight of that node with the lower bound of the edits bounds
- * the subtree, and the subtree with the least bound is looked into next. Branches are in rank order: a list
- * is read until its nodes are much worse than what is being looked into, and the rest of it waits with the
- * others. Matches without an edit come from the exact look-up, which cannot miss one, and are passed over
- * here.
+ * the subtree; those whose bound is below the worst answer are looked into, deep and light ones first.
+ * Branches are in rank order: a list is read until its nodes are much worse than what is being looked into,
+ * and the rest of it waits with the others. Matches without an edit come from the exact look-up, which cannot
+ * miss one, and are passed over here.
  */
 
 #include "osa_table.h"
