@@ -127,8 +127,9 @@ static inline float strip_max_generic(const vec *strip) {
 #include "dense_template.h"
 #include "train_template.h"
 
-const mrn_kernels mrn_kernels_generic = {dense_generic, activate_generic, lanes_generic};
+const mrn_kernels mrn_kernels_generic = {dense_generic, activate_generic, lanes_generic,
+                                         activate_lanes_generic};
 
-const mrn_trainer mrn_trainer_generic = {forward_generic,        backward_generic, normalize_generic,
-                                         normalize_back_generic, drop_generic,     loss_generic,
-                                         update_generic,         squares_generic};
+const mrn_trainer mrn_trainer_generic = {
+    forward_generic,        backward_generic, rescale_generic, normalize_generic, standardize_generic,
+    normalize_back_generic, drop_generic,     loss_generic,    update_generic,    squares_generic};

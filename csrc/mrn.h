@@ -207,6 +207,21 @@ int mrn_trainer_open(size_t isa, const mrn_trainer **trainer);
  * MRN_E_RANGE: a number of a row is out of the table; out is undefined then. */
 int mrn_train_gather(const void *table, size_t table_rows, size_t row_bytes, const int64_t *rows, size_t count, void *out);
 
+/* Gather rows of bytes or of floats, and rescale them on the way: y = x * scale + offset. A table of bytes takes a quarter of the
+ * memory that it takes as floats. */
+typedef struct mrn_rescaling_pass {
+    size_t rows, units;
+    size_t table_rows;
+    const uint8_t *bytes;     /* (table_rows, units), or NULL: the table holds floats */
+    const float *floats;      /* (table_rows, units), or NULL: the table holds bytes */
+    const int64_t *numbers;   /* (rows): which rows of the table; or NULL: its first ones */
+    float *y;                 /* (rows, units) */
+    float scale, offset;
+} mrn_rescaling_pass;
+
+/* All instruction sets give the same bits. MRN_E_RANGE: a number of a row is out of the table; y is undefined then. */
+int mrn_train_rescale(const mrn_trainer *trainer, const mrn_rescaling_pass *pass);
+
 /* Bias and activation of a layer, forward and back. */
 typedef struct mrn_activation_pass {
     uint32_t activation;   /* a number of mrn_activation_name; softmax, which works on rows, is none of them */
@@ -242,6 +257,8 @@ typedef struct mrn_normalization_pass {
 } mrn_normalization_pass;
 
 int mrn_train_normalize(const mrn_trainer *trainer, const mrn_normalization_pass *pass);
+/* y as a prediction has it: with the `mean` and the `inverse` that are given, which stay as they are. It takes no moving ones. */
+int mrn_train_standardize(const mrn_trainer *trainer, const mrn_normalization_pass *pass);
 int mrn_train_normalize_back(const mrn_trainer *trainer, const mrn_normalization_pass *pass);
 
 /* to[i] = 0 with a chance of threshold / 2^32, else from[i] * scale. What is dropped depends on *seed and i alone, so the way back is

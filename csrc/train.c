@@ -45,17 +45,32 @@ int mrn_trainer_open(size_t isa, const mrn_trainer **trainer) {
     return MRN_OK;
 }
 
+static int outside(const int64_t *rows, size_t count, size_t table_rows) {
+    for (size_t i = 0; i < count; i++)
+        if (rows[i] < 0 || (uint64_t)rows[i] >= table_rows)
+            return 1;
+    return 0;
+}
+
 int mrn_train_gather(const void *table, size_t table_rows, size_t row_bytes, const int64_t *rows,
                      size_t count, void *out) {
     if (!table || !rows || !out)
         return MRN_E_ARGUMENT;
-    for (size_t i = 0; i < count; i++)
-        if (rows[i] < 0 || (uint64_t)rows[i] >= table_rows)
-            return MRN_E_RANGE;
+    if (outside(rows, count, table_rows))
+        return MRN_E_RANGE;
     const unsigned char *from = table;
     unsigned char *to = out;
     for (size_t i = 0; i < count; i++, to += row_bytes)
         memcpy(to, from + (size_t)rows[i] * row_bytes, row_bytes);
+    return MRN_OK;
+}
+
+int mrn_train_rescale(const mrn_trainer *trainer, const mrn_rescaling_pass *pass) {
+    if (!trainer || !pass || !pass->units || !pass->y || !pass->bytes == !pass->floats)
+        return MRN_E_ARGUMENT;
+    if (pass->numbers ? outside(pass->numbers, pass->rows, pass->table_rows) : pass->rows > pass->table_rows)
+        return MRN_E_RANGE;
+    trainer->rescale(pass);
     return MRN_OK;
 }
 
@@ -92,6 +107,13 @@ int mrn_train_normalize(const mrn_trainer *trainer, const mrn_normalization_pass
         return MRN_E_ARGUMENT;
     if (pass->rows)
         trainer->normalize(pass);
+    return MRN_OK;
+}
+
+int mrn_train_standardize(const mrn_trainer *trainer, const mrn_normalization_pass *pass) {
+    if (!trainer || !pass || !pass->units || !pass->x || !pass->y || !pass->mean || !pass->inverse)
+        return MRN_E_ARGUMENT;
+    trainer->standardize(pass);
     return MRN_OK;
 }
 

@@ -20,7 +20,9 @@ enum mrn_loss {
 struct mrn_trainer {
     void (*forward)(const mrn_activation_pass *pass);
     void (*backward)(const mrn_activation_pass *pass);
+    void (*rescale)(const mrn_rescaling_pass *pass);
     void (*normalize)(const mrn_normalization_pass *pass);
+    void (*standardize)(const mrn_normalization_pass *pass);
     void (*normalize_back)(const mrn_normalization_pass *pass);
     void (*drop)(const mrn_dropout_pass *pass);
     void (*loss)(const mrn_loss_pass *pass);

@@ -41,6 +41,28 @@ ALWAYS float NAME(lane_sum)(vec v) {
             body(i_, (count) - i_);                                                                          \
     } while (0)
 
+/* ---- Gathering ----------------------------------------------------------------------------------------- */
+
+/* Plain loops, which all compilers turn into vectors; nothing is contracted, so that all sets give the same
+ * bits. */
+static TARGET void NAME(rescale)(const mrn_rescaling_pass *p) {
+    const float scale = p->scale, offset = p->offset;
+    const size_t units = p->units;
+    for (size_t r = 0; r < p->rows; r++) {
+        const size_t from = (p->numbers ? (size_t)p->numbers[r] : r) * units;
+        float *const restrict y = p->y + r * units;
+        if (p->bytes) {
+            const uint8_t *const restrict x = p->bytes + from;
+            for (size_t u = 0; u < units; u++)
+                y[u] = (float)x[u] * scale + offset;
+        } else {
+            const float *const restrict x = p->floats + from;
+            for (size_t u = 0; u < units; u++)
+                y[u] = x[u] * scale + offset;
+        }
+    }
+}
+
 /* ---- Activations --------------------------------------------------------------------------------------- */
 
 /* up_NAME(x, slope, kept): the activation, and what backward needs beside it. down_NAME(dy, y, slope, kept):
@@ -304,6 +326,24 @@ static void NAME(backward)(const mrn_activation_pass *p) {
 
 /* ---- Batch normalisation ------------------------------------------------------------------------------- */
 
+/* Some columns, with a mean and an inverse deviation. */
+ALWAYS void NAME(standardize_columns)(const mrn_normalization_pass *p, size_t c, size_t n, vec mean,
+                                      vec inverse) {
+    const vec factor = p->gamma ? V_MUL(inverse, NAME(load)(p->gamma + c, n)) : inverse;
+    const vec beta = p->beta ? NAME(load)(p->beta + c, n) : V_SET(0.0F);
+    for (size_t r = 0; r < p->rows; r++) {
+        const size_t i = r * p->units + c;
+        NAME(store)(p->y + i, V_FMA(V_SUB(NAME(load)(p->x + i, n), mean), factor, beta), n);
+    }
+}
+
+static TARGET void NAME(standardize)(const mrn_normalization_pass *p) {
+#define BODY(c, n)                                                                                           \
+    NAME(standardize_columns)(p, c, n, NAME(load)(p->mean + (c), n), NAME(load)(p->inverse + (c), n))
+    EACH_PART(p->units, BODY);
+#undef BODY
+}
+
 /* Some columns at a time, which stay in the first cache for all three looks at them. */
 ALWAYS void NAME(normalize_part)(const mrn_normalization_pass *p, size_t c, size_t n) {
     const vec rows = V_SET((float)p->rows), share = V_SET(p->share);
@@ -317,12 +357,7 @@ ALWAYS void NAME(normalize_part)(const mrn_normalization_pass *p, size_t c, size
     }
     variance = V_DIV(variance, rows);
     const vec inverse = V_DIV(V_SET(1.0F), V_SQRT(V_ADD(variance, V_SET(p->epsilon))));
-    const vec factor = p->gamma ? V_MUL(inverse, NAME(load)(p->gamma + c, n)) : inverse;
-    const vec beta = p->beta ? NAME(load)(p->beta + c, n) : V_SET(0.0F);
-    for (size_t r = 0; r < p->rows; r++) {
-        const size_t i = r * p->units + c;
-        NAME(store)(p->y + i, V_FMA(V_SUB(NAME(load)(p->x + i, n), mean), factor, beta), n);
-    }
+    NAME(standardize_columns)(p, c, n, mean, inverse);
     const vec moving_mean = NAME(load)(p->moving_mean + c, n);
     const vec moving_variance = NAME(load)(p->moving_variance + c, n);
     NAME(store)(p->moving_mean + c, V_FMA(V_SUB(mean, moving_mean), share, moving_mean), n);

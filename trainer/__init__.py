@@ -46,7 +46,17 @@ from .initializers import (
     TruncatedNormal,
     Zeros,
 )
-from .layers import Activation, BatchNormalization, Dense, Dropout, Flatten, GaussianNoise, Input, PReLU
+from .layers import (
+    Activation,
+    BatchNormalization,
+    Dense,
+    Dropout,
+    Flatten,
+    GaussianNoise,
+    Input,
+    PReLU,
+    Rescaling,
+)
 from .losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -150,6 +160,7 @@ __all__ = [
     "RandomZoom",
     "Recall",
     "ReduceLROnPlateau",
+    "Rescaling",
     "Sequential",
     "SparseCategoricalCrossentropy",
     "StepDecay",

@@ -45,6 +45,28 @@ class Backend:
         # mode "raise" would buffer the output
         return partial(np.take, table, rows, axis=0, out=out, mode="clip")
 
+    def rescale(self, table: Array, rows: Array | None, out: Array, scale: float, offset: float) -> Call:
+        """Return what gathers rows of bytes or floats, and rescales them: ``out = table[rows] * scale + offset``.
+
+        Args:
+            table: (rows, columns) uint8, or of the network's dtype.
+            rows: (batch,) int64 numbers of its rows; None: its first ones.
+            out: (batch, columns) of the network's dtype.
+            scale: as in ``Rescaling``.
+            offset: as in ``Rescaling``.
+        """
+        number = out.dtype.type
+        staged = out if table.dtype == out.dtype else np.empty(out.shape, table.dtype)
+        gather = None if rows is None else self.gather(table, rows, staged)
+
+        def rescale() -> None:
+            if gather is not None:
+                gather()
+            np.multiply(table[: len(out)] if gather is None else staged, number(scale), out=out)
+            np.add(out, number(offset), out=out)
+
+        return rescale
+
     def forward(self, layer: Layer, x: Array, y: Array, buffers: Buffers, *, activated: bool) -> list[Call]:
         """Return what computes y, (batch, units), from x, (batch, inputs), with the activation or without."""
         calls: list[Call] = [partial(layer.learning_transform, x, y, buffers)]
@@ -52,10 +74,23 @@ class Backend:
             calls.append(partial(layer.activation.learning_forward, y, buffers))
         return calls
 
+    def predict(self, layer: Layer, x: Array, y: Array, buffers: Buffers, *, activated: bool) -> list[Call]:
+        """Return what computes y from x as a prediction has it: nothing is drawn, kept, or moved."""
+        calls: list[Call] = [partial(layer.transform, x, y)]
+        if activated:
+            calls.append(partial(layer.activation.forward, y, buffers))
+        return calls
+
     def loss(
-        self, loss: Loss, outputs: Array, targets: Array, dy: Array, buffers: Buffers, weights: Array | None
+        self,
+        loss: Loss,
+        outputs: Array,
+        targets: Array,
+        dy: Array | None,
+        buffers: Buffers,
+        weights: Array | None,
     ) -> Callable[[], float]:
-        """Return what computes the loss of a batch and its gradient ``dy``."""
+        """Return what computes the loss of a batch and, unless None, its gradient ``dy``."""
         return partial(loss.step, outputs, targets, dy, buffers, weights)
 
     def backward(

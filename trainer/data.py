@@ -22,7 +22,7 @@ def rows(x: ArrayLike, dtype: DTypeLike, name: str = "x") -> tuple[Array, tuple[
 
     Args:
         x: (rows, columns) or (rows, ...) numbers; not copied if it is right already.
-        dtype: wanted.
+        dtype: wanted; bytes (uint8) stay bytes, which a batch turns into it.
         name: for messages.
 
     Raises:
@@ -41,6 +41,8 @@ def rows(x: ArrayLike, dtype: DTypeLike, name: str = "x") -> tuple[Array, tuple[
         raise InvalidInputError(
             f"{name} has shape {array.shape}: there must be at least one row and one column"
         )
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array.reshape(len(array), -1)), array.shape[1:]
     with np.errstate(over="ignore"):
         flat = np.ascontiguousarray(array.reshape(len(array), -1), dtype)
     if not _all_finite(flat):

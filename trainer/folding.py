@@ -1,7 +1,7 @@
 """From the layers of a network to those of the model file, which are all Dense with an activation.
 
-An Activation is merged into the Dense before it and a BatchNormalization, which is affine once it is trained, into a
-Dense beside it; Dropout does nothing to a prediction.
+An Activation is merged into the Dense before it; a Rescaling, and a BatchNormalization, which is affine once it is trained, into
+a Dense beside it; Dropout does nothing to a prediction.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mariana.format import ActivationName, DenseLayer
 
 from .activations import ActivationFunction, PReLU
 from .embedding import Embedding
-from .layers import Activation, BatchNormalization, Dense, Dropout, Flatten, GaussianNoise, Layer
+from .layers import Activation, BatchNormalization, Dense, Dropout, Flatten, GaussianNoise, Layer, Rescaling
 
 Vector = NDArray[np.float64]
 
@@ -41,11 +41,11 @@ class Affine:
 
 
 class _Folding:
-    """The Dense layers so far, and the batch normalisation that waits for the next one."""
+    """The Dense layers so far, and what is affine and waits for the next one."""
 
     def __init__(self) -> None:
         self.layers: list[Affine] = []
-        self.waiting: tuple[BatchNormalization, Vector, Vector] | None = None
+        self.waiting: tuple[Layer, Vector, Vector] | None = None
         self.embedding: Embedding | None = None
 
     def dense(self, layer: Dense) -> None:
@@ -62,7 +62,7 @@ class _Folding:
             self.embedding = None
         self.layers.append(Affine(layer.name, kernel, bias, layer.activation))
 
-    def batch_normalization(self, layer: BatchNormalization) -> None:
+    def column_by_column(self, layer: BatchNormalization | Rescaling) -> None:
         """Apply it to the outputs of a linear Dense, ``(x @ k + b) * a + c``; else it waits."""
         factor, summand = layer.affine()
         if self.layers and self.layers[-1].activation.name == "linear":
@@ -94,8 +94,8 @@ class _Folding:
         """Append, merge or pass by a layer."""
         if isinstance(layer, Dense):
             self.dense(layer)
-        elif isinstance(layer, BatchNormalization):
-            self.batch_normalization(layer)
+        elif isinstance(layer, BatchNormalization | Rescaling):
+            self.column_by_column(layer)
         elif isinstance(layer, Embedding) and first:
             self.embedding = layer
         elif isinstance(layer, Activation):
@@ -104,7 +104,7 @@ class _Folding:
             raise InvalidInputError(f"layer {layer.name!r} ({type(layer).__name__}) cannot be exported")
 
     def check_nothing_waits(self) -> None:
-        """Raise InvalidInputError if an embedding or a batch normalisation has found no Dense."""
+        """Raise InvalidInputError if an embedding, a rescaling or a batch normalisation has found no Dense."""
         if self.embedding is not None:
             raise InvalidInputError(
                 f"layer {self.embedding.name!r} cannot be exported: a Dense must follow it"

@@ -56,6 +56,12 @@ class Fused(Backend):
             return super().gather(table, rows, out)
         return self._kernels.gather(table, rows, out)
 
+    def rescale(self, table: Array, rows: Array | None, out: Array, scale: float, offset: float) -> Call:
+        """Gather, convert and rescale in one pass."""
+        if not table.flags.c_contiguous:
+            return super().rescale(table, rows, out, scale, offset)
+        return self._kernels.rescale(table, rows, out, scale, offset)
+
     # The layers.
 
     def forward(self, layer: Layer, x: Array, y: Array, buffers: Buffers, *, activated: bool) -> list[Call]:
@@ -95,6 +101,25 @@ class Fused(Backend):
 
             return [draw]
         return super().forward(layer, x, y, buffers, activated=activated)
+
+    def predict(self, layer: Layer, x: Array, y: Array, buffers: Buffers, *, activated: bool) -> list[Call]:
+        """Bias and activation in one pass; batch normalisation with the moving statistics."""
+        kind = type(layer)
+        if kind in (Dense, Activation, PReLU) and (not activated or _known(layer.activation)):
+            return self.forward(layer, x, y, buffers, activated=activated)
+        if isinstance(layer, BatchNormalization) and kind is BatchNormalization:
+            inverse = np.empty_like(layer.moving_variance)
+
+            def invert() -> None:
+                np.add(layer.moving_variance, layer.epsilon, out=inverse)
+                np.sqrt(inverse, out=inverse)
+                np.reciprocal(inverse, out=inverse)
+
+            standardize = self._kernels.standardize(
+                x, y=y, gamma=layer.gamma, beta=layer.beta, mean=layer.moving_mean, inverse=inverse
+            )
+            return [invert, standardize]
+        return super().predict(layer, x, y, buffers, activated=activated)
 
     def backward(
         self,
@@ -184,7 +209,13 @@ class Fused(Backend):
     # The loss.
 
     def loss(
-        self, loss: Loss, outputs: Array, targets: Array, dy: Array, buffers: Buffers, weights: Array | None
+        self,
+        loss: Loss,
+        outputs: Array,
+        targets: Array,
+        dy: Array | None,
+        buffers: Buffers,
+        weights: Array | None,
     ) -> Callable[[], float]:
         """Activation, loss of each row and gradient in one pass."""
         if type(loss) not in _LOSSES:

@@ -278,6 +278,41 @@ class Flatten(Layer):
         return True
 
 
+class Rescaling(Layer):
+    """``scale * x + offset``: pixels of 0 to 255 become numbers about 0. It stands first, before all other layers.
+
+    It is done while the rows of a batch are gathered, so that a table of bytes (``uint8``) stays one, a quarter as large as in
+    float32; augmentations see what it gives. At export it is folded into the Dense after it: the model takes raw pixels.
+
+    Args:
+        scale: what each number is multiplied by: ``1 / 255``; for standardised pixels ``1 / (255 * deviation)``.
+        offset: what is added to that; for standardised pixels ``-mean / deviation``.
+
+    Example:
+        >>> import numpy as np
+        >>> from mariana.trainer import Dense, Rescaling, Sequential
+        >>> net = Sequential([Rescaling(1 / 255), Dense(3, kernel_initializer="ones")])
+        >>> net.predict(np.full((1, 2), 255, np.uint8)).tolist()
+        [[2.0, 2.0, 2.0]]
+    """
+
+    kind = "rescaling"
+
+    def __init__(self, scale: float, offset: float = 0.0) -> None:
+        self.scale = checks.number("scale", scale, -math.inf)
+        self.offset = checks.number("offset", offset, -math.inf)
+        self.activation = activations.get(None)
+
+    def idle(self, *, learning: bool) -> bool:
+        """Return True: rows are rescaled before they come to the layers."""
+        del learning
+        return True
+
+    def affine(self) -> tuple[Array, Array]:
+        """Return the (units,) float64 factors and summands."""
+        return np.full(self.units, self.scale), np.full(self.units, self.offset)
+
+
 class _Random(Layer):
     """A layer that draws numbers in each step of training, and does nothing to a prediction.
 

@@ -42,7 +42,7 @@ class Samples:
     """Rows that were checked.
 
     Attributes:
-        x: (rows, columns).
+        x: (rows, columns) of the network's dtype, or uint8.
         y: what the loss's ``targets`` returned.
         weights: (rows, 1), or None: all are 1.
     """
@@ -126,7 +126,7 @@ def measure(
             y = samples.y[part]
             weights = None if samples.weights is None else samples.weights[part]
             outputs = engine.forward(samples.x[part], workspace, activated)
-            value = loss.step(outputs, y, None, workspace.batch, weights)
+            value = engine.backend.loss(loss, outputs, y, None, workspace.batch, weights)()
             measures.add(value, outputs, y, weights, workspace.batch)
         measures.loss += engine.penalty() * measures.rows
         return measures.logs()
@@ -263,17 +263,18 @@ class Training:
 
     def _batch(self, buffers: Buffers) -> Gathered:
         """Return the arrays of a batch size, and what fills them."""
-        samples, backend = self.samples, self.engine.backend
+        samples, engine = self.samples, self.engine
         rows = buffers.get("rows", dtype=np.int64)
         gathers: list[Call] = []
 
         def gathered(table: Array, name: str) -> Array:
             out = buffers.get(name, *table.shape[1:], dtype=table.dtype)
-            gathers.append(backend.gather(table, rows, out))
+            gathers.append(engine.backend.gather(table, rows, out))
             return out
 
         weights = None if samples.weights is None else gathered(samples.weights, "weights")
-        x, y = gathered(samples.x, "x"), gathered(samples.y, "y")
+        x, y = buffers.get("x", samples.x.shape[1]), gathered(samples.y, "y")
+        gathers.append(engine.gather(samples.x, rows, x))
         batch = self._batches[len(rows)] = Gathered(rows, x, y, weights, gathers)
         return batch
 

@@ -19,7 +19,7 @@ from mariana.errors import InvalidInputError
 
 from . import checkpoints, checks
 from .buffers import Array
-from .layers import Input, Layer
+from .layers import Input, Layer, Rescaling
 from .summary import print_summary
 
 
@@ -90,6 +90,10 @@ class Network:
             )
         if self.built:
             raise InvalidInputError("the network is built already; add all layers before it sees data")
+        if isinstance(layer, Rescaling) and self.layers:
+            raise InvalidInputError(
+                "Rescaling stands before all other layers: rows are rescaled when they come in"
+            )
         if any(layer is other for other in self.layers):
             raise InvalidInputError("the same layer stands in the network twice; make a new one")
         self.layers.append(layer)

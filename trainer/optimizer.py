@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterable, Mapping
 from itertools import accumulate, pairwise
 from typing import Any, TypedDict, Unpack
@@ -90,6 +91,7 @@ class Optimizer:
             raise InvalidInputError("ema_momentum needs use_ema=True")
         self._spared: tuple[str, ...] = ()
         self._average: Average | None = None
+        self._built_for: weakref.ref[Array] | None = None
         self.parts: list[slice] = []
         self.decayed: list[slice] = []
 
@@ -131,6 +133,7 @@ class Optimizer:
             sizes: numbers of parameters of the weight arrays in it, with or without their names; empty: it is one.
         """
         self.iterations = 0
+        self._built_for = weakref.ref(parameters)
         named = dict(sizes) if isinstance(sizes, Mapping) else {str(i): size for i, size in enumerate(sizes)}
         ends = list(accumulate(named.values())) or [parameters.size]
         self.parts = [slice(start, end) for start, end in pairwise([0, *ends])]
@@ -147,15 +150,15 @@ class Optimizer:
             self._average = Average(parameters, self.common.get("ema_momentum", 0.99))
 
     def check_built_for(self, parameters: Array) -> None:
-        """See to it that the state is that of this vector.
+        """See to it that the state is that of this vector: the very array, because others may be as long.
 
         Raises:
             InvalidInputError: another network was compiled with this optimizer after this one.
         """
-        if self.parts[-1].stop != parameters.size:
+        if self._built_for is None or self._built_for() is not parameters:
             raise InvalidInputError(
-                f"the optimizer keeps the state of another network, with {self.parts[-1].stop:,} parameters instead of "
-                f"{parameters.size:,}: compile each network with an optimizer of its own"
+                f"the optimizer {self.name} keeps the state of another network, which was compiled with it later: compile each "
+                "network with an optimizer of its own"
             )
 
     def slot_values(self) -> dict[str, float]:

@@ -97,6 +97,7 @@ class Sequential(Network):
             self._check_loss(self.loss)
         super().build(input_shape)
         self._engine = Engine(self.layers, self.dtype)
+        self._engine.use(backend.chosen(self.dtype))
         if self.optimizer is not None:
             self.optimizer.build(self.parameters, self._sizes())
 
@@ -355,7 +356,8 @@ class Sequential(Network):
         drawn = [generator.state for generator in generators]
         try:
             workspace = engine.workspace(len(samples))
-            value, _ = engine.forward_backward(samples.x, samples.y, samples.weights, loss, workspace)
+            x = engine.entered(samples.x, workspace)
+            value, _ = engine.forward_backward(x, samples.y, samples.weights, loss, workspace)
             return value
         finally:
             self._tidy()

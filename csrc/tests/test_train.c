@@ -1,5 +1,6 @@
-/* The parts of a step of training on every instruction set: activations, losses, normalisation and optimizers
- * against plain loops in double, odd sizes, guard pages on both sides of every array; what is refused. */
+/* The parts of a step of training on every instruction set: activations, losses, normalisation, rescaling and
+ * optimizers against plain loops in double, odd sizes, guard pages on both sides of every array; what is
+ * refused. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -220,6 +221,65 @@ static void test_normalization(size_t rows, size_t units) {
             near("dx", (double)dx[i], g * inv * ((double)dy[i] - sum / n - normal * product / n), 3e-5);
         }
     }
+    CHECK(mrn_train_standardize(trainer, &pass) == MRN_OK, "standardize");
+    for (size_t i = 0; i < rows * units; i++) { /* backward has left mean and inverse */
+        const size_t u = i % units;
+        const double normal = ((double)x[i] - (double)mean[u]) * (double)inverse[u];
+        near("standardised", (double)y[i], (double)gamma[u] * normal + (double)beta[u], 1e-6);
+    }
+    give_back();
+}
+
+/* ---- Rescaling: bytes and floats, with numbers of rows and without; all sets give the same bits */
+
+static void test_rescaling(size_t rows, size_t units) {
+    const size_t table_rows = rows + 3;
+    float *floats = array(table_rows * units, 300), *y = array(rows * units, 1);
+    guarded block = guard(table_rows * units, 1, 1),
+            order = guard(rows * sizeof(int64_t), 0, sizeof(int64_t));
+    unsigned char *bytes = block.block;
+    int64_t *numbers = (int64_t *)(void *)order.block;
+    for (size_t i = 0; i < table_rows * units; i++)
+        bytes[i] = (unsigned char)next_random(&seed);
+    for (size_t r = 0; r < rows; r++)
+        numbers[r] = (int64_t)(next_random(&seed) % table_rows);
+    for (int kind = 0; kind < 4; kind++) {
+        const mrn_rescaling_pass pass = {
+            .rows = rows,
+            .units = units,
+            .table_rows = table_rows,
+            .bytes = kind & 1 ? bytes : NULL,
+            .floats = kind & 1 ? NULL : floats,
+            .numbers = kind & 2 ? numbers : NULL,
+            .y = y,
+            .scale = 0.011F,
+            .offset = -0.81F,
+        };
+        CHECK(mrn_train_rescale(trainer, &pass) == MRN_OK, "rescale");
+        for (size_t i = 0; i < rows * units; i++) {
+            const size_t from = (kind & 2 ? (size_t)numbers[i / units] : i / units) * units + i % units;
+            const float product = (kind & 1 ? (float)bytes[from] : floats[from]) * 0.011F,
+                        wanted = product - 0.81F;
+            CHECK(y[i] == wanted, "%s, number %zu: %.9g, wanted %.9g", isa_name, i, (double)y[i],
+                  (double)wanted);
+        }
+    }
+    mrn_rescaling_pass wrong = {
+        .rows = rows, .units = units, .table_rows = table_rows, .bytes = bytes, .numbers = numbers, .y = y};
+    numbers[rows / 2] = (int64_t)table_rows;
+    CHECK(mrn_train_rescale(trainer, &wrong) == MRN_E_RANGE, "above");
+    numbers[rows / 2] = -1;
+    CHECK(mrn_train_rescale(trainer, &wrong) == MRN_E_RANGE, "below");
+    wrong.numbers = NULL;
+    wrong.table_rows = rows - 1;
+    CHECK(mrn_train_rescale(trainer, &wrong) == MRN_E_RANGE, "more rows than the table has");
+    wrong.floats = floats;
+    CHECK(mrn_train_rescale(trainer, &wrong) == MRN_E_ARGUMENT, "two tables");
+    wrong.floats = NULL;
+    wrong.bytes = NULL;
+    CHECK(mrn_train_rescale(trainer, &wrong) == MRN_E_ARGUMENT, "no table");
+    unguard(block);
+    unguard(order);
     give_back();
 }
 
@@ -404,6 +464,7 @@ int main(void) {
                     test_loss(l, rows, units, 0.2F);
                 }
             test_normalization(rows + 2, units);
+            test_rescaling(rows, units);
             for (uint32_t o = 0; o < mrn_optimizer_count(); o++)
                 test_update(o, units);
         }

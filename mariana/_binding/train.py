@@ -16,7 +16,7 @@ from mariana._binding.dense import activation_names
 Call = Callable[[], int]
 Array = NDArray[Any]
 
-_POINTERS = {"float32": "float[]", "int64": "int64_t[]", "uint64": "uint64_t[]"}
+_POINTERS = {"float32": "float[]", "int64": "int64_t[]", "uint64": "uint64_t[]", "uint8": "uint8_t[]"}
 
 
 def loss_names() -> list[str]:
@@ -39,7 +39,8 @@ def _pointer(array: Array) -> Any:
 
 
 _OF_A_BATCH = frozenset(("x", "y", "kept", "dy", "dx", "outputs", "targets", "gradient"))
-_OF_ROWS = frozenset(("classes", "weights", "losses"))
+_OF_ROWS = frozenset(("classes", "weights", "losses", "numbers"))
+_OF_A_TABLE = frozenset(("bytes", "floats"))
 
 
 def _check_sizes(fields: dict[str, Any]) -> None:
@@ -55,6 +56,8 @@ def _check_sizes(fields: dict[str, Any]) -> None:
             expected = 1 if name == "seed" else fields["count"]
         elif name in _OF_A_BATCH:
             expected = fields["rows"] * fields["units"]
+        elif name in _OF_A_TABLE:
+            expected = fields["table_rows"] * fields["units"]
         else:
             expected = fields["rows" if name in _OF_ROWS else "units"]
         if value.size != expected:
@@ -79,7 +82,7 @@ def _described(kind: str, fields: dict[str, Any]) -> tuple[Any, list[Any]]:
 class Kernels:
     """The kernels of one instruction set.
 
-    All arrays are float32, but rows and classes (int64) and seeds (uint64); all are C-contiguous. What a call takes and gives
+    All arrays are float32, but rows and classes (int64), seeds (uint64) and tables of bytes (uint8); all are C-contiguous. What a call takes and gives
     says ``csrc/mrn.h``. A description that is not consistent raises KernelError when it is bound, an array of the wrong length ValueError.
 
     Args:
@@ -125,6 +128,23 @@ class Kernels:
             ffi.from_buffer(out, require_writable=True),
         )
 
+    def rescale(self, table: Array, numbers: Array | None, y: Array, scale: float, offset: float) -> Call:
+        """Return ``y[i] = table[numbers[i]] * scale + offset``; None: of the first rows. The table is float32 or uint8.
+
+        The caller has seen to it that no number is out of the table.
+        """
+        fields = {
+            "rows": len(y),
+            "units": y.shape[1],
+            "table_rows": len(table),
+            "bytes" if table.dtype == np.uint8 else "floats": table,
+            "numbers": numbers,
+            "y": y,
+            "scale": scale,
+            "offset": offset,
+        }
+        return self._bound(lib.mrn_train_rescale, "mrn_rescaling_pass", fields)
+
     def forward(self, activation: str, x: Array, y: Array, **fields: Any) -> Call:
         """Return ``y = activation(x + bias)``; ``fields`` are ``bias``, ``slope`` and ``kept``."""
         return self._activation(lib.mrn_train_forward, activation, y, {"x": x, **fields})
@@ -140,6 +160,10 @@ class Kernels:
     def normalize(self, x: Array, **fields: Any) -> Call:
         """Return batch normalisation with the statistics of the batch; ``fields`` are those of ``mrn_normalization_pass``."""
         return self._normalization(lib.mrn_train_normalize, x, fields)
+
+    def standardize(self, x: Array, **fields: Any) -> Call:
+        """Return the same with the ``mean`` and ``inverse`` that are given."""
+        return self._normalization(lib.mrn_train_standardize, x, fields)
 
     def normalize_back(self, x: Array, **fields: Any) -> Call:
         """Return its gradients; ``mean`` and ``inverse`` are as ``normalize`` left them."""

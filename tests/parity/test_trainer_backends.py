@@ -54,6 +54,9 @@ ISAS = [isa for isa in usable_isas() if isa in ("generic", "avx2", "avx512", "ne
 """Those with kernels of their own."""
 FLOAT32 = np.dtype(np.float32)
 
+X = np.random.default_rng(0).normal(size=(203, 6)).astype(np.float32)
+Y = (X[:, 0] + X[:, 1] ** 2 > 0.7).astype(int) + (X[:, 2] > 0.5)
+
 
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -359,16 +362,26 @@ def test_arrays_that_are_too_short_are_refused() -> None:
 
 
 @pytest.mark.parametrize("backend", ["numpy", "c"])
-def test_an_optimizer_of_another_network_is_refused(backend: str) -> None:
+@pytest.mark.parametrize("widths", [(64, 2), (8, 8)], ids=["of another size", "of the same size"])
+def test_an_optimizer_of_another_network_is_refused(backend: str, widths: tuple[int, int]) -> None:
     optimizer, nets = Adam(), []
-    for units in (64, 2):
+    for units in widths:
         nets.append(Sequential([Input((X.shape[1],)), Dense(units, "relu"), Dense(3, "softmax")], seed=0))
         nets[-1].compile(optimizer, "sparse_categorical_crossentropy")
         nets[-1].build()
     with use_backend(backend):
         nets[1].fit(X, Y, verbose=0)
+        learned = nets[1].parameters.copy()
         with pytest.raises(InvalidInputError, match="an optimizer of its own"):
             nets[0].fit(X, Y, verbose=0)
+        nets[0].compile(
+            optimizer, "sparse_categorical_crossentropy"
+        )  # begins anew, and is the first one's from now on
+        assert optimizer.iterations == 0
+        nets[0].fit(X, Y, verbose=0)
+        with pytest.raises(InvalidInputError, match="an optimizer of its own"):
+            nets[1].fit(X, Y, verbose=0)
+    np.testing.assert_array_equal(nets[1].parameters, learned)
 
 
 @pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm"])
@@ -392,9 +405,6 @@ def test_constraints_come_between_the_step_and_the_average() -> None:
 
 
 # Trainings.
-
-X = np.random.default_rng(0).normal(size=(203, 6)).astype(np.float32)
-Y = (X[:, 0] + X[:, 1] ** 2 > 0.7).astype(int) + (X[:, 2] > 0.5)
 
 
 def _net(optimizer="adam", dropout=0.2, **dense) -> Sequential:

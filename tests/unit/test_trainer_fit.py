@@ -22,6 +22,7 @@ from mariana.trainer import (
     EarlyStopping,
     HeNormal,
     Input,
+    Rescaling,
     Sequential,
     set_random_seed,
 )
@@ -45,7 +46,11 @@ def test_it_learns_iris() -> None:
     assert net.evaluate(X, Y)[1] > 0.93
 
 
-def test_one_seed_gives_the_same_bytes_and_another_does_not() -> None:
+@pytest.mark.parametrize("backend", ["numpy", "c"])
+def test_one_seed_gives_the_same_bytes_and_another_does_not(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MARIANA_BACKEND", backend)
     results = []
     for seed in (5, 5, 6):
         net = _net(seed)
@@ -60,7 +65,9 @@ def test_one_seed_gives_the_same_bytes_and_another_does_not() -> None:
     assert _net(None).seed != first.seed
 
 
-def test_a_step_allocates_no_arrays_after_the_first() -> None:
+@pytest.mark.parametrize("backend", ["numpy", "c"])
+def test_a_step_allocates_no_arrays_after_the_first(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARIANA_BACKEND", backend)
     x, y = load_digits()
     sizes = []
 
@@ -82,9 +89,9 @@ def test_a_step_allocates_no_arrays_after_the_first() -> None:
             net.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
             net.fit(x, y, batch_size=128, callbacks=[Watch()], verbose=0)
         regular = [Dense(128, "relu"), BatchNormalization(), Dropout(0.3), Dense(10, "softmax")]
-        net = Sequential(regular, seed=0)
+        net = Sequential([Rescaling(1 / 16), *regular], seed=0)
         net.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
-        net.fit(x, y, batch_size=128, callbacks=[Watch()], verbose=0)
+        net.fit(x.astype(np.uint8), y, batch_size=128, callbacks=[Watch()], verbose=0)
     finally:
         np.setbufsize(usual)
     # the smallest array of a batch of 128 that could be made anew, the 10 outputs, takes 5,120 bytes

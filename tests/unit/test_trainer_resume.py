@@ -107,6 +107,14 @@ class StopAt(Callback):
             raise Stop
 
 
+@pytest.fixture(params=["numpy", "c"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Either backend, in processes that are started too."""
+    monkeypatch.setenv("MARIANA_BACKEND", request.param)
+    return request.param
+
+
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("name", ["ema", "nadam", "momentum"])
 def test_stopped_at_any_step_it_ends_with_the_same_bits(tmp_path: Path, name: str) -> None:
     whole = network(name)
@@ -123,9 +131,10 @@ def test_stopped_at_any_step_it_ends_with_the_same_bits(tmp_path: Path, name: st
         assert not list((folder / "backup").iterdir())
 
 
-def test_killed_it_ends_with_the_same_bits(tmp_path: Path) -> None:
+def test_killed_it_ends_with_the_same_bits(tmp_path: Path, backend: str) -> None:
     whole = network("ema")
     expected = result(whole, tmp_path, learn(whole, tmp_path))
+    assert whole.training["backend"].split()[0] == backend
     program = (
         f"import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from pathlib import Path\n"
