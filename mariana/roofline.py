@@ -38,6 +38,10 @@ _PEAKS = {
     ("bfloat16", "avx512bf16"): ("avx512bf16 dot bfloat16", 1),
     ("bfloat16", "amx"): ("amx tile bfloat16", 1),
     ("float32-split", "amx"): ("amx tile bfloat16", 6),
+    ("int8", "generic"): ("generic pairs int8", 1),
+    ("int8", "avx2"): ("avx2 pairs int8", 1),
+    ("int8", "avx512"): ("avx512 pairs int8", 1),
+    ("int8", "neon"): ("neon pairs int8", 1),
     ("int8", "avx512vnni"): ("avx512vnni dot int8", 1),
     ("int8", "avx512bf16"): ("avx512vnni dot int8", 1),
     ("int8", "amx"): ("amx tile int8", 1),
@@ -200,7 +204,7 @@ def _row(known: dict[str, Roof], model: Model, shape: tuple[int, ...], batch: in
     operations = 2 * weights * batch
     limits = {}
     name, cost = _PEAKS.get((model.precision, model.isa), ("", 1))
-    if not name and model.precision != "int8":  # int8 by other instructions has no roof of its own
+    if not name and model.precision != "int8":
         name = _FLOATS.get(model.isa, "avx512 fma float32")
     if name in known:
         limits[name] = operations * cost / (known[name].best * 1e9)

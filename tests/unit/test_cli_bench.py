@@ -32,7 +32,14 @@ def test_roofs_of_this_machine() -> None:
 
 @pytest.mark.parametrize(
     ("function", "instruction"),
-    [("run_avx512", "vfmadd"), ("run_avx512bf16", "vdpbf16ps"), ("run_avx512vnni", "vpdpbusd")],
+    [
+        ("run_avx512", "vfmadd"),
+        ("run_avx512bf16", "vdpbf16ps"),
+        ("run_avx512vnni", "vpdpbusd"),
+        ("run_pairs_sse2", "pmaddwd"),
+        ("run_pairs_avx2", "vpmaddwd"),
+        ("run_pairs_avx512", "vpmaddwd"),
+    ],
 )
 def test_the_compiler_leaves_all_sums_of_a_roof(function: str, instruction: str) -> None:
     """Sums that it knows to be equal it computes once: the roof would be three times too high."""
@@ -46,7 +53,7 @@ def test_the_compiler_leaves_all_sums_of_a_roof(function: str, instruction: str)
     assert found[1].count(instruction) >= 12
 
 
-def test_every_usable_set_has_a_roof_for_float32() -> None:
+def test_every_usable_set_has_a_roof_for_every_precision() -> None:
     roofs = [roofline.Roof(name, "GFLOP/s", 100.0, 100.0) for name in binding.roof_names()]
     roofs += [roofline.Roof("read L1", "GB/s", 50.0, 50.0, 1 << 62)]
     rows = list(
@@ -54,19 +61,19 @@ def test_every_usable_set_has_a_roof_for_float32() -> None:
             roofs,
             shapes=[(4, 16, 3)],
             batches=[1, 8],
-            precisions=["float32", "int8"],
+            precisions=roofline.PRECISIONS,
             isas=usable_isas(),
             seconds=0.0001,
         )
     )
-    assert len(rows) == 2 * 2 * len(usable_isas())
+    assert len(rows) == 2 * len(roofline.PRECISIONS) * len(usable_isas())
     for row in rows:
         assert row.rate == pytest.approx(2 * (4 * 16 + 16 * 3) * row.batch / row.best / 1e9)
         assert row.best <= row.median
-        if row.precision == "float32":
-            needed = {row.bound: 0.0, "read L1": 112 * 4 / 50e9}
-            assert row.share is not None
-            assert row.share * row.best >= max(needed.values()) * 0.999
+        size = {"float32": 4, "bfloat16": 2, "int8": 1}[row.precision]
+        assert row.share is not None, f"{row.precision} on {row.isa}"
+        needed = max(2 * 112 * row.batch / 100e9, 112 * size / 50e9)
+        assert row.share * row.best == pytest.approx(needed)
 
 
 def test_networks_run() -> None:
