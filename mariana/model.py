@@ -245,7 +245,7 @@ class Model:
                 or not array.flags.aligned
             ):
                 raise InvalidInputError(
-                    f"bind needs {name} as a C-contiguous, aligned float32 array (batch, {width}), got {_kind(array)}"
+                    f"bind needs {name} as a C-contiguous float32 array, aligned, (batch, {width}), got {_kind(array)}"
                 )
         if len(x) != len(y):
             raise InvalidInputError(f"bind needs as many rows in x as in y, got {len(x)} and {len(y)}")
