@@ -69,7 +69,7 @@ static unsigned features_of(const cpu_words *says, int (*permitted)(void)) {
     return features;
 }
 
-static unsigned ask(void) {
+static unsigned detected(void) {
     enum { OSXSAVE = 1 << 27 }; /* leaf 1, ecx */
     cpu_words says = {0};
     unsigned eax, ebx, ecx, edx;
@@ -94,7 +94,7 @@ unsigned mrn_cpu_features(void) {
     static atomic_uint known;
     unsigned features = atomic_load_explicit(&known, memory_order_relaxed);
     if (!features) {
-        features = ask() | ASKED;
+        features = detected() | ASKED;
         atomic_store_explicit(&known, features, memory_order_relaxed);
     }
     return features & ~(unsigned)ASKED;
