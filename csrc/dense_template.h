@@ -82,10 +82,12 @@ static TARGET void NAME(dense)(const mrn_dense *layer, const float *x, size_t x_
 
 static TARGET void NAME(activate)(uint32_t activation, const float *slope, float *y, size_t rows,
                                   size_t width) {
-    const float floor = NAME(activations)[activation].floor;
-    for (size_t i = 0; floor > -INFINITY && i < rows * width; i += LANES)
-        V_STORE(y + i, V_MAX(V_SET(floor), V_LOAD(y + i)));
     NAME(activations)[activation].pass(y, rows, width, slope);
+}
+
+static TARGET void NAME(activate_lanes)(uint32_t activation, const float *slope, float *y, size_t units,
+                                        size_t rows) {
+    NAME(activations)[activation].lanes(y, units, rows, slope);
 }
 
 /* U units of V vectors of rows, as NAME(tile), but each weight goes to every lane and each lane is a row. */

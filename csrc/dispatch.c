@@ -5,6 +5,8 @@
 #include "kernels.h"
 #include "train.h"
 
+#include <math.h> /* INFINITY */
+
 const char *mrn_status_name(int status) {
     switch (status) {
 #define MRN_STATUS(name, code, message)                                                                      \
@@ -29,9 +31,10 @@ const char *mrn_status_message(int status) {
     }
 }
 
-#define MRN_ACTIVATION(id, name, floor, pass, sloped) {#name, (sloped)},
+#define MRN_ACTIVATION(id, name, floor, pass, sloped) {#name, (floor), (sloped)},
 static const struct {
     const char *name;
+    float floor;
     int sloped;
 } activations[] = {
 #include "activations.def"
@@ -50,6 +53,10 @@ int mrn_activation_sloped(uint32_t activation) {
     return activations[activation].sloped;
 }
 
+float mrn_activation_floor(uint32_t activation) {
+    return activations[activation].floor;
+}
+
 /* The kernels that isa.def names; sets share some, which are then declared again. */
 #define MRN_ISA(name, features, float32, bfloat16, int8, split)                                              \
     extern const mrn_kernels mrn_kernels_##float32;                                                          \
@@ -58,7 +65,7 @@ int mrn_activation_sloped(uint32_t activation) {
 #include "isa.def"
 #undef MRN_ISA
 
-const mrn_dots mrn_dots_none = {0, NULL};
+const mrn_dots mrn_dots_none = {0, NULL, NULL};
 
 #define MRN_ISA(name, features, float32, bfloat16, int8, split)                                              \
     {#name,                                                                                                  \

@@ -14,7 +14,7 @@
  *
  * The activations of a row are *staged* as cells too, before any weight is looked at:
  *   bfloat16  rounded to nearest even, denormals to zero
- *   int8      unsigned, x = (q - zero) * scale: see mrn_dot_row
+ *   int8      unsigned, x = (q - zero) * scale: see mrn_dot_rows
  *   split     scaled by a power of two, then the sum of three bfloat16
  */
 #ifndef MRN_DOT_H
@@ -32,7 +32,7 @@ enum mrn_precision {
 
 enum {
     MRN_CELL = 4,       /* bytes */
-    MRN_DOT_STAGED = 4, /* rows; those of a wide layer still stay in the first-level cache */
+    MRN_DOT_STAGED = 4, /* rows staged together; those of a wide layer stay in the first-level cache */
     MRN_DOT_ROWS = 32   /* a block of rows is a multiple of this: two tiles */
 };
 
@@ -44,24 +44,29 @@ typedef struct mrn_dot_layer {
     const float *slope;          /* for an activation that has slopes; else NULL */
     size_t inputs;
     size_t groups; /* of a plane */
+    size_t units;
     size_t strips;
-    uint32_t activation; /* for whoever calls the kernel */
+    float floor;         /* of the activation: no result is below it */
+    uint32_t activation; /* what follows on the floor is for whoever calls the kernel */
 } mrn_dot_layer;
 
-/* What staging a row finds out. int8: x = (q - zero) * scale. Split: x = staged * 2^scale, which is NaN for a
- * row that is not finite. */
-typedef struct mrn_dot_row {
-    float scale;
-    int32_t zero;
-} mrn_dot_row;
+/* What staging finds out of each row. int8: x = (q - zero) * scale, and inverse is 1 / scale. Split: x =
+ * staged * 2^scale. scale is NaN for a row that is not finite. */
+typedef struct mrn_dot_rows {
+    float *scale, *inverse;
+    int32_t *zero;
+} mrn_dot_rows;
 
 typedef struct mrn_dots {
     size_t depth; /* groups are a multiple of this */
-    /* y = x . weight + bias, without the activation, for `rows` rows; x is (rows, inputs) with x_stride
-     * floats from row to row, y (rows, strips * 16), aligned, with room for a multiple of MRN_DOT_ROWS rows;
-     * `stage` has mrn_dot_stage_bytes(), aligned. */
+    /* y = max(floor, x . weight + bias) for `rows` rows; x is (rows, inputs) with x_stride floats from row to
+     * row, y (rows, strips * 16), aligned, with room for a multiple of MRN_DOT_ROWS rows; `stage`, aligned,
+     * has room for the records and the cells of as many. */
     void (*dense)(const mrn_dot_layer *layer, const float *x, size_t x_stride, size_t rows, float *y,
                   void *stage);
+    /* The same, with the same bits, turned round as in kernels.h: x is (inputs, rows), y (units, rows); rows
+     * is a multiple of MRN_STRIP, at most MRN_LANE_ROWS. NULL: rows of this set always run side by side. */
+    void (*lanes)(const mrn_dot_layer *layer, const float *x, size_t rows, float *y, void *stage);
 } mrn_dots;
 
 /* The kernels of a set for a precision; NULL where it has none, and for float32. */
@@ -85,9 +90,24 @@ static inline size_t mrn_dot_row_bytes(size_t groups, size_t planes) {
     return (lines | 1) * MRN_BLOCK_ALIGN;
 }
 
-/* Where the cells of staged rows begin, behind the records of the rows. */
+/* A cell as four bytes of the machine. */
+static inline int32_t mrn_dot_cell(const void *at) {
+    int32_t cell;
+    __builtin_memcpy(&cell, at, sizeof cell);
+    return cell;
+}
+
+/* Where a stage has what is known of its rows, and their cells. The rows are filled up, so that
+ * MRN_DOT_STAGED of them may be written at once. */
+enum { MRN_DOT_RECORD = 3 * 4 }; /* bytes a row */
+static inline mrn_dot_rows mrn_dot_records(void *stage, size_t rows) {
+    const size_t filled = (rows + MRN_DOT_STAGED - 1) / MRN_DOT_STAGED * MRN_DOT_STAGED;
+    float *scale = (float *)stage, *inverse = scale + filled;
+    return (mrn_dot_rows){scale, inverse, (int32_t *)(void *)(inverse + filled)};
+}
 static inline unsigned char *mrn_dot_cells(void *stage, size_t rows) {
-    const size_t bytes = rows * sizeof(mrn_dot_row);
+    const size_t filled = (rows + MRN_DOT_STAGED - 1) / MRN_DOT_STAGED * MRN_DOT_STAGED;
+    const size_t bytes = filled * MRN_DOT_RECORD;
     return (unsigned char *)stage + (bytes + MRN_BLOCK_ALIGN - 1) / MRN_BLOCK_ALIGN * MRN_BLOCK_ALIGN;
 }
 

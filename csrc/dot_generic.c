@@ -34,7 +34,7 @@ static void dense_bf16(const mrn_dot_layer *layer, const float *x, size_t x_stri
                        void *stage) {
     unsigned char *cells = mrn_dot_cells(stage, rows);
     for (size_t row = 0; row < rows; row++, x += x_stride) {
-        stage_bf16_generic(x, layer->inputs, layer->groups, cells, NULL);
+        stage_bf16_generic(x, layer->inputs, layer->groups, cells);
         for (size_t strip = 0; strip < layer->strips; strip++, y += MRN_STRIP) {
             const strip_at at = find_strip(layer, strip);
             float sum[MRN_STRIP];
@@ -49,7 +49,8 @@ static void dense_bf16(const mrn_dot_layer *layer, const float *x, size_t x_stri
                     sum[u] += even * to_float(weight[u][0]);
                 }
             }
-            memcpy(y, sum, sizeof sum);
+            for (size_t u = 0; u < MRN_STRIP; u++)
+                y[u] = sum[u] < layer->floor ? layer->floor : sum[u];
         }
     }
 }
@@ -58,8 +59,10 @@ static void dense_s8(const mrn_dot_layer *layer, const float *x, size_t x_stride
                      void *stage) {
     unsigned char *cells = mrn_dot_cells(stage, rows);
     for (size_t row = 0; row < rows; row++, x += x_stride) {
-        const mrn_dot_row about = range_s8_generic(x, layer->inputs);
-        stage_s8_generic(x, layer->inputs, layer->groups, cells, &about);
+        float scale, inverse;
+        int32_t zero;
+        ranges_s8_generic(x, 0, 1, layer->inputs, (mrn_dot_rows){&scale, &inverse, &zero}, 0);
+        stage_s8_generic(x, layer->inputs, layer->groups, inverse, zero, cells);
         for (size_t strip = 0; strip < layer->strips; strip++) {
             const strip_at at = find_strip(layer, strip);
             int32_t sum[MRN_STRIP] = {0};
@@ -72,14 +75,15 @@ static void dense_s8(const mrn_dot_layer *layer, const float *x, size_t x_stride
             }
             for (size_t i = 0, u = strip * MRN_STRIP; i < MRN_STRIP; i++, u++) {
                 /* may wrap on the way, but not in the end */
-                const uint32_t whole = (uint32_t)sum[i] - (uint32_t)about.zero * (uint32_t)layer->sum[u];
+                const uint32_t whole = (uint32_t)sum[i] - (uint32_t)zero * (uint32_t)layer->sum[u];
                 int32_t exact;
                 memcpy(&exact, &whole, sizeof exact);
-                *y++ = (float)exact * (about.scale * layer->scale[u]) + layer->bias[u];
+                const float result = (float)exact * (scale * layer->scale[u]) + layer->bias[u];
+                *y++ = result < layer->floor ? layer->floor : result;
             }
         }
     }
 }
 
-const mrn_dots mrn_dots_bf16_generic = {1, dense_bf16};
-const mrn_dots mrn_dots_s8_generic = {1, dense_s8};
+const mrn_dots mrn_dots_bf16_generic = {1, dense_bf16, NULL};
+const mrn_dots mrn_dots_s8_generic = {1, dense_s8, NULL};

@@ -150,7 +150,10 @@ unsigned char *mrn_dot_pack(const mrn_layer *layer, size_t precision, size_t dep
         if (slope)
             slope[u] = u >= units ? 0.0F : layer->slope[u];
     }
-    *packed = (mrn_dot_layer){weight, bias, scale, sum, slope, inputs, groups, strips, layer->activation};
+    *packed =
+        (mrn_dot_layer){weight,           bias,   scale, sum,    slope,
+                        inputs,           groups, units, strips, mrn_activation_floor(layer->activation),
+                        layer->activation};
     for (size_t u = 0; u < units; u++) {
         const size_t first = u / MRN_STRIP / MRN_PANEL_STRIPS * MRN_PANEL_STRIPS; /* strip of the panel */
         const size_t left = strips - first;

@@ -1,51 +1,60 @@
 /* A layer of dot products, written once for all instruction sets that keep sums in vectors; dot.h explains
- * the cells. The including file defines NAME, TARGET, LANES, STRIP_VECTORS, TILE_ROWS and TILES as for
- * dense_template.h, and WEIGHTS, GET_WEIGHTS(p)  the cells of LANES units, taken apart as DOT wants them
- *   VALUE, GET_VALUE(p)      one cell of a row, in every lane, likewise
- *   SUM                      a vector of LANES sums
- *   DOT(sum, value, weights) sum + the products of a cell
- *   FIRST(layer, unit)       what the sums of LANES units begin with
- *   LAST(layer, unit, row, sum)  the float32 that they end as, for a row of which staging found out *row
- *   RANGE(x, inputs), STAGE(x, inputs, groups, cells, row)  of dot_stage.h, for one row */
+ * the cells. The including file defines NAME, TARGET, LANES, STRIP_VECTORS, TILE_ROWS, TILES, LANE_UNITS,
+ * LANE_VECTORS, LANE_TILES, V_LOAD, V_STORE, V_SET and V_MAX as for dense_template.h (kernels_generic.c), and
+ *   I_LOAD(p), I_SET(i)           the same for LANES of int32_t; a cell is one, too
+ *   WEIGHTS, TAKE_WEIGHTS(cells)  the weights of LANES cells, taken apart as DOT wants them
+ *   VALUES, TAKE_VALUES(cells)    the staged numbers of LANES cells, likewise
+ *   SUM                           a vector of LANES sums
+ *   DOT(sum, values, weights)     sum + the products of a cell
+ *   FIRST(bias)                   what sums begin with
+ *   LAST(sum, zero, total, scale, unit_scale, bias)  the float32 that they end as: zero and scale are what
+ *                                 staging found out of the row, the others are of the unit
+ *   RANGES(x, x_stride, rows, inputs, about, row), STAGE(x, inputs, groups, about, row, cells)  of
+ * dot_stage.h STAGE_LANES(x, inputs, rows, about, cells)  of dot_lanes.h */
 
 static inline __attribute__((always_inline)) TARGET void
 NAME(tile)(const size_t R, const size_t S, const mrn_dot_layer *layer, size_t unit,
-           const unsigned char *weight, size_t weight_stride, const unsigned char *cells,
-           const mrn_dot_row *row, float *y, size_t y_stride) {
+           const unsigned char *weight, size_t weight_stride, const unsigned char *cells, mrn_dot_rows about,
+           size_t row, float *y, size_t y_stride) {
     SUM sum[TILE_ROWS][MRN_PANEL_STRIPS * STRIP_VECTORS];
     const size_t V = S * STRIP_VECTORS, depth = layer->groups * MRN_CELL;
-    (void)row; /* not every LAST looks at it */
+    (void)about, (void)row; /* not every LAST looks at them */
 
     UNROLL for (size_t v = 0; v < V; v++) {
-        const SUM first = FIRST(layer, unit + v * LANES);
+        const SUM first = FIRST(V_LOAD(layer->bias + unit + v * LANES));
         UNROLL for (size_t r = 0; r < R; r++) sum[r][v] = first;
     }
     for (const unsigned char *end = cells + depth; cells != end; cells += MRN_CELL, weight += weight_stride) {
         WEIGHTS w[MRN_PANEL_STRIPS * STRIP_VECTORS];
-        UNROLL for (size_t v = 0; v < V; v++) w[v] = GET_WEIGHTS(weight + v * LANES * MRN_CELL);
+        UNROLL for (size_t v = 0; v < V; v++) w[v] = TAKE_WEIGHTS(I_LOAD(weight + v * LANES * MRN_CELL));
         UNROLL for (size_t r = 0; r < R; r++) {
-            const VALUE value = GET_VALUE(cells + r * depth);
+            const VALUES value = TAKE_VALUES(I_SET(mrn_dot_cell(cells + r * depth)));
             UNROLL for (size_t v = 0; v < V; v++) sum[r][v] = DOT(sum[r][v], value, w[v]);
         }
     }
     UNROLL for (size_t r = 0; r < R; r++) {
-        UNROLL for (size_t v = 0; v < V; v++)
-            V_STORE(y + r * y_stride + v * LANES, LAST(layer, unit + v * LANES, row + r, sum[r][v]));
+        UNROLL for (size_t v = 0; v < V; v++) {
+            V_STORE(y + r * y_stride + v * LANES,
+                    V_MAX(V_SET(layer->floor),
+                          LAST(sum[r][v], I_SET(about.zero[row + r]), I_LOAD(layer->sum + unit + v * LANES),
+                               V_SET(about.scale[row + r]), V_LOAD(layer->scale + unit + v * LANES),
+                               V_LOAD(layer->bias + unit + v * LANES))));
+        }
     }
 }
 
 #define TILE(R, S)                                                                                           \
     static TARGET void NAME(tile_##R##x##S)(                                                                 \
         const mrn_dot_layer *layer, size_t unit, const unsigned char *weight, size_t weight_stride,          \
-        const unsigned char *cells, const mrn_dot_row *row, float *y, size_t y_stride) {                     \
-        NAME(tile)(R, S, layer, unit, weight, weight_stride, cells, row, y, y_stride);                       \
+        const unsigned char *cells, mrn_dot_rows about, size_t row, float *y, size_t y_stride) {             \
+        NAME(tile)(R, S, layer, unit, weight, weight_stride, cells, about, row, y, y_stride);                \
     }
 TILES(TILE)
 #undef TILE
 
 typedef void NAME(tile_function)(const mrn_dot_layer *layer, size_t unit, const unsigned char *weight,
-                                 size_t weight_stride, const unsigned char *cells, const mrn_dot_row *row,
-                                 float *y, size_t y_stride);
+                                 size_t weight_stride, const unsigned char *cells, mrn_dot_rows about,
+                                 size_t row, float *y, size_t y_stride);
 
 /* By rows - 1 and strips - 1; NULL where so many sums would not fit into the registers. */
 #define TILE(R, S) [(R) - 1][(S) - 1] = NAME(tile_##R##x##S),
@@ -54,17 +63,16 @@ static NAME(tile_function) *const NAME(tiles)[TILE_ROWS][MRN_PANEL_STRIPS] = {TI
 
 static TARGET void NAME(dense)(const mrn_dot_layer *layer, const float *x, size_t x_stride, size_t rows,
                                float *y, void *stage) {
-    mrn_dot_row *about = stage;
+    const mrn_dot_rows about = mrn_dot_records(stage, rows);
     unsigned char *cells = mrn_dot_cells(stage, rows);
     const size_t depth = layer->groups * MRN_CELL, width = layer->strips * MRN_STRIP;
     const unsigned char *weight = layer->weight;
 
     for (size_t row = 0, end; row < rows; row = end) {
         end = rows - row < MRN_DOT_STAGED ? rows : row + MRN_DOT_STAGED;
+        RANGES(x + row * x_stride, x_stride, end - row, layer->inputs, about, row);
         for (size_t r = row; r < end; r++)
-            about[r] = RANGE(x + r * x_stride, layer->inputs);
-        for (size_t r = row; r < end; r++)
-            STAGE(x + r * x_stride, layer->inputs, layer->groups, cells + r * depth, about + r);
+            STAGE(x + r * x_stride, layer->inputs, layer->groups, about, r, cells + r * depth);
     }
     for (size_t first = 0; first < layer->strips; first += MRN_PANEL_STRIPS) {
         const size_t left = layer->strips - first;
@@ -78,9 +86,85 @@ static TARGET void NAME(dense)(const mrn_dot_layer *layer, const float *x, size_
                 const size_t unit = (first + s) * MRN_STRIP;
                 NAME(tiles)
                 [r - 1][n - 1](layer, unit, weight + s *MRN_STRIP *MRN_CELL, strips *MRN_STRIP *MRN_CELL,
-                               cells + row *depth, about + row, y + row *width + unit, width);
+                               cells + row *depth, about, row, y + row *width + unit, width);
             }
         }
         weight += strips * MRN_STRIP * MRN_CELL * layer->groups;
+    }
+}
+
+/* U units of V vectors of rows: as NAME(tile), but each weight goes to every lane and each lane is a row. */
+static inline __attribute__((always_inline)) TARGET void
+NAME(lane_tile)(const size_t U, const size_t V, const mrn_dot_layer *layer, size_t unit,
+                const unsigned char *weight, size_t weight_stride, const unsigned char *cells, size_t rows,
+                mrn_dot_rows about, size_t row, float *y) {
+    SUM sum[LANE_UNITS][LANE_VECTORS];
+    (void)about, (void)row;
+
+    UNROLL for (size_t u = 0; u < U; u++) {
+        UNROLL for (size_t v = 0; v < V; v++) sum[u][v] = FIRST(V_SET(layer->bias[unit + u]));
+    }
+    for (size_t g = 0; g < layer->groups; g++, weight += weight_stride, cells += rows * MRN_CELL) {
+        VALUES value[LANE_VECTORS];
+        UNROLL for (size_t v = 0; v < V; v++) value[v] = TAKE_VALUES(I_LOAD(cells + v * LANES * MRN_CELL));
+        UNROLL for (size_t u = 0; u < U; u++) {
+            const WEIGHTS w = TAKE_WEIGHTS(I_SET(mrn_dot_cell(weight + u * MRN_CELL)));
+            UNROLL for (size_t v = 0; v < V; v++) sum[u][v] = DOT(sum[u][v], value[v], w);
+        }
+    }
+    UNROLL for (size_t u = 0; u < U; u++) {
+        UNROLL for (size_t v = 0; v < V; v++) {
+            V_STORE(y + u * rows + v * LANES,
+                    V_MAX(V_SET(layer->floor),
+                          LAST(sum[u][v], I_LOAD(about.zero + row + v * LANES), I_SET(layer->sum[unit + u]),
+                               V_LOAD(about.scale + row + v * LANES), V_SET(layer->scale[unit + u]),
+                               V_SET(layer->bias[unit + u]))));
+        }
+    }
+}
+
+#define TILE(U)                                                                                              \
+    static TARGET void NAME(lane_tile_##U)(                                                                  \
+        const mrn_dot_layer *layer, size_t unit, const unsigned char *weight, size_t weight_stride,          \
+        const unsigned char *cells, size_t rows, mrn_dot_rows about, size_t row, float *y, size_t vectors) { \
+        if (vectors == LANE_VECTORS)                                                                         \
+            NAME(lane_tile)(U, LANE_VECTORS, layer, unit, weight, weight_stride, cells, rows, about, row,    \
+                            y);                                                                              \
+        else                                                                                                 \
+            NAME(lane_tile)(U, 1, layer, unit, weight, weight_stride, cells, rows, about, row, y);           \
+    }
+LANE_TILES(TILE)
+#undef TILE
+
+#define TILE(U) [(U) - 1] = NAME(lane_tile_##U),
+static void (*const NAME(lane_tiles)[])(const mrn_dot_layer *layer, size_t unit, const unsigned char *weight,
+                                        size_t weight_stride, const unsigned char *cells, size_t rows,
+                                        mrn_dot_rows about, size_t row, float *y,
+                                        size_t vectors) = {LANE_TILES(TILE)};
+#undef TILE
+
+static TARGET void NAME(lanes)(const mrn_dot_layer *layer, const float *x, size_t rows, float *y,
+                               void *stage) {
+    const mrn_dot_rows about = mrn_dot_records(stage, rows);
+    unsigned char *cells = mrn_dot_cells(stage, rows);
+    const unsigned char *weight = layer->weight;
+
+    STAGE_LANES(x, layer->inputs, rows, about, cells);
+    for (size_t first = 0; first < layer->strips; first += MRN_PANEL_STRIPS) {
+        const size_t left = layer->strips - first;
+        const size_t line = (left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS) * MRN_STRIP;
+        const size_t start = first * MRN_STRIP, end = start + line;
+        const size_t units = (end < layer->units ? end : layer->units) - start;
+        for (size_t unit = 0, n; unit < units; unit += n) {
+            const size_t tiles = (units - unit + LANE_UNITS - 1) / LANE_UNITS;
+            n = (units - unit + tiles - 1) / tiles;
+            for (size_t row = 0, vectors; row < rows; row += vectors * LANES) {
+                vectors = rows - row >= LANE_VECTORS * LANES ? LANE_VECTORS : 1;
+                NAME(lane_tiles)
+                [n - 1](layer, start + unit, weight + unit *MRN_CELL, line *MRN_CELL, cells + row *MRN_CELL,
+                        rows, about, row, y + (start + unit) *rows + row, vectors);
+            }
+        }
+        weight += line * MRN_CELL * layer->groups;
     }
 }

@@ -126,20 +126,32 @@ static void turn(const float *restrict from, size_t from_stride, size_t rows, si
             to[c * to_stride] = from[c];
 }
 
+static void run_lane_layer(const mrn_model *model, size_t i, const float *in, size_t lanes, float *out,
+                           void *stage) {
+    if (!model->dots) {
+        model->kernels->lanes(&model->layers[i], in, lanes, out);
+        return;
+    }
+    const mrn_dot_layer *layer = &model->dot_layers[i];
+    model->dots->lanes(layer, in, lanes, out, stage);
+    model->kernels->activate_lanes(layer->activation, layer->slope, out, layer->units, lanes);
+}
+
 /* Up to MRN_LANE_ROWS rows through all layers of a narrow net, rows side by side: turned round when they are
- * read and when they are written. The lanes that are left over hold zeros. */
+ * read and when they are written. The lanes that are left over hold ones: zeros would make denormals of
+ * int8's scales, which are slow. */
 static void run_lanes(const mrn_model *model, const float *x, size_t rows, float *y, void *scratch) {
     float *in = scratch, *out = (float *)(void *)((char *)scratch + model->half);
     const size_t lanes = (rows + MRN_STRIP - 1) / MRN_STRIP * MRN_STRIP;
-    if (lanes != rows)
-        memset(in, 0, model->encoded * lanes * sizeof *in);
     if (model->encodes) {
         mrn_encode_rows(model, x, rows, out);
         x = out;
     }
+    for (size_t i = 0; lanes != rows && i < model->encoded * lanes; i++)
+        in[i] = 1.0F;
     turn(x, model->encoded, rows, model->encoded, in, lanes);
     for (size_t i = 0; i < model->layer_count; i++) {
-        model->kernels->lanes(&model->layers[i], in, lanes, out);
+        run_lane_layer(model, i, in, lanes, out, (char *)scratch + 2 * model->half);
         float *swap = in;
         in = out;
         out = swap;

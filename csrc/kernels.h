@@ -31,8 +31,9 @@ enum mrn_activation {
 #undef MRN_ACTIVATION
 };
 
-/* Whether a layer with this activation has slopes. */
+/* Whether a layer with this activation has slopes; what no sum may be below before the rest of it. */
 int mrn_activation_sloped(uint32_t activation);
+float mrn_activation_floor(uint32_t activation);
 
 typedef struct mrn_dense {
     const float *weight; /* panels as above, aligned */
@@ -48,12 +49,14 @@ typedef struct mrn_kernels {
     /* y = activation(x . weight + bias) for `rows` rows; x is (rows, inputs) with x_stride floats from row to
      * row, y is (rows, strips * 16), aligned. */
     void (*dense)(const mrn_dense *layer, const float *x, size_t x_stride, size_t rows, float *y);
-    /* The activation alone, in place: y is (rows, width), aligned, width a multiple of MRN_STRIP; slope as in
-     * mrn_dense. */
+    /* The activation without its floor, in place: y is (rows, width), aligned, width a multiple of MRN_STRIP;
+     * slope as in mrn_dense. */
     void (*activate)(uint32_t activation, const float *slope, float *y, size_t rows, size_t width);
     /* As dense, with the bits that it gives, but turned round, one row a lane: x is (inputs, rows), y is
      * (units, rows), both aligned; rows is a multiple of MRN_STRIP, at most MRN_LANE_ROWS. */
     void (*lanes)(const mrn_dense *layer, const float *x, size_t rows, float *y);
+    /* As activate, on what lanes gives. */
+    void (*activate_lanes)(uint32_t activation, const float *slope, float *y, size_t units, size_t rows);
 } mrn_kernels;
 
 /* The kernels of instruction set `isa` (a number of isa.def, below mrn_isa_count()). */

@@ -127,7 +127,8 @@ static inline float strip_max_generic(const vec *strip) {
 #include "dense_template.h"
 #include "train_template.h"
 
-const mrn_kernels mrn_kernels_generic = {dense_generic, activate_generic, lanes_generic};
+const mrn_kernels mrn_kernels_generic = {dense_generic, activate_generic, lanes_generic,
+                                         activate_lanes_generic};
 
 const mrn_trainer mrn_trainer_generic = {
     forward_generic,        backward_generic, rescale_generic, normalize_generic, standardize_generic,

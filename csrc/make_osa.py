@@ -77,9 +77,17 @@ def states(edits: int) -> list[State]:
     return found
 
 
-def number(state: State, numbers: dict[State, int], edits: int) -> int:
-    """Return the number of a state; 0, the dead one, when no cell counts."""
-    return 0 if min(state[0]) > edits else numbers[state]
+def row(state: State, numbers: dict[State, int], edits: int) -> int:
+    """Return a state as the tables have it: where its line in ``next`` begins, and the least distance of any beginning of the query.
+
+    The dead one, of which no cell counts, is at 0, with as great a distance as there is room for.
+    """
+    least = min(state[0])
+    return DEAD if least > edits else 32 * numbers[state] + (least << OSA_LEAST)
+
+
+OSA_LEAST = 14
+DEAD = 3 << OSA_LEAST
 
 
 def main() -> None:
@@ -89,39 +97,38 @@ def main() -> None:
         "/* clang-format off */",
         "#include <stdint.h>",
         "enum { OSA_BITS = 5, OSA_BEFORE = 2 }; /* the window of the query: so many characters, from so many back */",
+        "/* A state is where its line in next begins, and in the bits above the least distance of any beginning of the query. */",
+        f"enum {{ OSA_LEAST = {OSA_LEAST}, OSA_LINE = {(1 << OSA_LEAST) - 1}, OSA_DEAD = {DEAD} }};",
     ]
     for edits in range(1, EDITS_MAX + 1):
         listed = states(edits)
         numbers = {state: at for at, state in enumerate(listed)}
-        if len(listed) > 65535:
+        if len(listed) * 32 > 1 << OSA_LEAST:
             raise SystemExit("too many states")
-        kind = "uint16_t"
-        lines.append(f"static const {kind} osa{edits}_next[{len(listed)} * 32] = {{")
+        lines.append(f"static const uint16_t osa{edits}_next[{len(listed)} * 32] = {{")
         lines += [
-            ",".join(str(number(step(state, bits, edits), numbers, edits)) for bits in range(32)) + ","
+            ",".join(str(row(step(state, bits, edits), numbers, edits)) for bits in range(32)) + ","
             for state in listed
         ]
         lines.append("};")
         lines.append(
-            "/* After the step, by how many characters of the query are left: 2 or more, 1, 0, -1, -2. */"
+            "/* After the step, by how many characters of the query are left: 2 or more, 1, 0, -1, -2; a line has 8. */"
         )
-        lines.append(f"static const {kind} osa{edits}_clip[{len(listed)} * 5] = {{")
+        lines.append(f"static const uint16_t osa{edits}_clip[{len(listed)} * 8] = {{")
         lines += [
-            ",".join(str(number(clip(state, left, edits), numbers, edits)) for left in (2, 1, 0, -1, -2))
-            + ","
+            ",".join(str(row(clip(state, left, edits), numbers, edits)) for left in (2, 1, 0, -1, -2))
+            + ",0,0,0,"
             for state in listed
         ]
         lines.append("};")
         lines.append("/* The distance of the whole query, likewise. */")
-        lines.append(f"static const uint8_t osa{edits}_whole[{len(listed)} * 5] = {{")
-        lines += [",".join(str(state[0][left + 2]) for left in (2, 1, 0, -1, -2)) + "," for state in listed]
-        lines.append("};")
-        lines.append("/* The least distance of any beginning of the query. */")
-        lines.append(f"static const uint8_t osa{edits}_least[{len(listed)}] = {{")
-        lines.append(",".join(str(min(state[0])) for state in listed))
+        lines.append(f"static const uint8_t osa{edits}_whole[{len(listed)} * 8] = {{")
+        lines += [
+            ",".join(str(state[0][left + 2]) for left in (2, 1, 0, -1, -2)) + ",0,0,0," for state in listed
+        ]
         lines.append("};")
         lines.append(
-            f"enum {{ {', '.join(f'OSA{edits}_START_{left} = {number(clip(start(edits), left, edits), numbers, edits)}' for left in (2, 1, 0))} }};"
+            f"enum {{ {', '.join(f'OSA{edits}_START_{left} = {row(clip(start(edits), left, edits), numbers, edits)}' for left in (2, 1, 0))} }};"
         )
     Path(__file__).with_name("osa_table.h").write_text("\n".join(lines) + "\n", encoding="ascii")
 

@@ -156,7 +156,7 @@ static int lay_out(const mrn_network *network, size_t isa, layout *at) {
     at->target_scale = place_table(at, network->target_scale, outputs);
 
     at->numbers = at->end;
-    at->narrow = !at->dots && encoded <= NARROW;
+    at->narrow = (!at->dots || at->dots->lanes) && encoded <= NARROW;
     size_t widest = encoded, staged = 0; /* the widest row, and the bytes of the widest staged one */
     for (size_t i = 0; i < network->layer_count; i++) {
         const size_t width = strips_of(network->layers[i].units) * MRN_STRIP;
@@ -178,7 +178,7 @@ static int lay_out(const mrn_network *network, size_t isa, layout *at) {
     rows = rows > most ? most : rows / least * least;
     at->block_rows = rows < least ? least : rows;
     at->half = multiply(at->block_rows, row_bytes);
-    at->stage = at->dots ? multiply(at->block_rows, add(staged, sizeof(mrn_dot_row))) : 0;
+    at->stage = at->dots ? multiply(at->block_rows, add(staged, MRN_DOT_RECORD)) : 0;
     at->stage = round_up(at->stage, MRN_BLOCK_ALIGN);
     if (at->end == SIZE_MAX || add(multiply(at->half, 2), at->stage) == SIZE_MAX)
         return MRN_E_TOO_LARGE;

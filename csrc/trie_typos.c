@@ -7,10 +7,10 @@
  * that ends or goes on from there; the least of the state bounds from below what is still to come.
  *
  * A subtree's best key is its first node, so the weight of that node with the lower bound of the edits bounds
- * the subtree, and the subtree with the least bound is looked into next. Branches are in rank order: a list
- * is read until its nodes are much worse than what is being looked into, and the rest of it waits with the
- * others. Matches without an edit come from the exact look-up, which cannot miss one, and are passed over
- * here.
+ * the subtree; those whose bound is below the worst answer are looked into, deep and light ones first.
+ * Branches are in rank order: a list is read until its nodes are much worse than what is being looked into,
+ * and the rest of it waits with the others. Matches without an edit come from the exact look-up, which cannot
+ * miss one, and are passed over here.
  */
 
 #include "osa_table.h"
@@ -20,7 +20,11 @@ enum {
     WALK_MAX = 4 * (MRN_TYPED_POINTS_MAX + EDITS_MAX + 1) + 4, /* no state is alive beyond */
     AUTO_ONE = 4, /* characters from which "auto" forgives one edit; two */
     AUTO_TWO = 8,
-    AHEAD_BITS = 4 /* a list is read up to weights of 16 times the present one */
+    AHEAD_BITS = 3, /* a list is read up to 8 times the number of the present node, */
+    BRANCHES_AT_ONCE = 16,
+    FEW_BRANCHES = 4, /* to look at them at once does not pay */
+    DEEP = 8,         /* see order_bits */
+    DEEPER_BITS = 2
 };
 
 _Static_assert(sizeof((mrn_workspace *)0)->walk >= (WALK_MAX + 1) * sizeof(uint64_t), "as in mrn.h");
@@ -29,39 +33,65 @@ _Static_assert(sizeof((mrn_workspace *)0)->points >= MRN_TYPED_POINTS_MAX * size
 /* The automaton for a number of edits, and the query. */
 typedef struct pattern {
     const uint16_t *next, *clip;
-    const uint8_t *whole, *least;
+    const uint8_t *whole;
     const uint64_t
         *match; /* by ASCII character: bit OSA_BEFORE + i says that character i of the query is it */
     const uint32_t *points; /* of the query */
+    uint64_t all;           /* the bits of its characters */
     int count, edits;
 } pattern;
 
-/* Where a path stands; 8 bytes, kept as a number in the workspace. */
-typedef struct path {
-    uint16_t state;
-    uint8_t depth;   /* characters of the path */
-    uint8_t matched; /* the depth where the whole query cost `best` */
-    uint32_t point : 21, left : 2, best : 2, rest : 1,
-        others : 1; /* others: whether any other character may follow */
-} path;
+/* Where a path stands, as a number: the state of the automaton; the characters of the path; how many of them
+ * there were when the whole query cost least, and what it cost; of a character that has begun, what is there
+ * and how many bytes are left; and whether what waits is the rest of a list. */
+typedef uint64_t path;
 
-_Static_assert(sizeof(path) == sizeof(uint64_t), "it is kept as a number");
+enum {
+    PATH_STATE = 0xffff,
+    PATH_DEPTH = 16,
+    PATH_MATCHED = 24,
+    PATH_BEST = 32,
+    PATH_LEFT = 34,
+    PATH_REST = 36,
+    PATH_POINT = 40
+};
 
-static inline path load_path(uint64_t number) {
-    path p;
-    memcpy(&p, &number, sizeof p);
-    return p;
+#define PATH_ONE_DEEPER (UINT64_C(1) << PATH_DEPTH)
+
+static inline unsigned path_depth(path p) {
+    return p >> PATH_DEPTH & 0xff;
 }
 
-static inline uint64_t save_path(path p) {
-    uint64_t number;
-    memcpy(&number, &p, sizeof number);
-    return number;
+static inline unsigned path_matched(path p) {
+    return p >> PATH_MATCHED & 0xff;
 }
 
-static inline unsigned least_edits(const pattern *q, path p) {
-    unsigned least = q->least[p.state];
-    return p.best < least ? p.best : least;
+static inline unsigned path_best(path p) {
+    return p >> PATH_BEST & 3;
+}
+
+static inline unsigned path_left(path p) {
+    return p >> PATH_LEFT & 3;
+}
+
+static inline int is_dead(path p) {
+    return (p & OSA_LINE) == 0;
+}
+
+static inline path without(path p, unsigned from, uint64_t mask) {
+    return p & ~(mask << from);
+}
+
+/* What a path costs at least so far. */
+static inline unsigned spent_edits(path p) {
+    unsigned least = p >> OSA_LEAST & 3, best = path_best(p);
+    return best < least ? best : least;
+}
+
+/* What a match below a path costs at least; what costs nothing is not of this search. */
+static inline unsigned least_edits(path p) {
+    unsigned spent = spent_edits(p);
+    return spent > 0 ? spent : 1;
 }
 
 static uint64_t match_point(const pattern *q, uint32_t point) {
@@ -72,50 +102,53 @@ static uint64_t match_point(const pattern *q, uint32_t point) {
 }
 
 static inline path start_path(const pattern *q) {
-    static const uint8_t starts[2][3] = {{OSA1_START_0, OSA1_START_1, OSA1_START_2},
-                                         {OSA2_START_0, OSA2_START_1, OSA2_START_2}};
-    path p = {.state = starts[q->edits - 1][q->count < 2 ? q->count : 2], .best = 3};
-    if (q->count <= q->edits)
-        p.best = (uint32_t)q->count & 3;
-    return p;
+    static const uint16_t starts[2][3] = {{OSA1_START_0, OSA1_START_1, OSA1_START_2},
+                                          {OSA2_START_0, OSA2_START_1, OSA2_START_2}};
+    const uint64_t best = q->count <= q->edits ? (uint64_t)q->count : EDITS_MAX + 1;
+    return starts[q->edits - 1][q->count < 2 ? q->count : 2] | best << PATH_BEST;
+}
+
+/* What becomes of the state near the end of the query, and of what the whole of it costs. */
+static inline path append_end(const pattern *q, path p, int left) {
+    if (left < -2)
+        return without(p, 0, PATH_STATE) | OSA_DEAD;
+    const size_t at = (p & OSA_LINE) / 4 + (size_t)(2 - left);
+    const uint64_t cost = q->whole[at];
+    if (cost < path_best(p))
+        p = without(without(p, PATH_BEST, 3), PATH_MATCHED, 0xff) | cost << PATH_BEST |
+            (uint64_t)path_depth(p) << PATH_MATCHED;
+    return without(p, 0, PATH_STATE) | q->clip[at];
 }
 
 /* Append a character to the path that is these of the query. */
 static inline path append_bits(const pattern *q, path p, uint64_t bits) {
-    unsigned state = q->next[p.state * 32U + (bits >> p.depth & 31)];
-    int left = q->count - ++p.depth;
-    if (left <= 2) {
-        if (left < -2) {
-            state = 0;
-        } else {
-            unsigned column = (unsigned)(2 - left), cost = q->whole[state * 5 + column];
-            if (cost < p.best) {
-                p.best = cost & 3;
-                p.matched = p.depth;
-            }
-            state = q->clip[state * 5 + column];
-        }
-    }
-    p.state = (uint16_t)state;
-    return p;
+    const unsigned depth = path_depth(p);
+    p = without(p + PATH_ONE_DEEPER, 0, PATH_STATE) | q->next[(p & OSA_LINE) + (bits >> depth & 31)];
+    const int left = q->count - 1 - (int)depth;
+    return left > 2 ? p : append_end(q, p, left);
 }
 
 static inline path append_point(const pattern *q, path p, uint32_t point) {
     return append_bits(q, p, point < 0x80 ? q->match[point] : match_point(q, point));
 }
 
+/* Append a byte of a character that takes more than one. */
+static path append_part(const pattern *q, path p, uint8_t byte) {
+    uint64_t left = path_left(p), point = p >> PATH_POINT;
+    if (byte >= 0xc0) {
+        left = byte >= 0xf0 ? 3 : byte >= 0xe0 ? 2 : 1;
+        point = byte & (0x3fU >> left);
+    } else if (left > 0) {
+        left--;
+        point = (point << 6 | (byte & 0x3fU)) & 0x1fffff;
+    }
+    p = without(without(p, PATH_LEFT, 3), PATH_POINT, 0xffffff) | left << PATH_LEFT | point << PATH_POINT;
+    return left == 0 ? append_point(q, p, (uint32_t)point) : p;
+}
+
 /* Append a byte of UTF-8 to a path that is alive; keys part in the middle of a character too. */
 static inline path append_byte(const pattern *q, path p, uint8_t byte) {
-    if (byte < 0x80)
-        return append_point(q, p, byte);
-    if (byte >= 0xc0) {
-        p.left = byte >= 0xf0 ? 3 : byte >= 0xe0 ? 2 : 1;
-        p.point = byte & (0x3fU >> p.left);
-    } else if (p.left > 0) {
-        p.left = (p.left - 1U) & 3;
-        p.point = ((unsigned)p.point << 6 | (byte & 0x3fU)) & 0x1fffffU;
-    }
-    return p.left == 0 ? append_point(q, p, p.point) : p;
+    return byte < 0x80 ? append_bits(q, p, q->match[byte]) : append_part(q, p, byte);
 }
 
 /* ---- What waits --------------------------------------------------------------------------------------- */
@@ -167,26 +200,13 @@ static inline void wait_push(waiting *w, mrn_todo item) {
     *some |= bit;
 }
 
-/* Have the node near that is likely to be taken next. */
-static inline void wait_prefetch(const waiting *w, const trie *t) {
-    const mrn_workspace *space = w->space;
-    for (unsigned word = 0; word < BUCKETS / 64; word++)
-        if (space->some[word] != 0) {
-            unsigned bucket = word * 64 + (unsigned)__builtin_ctzll(space->some[word]);
-            prefetch_node(t, space->todo[space->first[bucket]].node);
-            return;
-        }
-}
-
-/* Take one of the best; 0 when those weigh more than `limit`, or there is none. */
-static inline int wait_pop(waiting *w, uint64_t limit, mrn_todo *item) {
+/* Take one of the best; 0 when there is none. */
+static inline int wait_pop(waiting *w, mrn_todo *item) {
     mrn_workspace *space = w->space;
-    for (unsigned word = 0, last = bucket_of(limit); word <= last / 64; word++) {
+    for (unsigned word = 0; word < BUCKETS / 64; word++) {
         if (space->some[word] == 0)
             continue;
         unsigned bucket = word * 64 + (unsigned)__builtin_ctzll(space->some[word]), at = space->first[bucket];
-        if (bucket > last)
-            return 0;
         *item = space->todo[at];
         if (space->next[at] == NO_ITEM)
             space->some[word] &= space->some[word] - 1;
@@ -209,29 +229,82 @@ static inline uint32_t hang(size_t parent, size_t position, uint8_t byte) {
 /* What keys cost at least that go on from a path with a character that is none of the query's near it; more
  * than the edits that are forgiven when they do not count. */
 static inline unsigned cost_of_other(const pattern *q, path p) {
-    if (p.left == 0 && p.state != 0)
+    if (path_left(p) == 0 && !is_dead(p))
         p = append_bits(q, p, 0);
-    return p.best == 0 ? EDITS_MAX + 1 : least_edits(q, p);
+    return path_best(p) == 0 ? EDITS_MAX + 1 : least_edits(p);
 }
 
-/* The trie that is searched. */
+/* The trie that is searched, and how far. */
 typedef struct ground {
     const reader_segment *segment;
     const trie *trie;
     size_t number;
     int kind;
     unsigned masks, penalty;
+    uint64_t bar;                   /* what an answer has to weigh at most, */
+    uint32_t within[EDITS_MAX + 2]; /* and by number of edits: only nodes below this one can */
 } ground;
 
+/* Nodes come by weight: find, by bisection, how many of them are good enough now. So no branch's entry and
+ * score need to be looked up. */
+static void find_within(ground *g, const search *s) {
+    const uint64_t most = bar(s);
+    if (most == g->bar)
+        return;
+    g->bar = most;
+    for (int edits = 1; edits <= s->edits; edits++) {
+        const unsigned bits = edit_bits((unsigned)edits) + g->penalty;
+        uint32_t low = 0, high = g->within[edits];
+        while (low < high) {
+            uint32_t middle = low + (high - low) / 2;
+            if (weigh(g->segment, node_entry(g->segment, g->kind, middle), bits) <= most)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        g->within[edits] = low;
+    }
+}
+
+/* The order in which subtrees are looked into: as their best weighs, and each character of the path, up to
+ * the eighth, is worth a factor of four: deep ones are soon done, and tell what it takes to be an answer. */
+static inline unsigned order_bits(path p) {
+    const unsigned depth = path_depth(p), deep = depth < DEEP ? depth : DEEP;
+    return edit_bits(spent_edits(p)) + DEEPER_BITS * (DEEP - deep);
+}
+
+static inline uint64_t order_of(uint32_t node, path p) {
+    return ((uint64_t)node + 1) << order_bits(p);
+}
+
+/* Which of the next 16 branches go on with a character near the path, or with one that is not ASCII: a bit
+ * each. */
+static inline unsigned near_branches(const pattern *q, const uint8_t *bytes, uint64_t near) {
+    unsigned found = 0;
+#if defined(__SSE2__)
+    /* There are 16 bytes to read: sections follow that of a trie. */
+    const __m128i some = _mm_loadu_si128((const __m128i *)(const void *)bytes);
+    __m128i wanted = some;
+    for (near >>= OSA_BEFORE; near != 0; near &= near - 1) {
+        const uint32_t point = q->points[__builtin_ctzll(near)];
+        const __m128i same = _mm_cmpeq_epi8(some, _mm_set1_epi8((char)(point < 0x80 ? point : 0x80)));
+        wanted = _mm_or_si128(wanted, same);
+    }
+    found = (unsigned)_mm_movemask_epi8(wanted);
+#else
+    for (unsigned i = 0; i < BRANCHES_AT_ONCE; i++)
+        found |= (unsigned)(bytes[i] >= 0x80 || (q->match[bytes[i]] & near)) << i;
+#endif
+    return found;
+}
+
 /* Look into one subtree. */
-static void visit(search *s, const ground *g, const pattern *q, mrn_todo item, waiting *w) {
-    const reader_segment *segment = g->segment;
-    path walk_start = load_path(item.state);
+static void visit(search *s, ground *g, const pattern *q, mrn_todo item, waiting *w) {
+    const path start = without(item.state, PATH_REST, 1);
     size_t walked = 0, log, from = 0;
     trie_node n;
     read_node(g->trie, item.node, &n);
-    if (walk_start.rest) {
-        walk_start.rest = 0;
+    if (start != item.state) {
         log = item.from >> 19;
         from = item.from & 0x7ffff;
     } else {
@@ -239,95 +312,99 @@ static void visit(search *s, const ground *g, const pattern *q, mrn_todo item, w
         int root = item.node == 0;
         s->space->log[log] = (uint64_t)item.node << 32 | (root ? hang(log, 0, LOG_START_TYPED) : item.from);
     }
-    uint64_t *walk = s->space->walk; /* the path before each byte of the suffix */
-    uint64_t near = 0;               /* characters of the query that a branch may go on with */
-    unsigned others = EDITS_MAX + 1; /* what it costs at least to go on with any other */
-    for (path p = walk_start;; p = append_byte(q, p, n.suffix[walked++])) {
-        const unsigned other = cost_of_other(q, p);
-        p.others = (int)other <= q->edits;
-        others = other < others ? other : others;
-        near |= p.state == 0 ? 0 : UINT64_C(31) << p.depth;
-        walk[walked] = save_path(p);
-        if (walked == n.suffix_bytes || walked == WALK_MAX || p.state == 0 || p.best == 0)
+    path *walk = s->space->walk; /* before each byte of the suffix, and at the end */
+    path end = start;
+    for (;; end = append_byte(q, end, n.suffix[walked++])) {
+        walk[walked] = end;
+        if (walked == n.suffix_bytes || walked == WALK_MAX || is_dead(end) || path_best(end) == 0)
             break;
     }
-    const path end = load_path(walk[walked]);
-    if (from == 0 && end.best > 0 && (int)end.best <= q->edits)
-        search_offer(s, g->number, g->kind, item.node, log, end.matched, end.best);
-    uint64_t limit = bar(s), ahead = item.weight << AHEAD_BITS;
-    unsigned lowest = least_edits(q, walk_start);
-    for (size_t i = from; i < n.branches; i++) {
-        const uint8_t byte = n.bytes[i];
-        const int far = byte < 0x80 && !(q->match[byte] & near);
-        if (far && (int)others > q->edits)
-            continue;
-        branch b = read_branch(&n, i);
-        path next = load_path(walk[b.position < walked ? b.position : walked]);
-        if (far && !next.others)
-            continue;
-        if (byte == 0)
-            next.state = 0; /* the key ends */
-        else if (next.state != 0)
-            next = append_byte(q, next, byte);
-        unsigned edits = least_edits(q, next);
-        if ((int)edits > q->edits || next.best == 0)
-            continue;
-        if (s->filtered && !(read_mask(segment->index, g->masks, b.rank) & s->filter[g->number]))
-            continue;
-        uint64_t rank = union_rank(segment, node_entry(segment, g->kind, b.rank)) + 1,
-                 weight = rank << (edit_bits(edits) + g->penalty),
-                 least = rank << (edit_bits(lowest) + g->penalty);
-        if (least > limit)
-            return; /* branches are best first: none that follows can win */
-        if (weight > limit) {
-            if (rank << (edit_bits(others) + g->penalty) >
-                limit) /* and so it is for all others that follow */
-                others = EDITS_MAX + 1;
-            continue;
+    const unsigned best = path_best(end);
+    if (from == 0 && best > 0 && (int)best <= q->edits) {
+        search_offer(s, g->number, g->kind, item.node, log, path_matched(end), best);
+        find_within(g, s);
+    }
+    if (n.branches == 0)
+        return;
+    uint64_t near = 0;               /* characters of the query that a branch may go on with */
+    unsigned others = EDITS_MAX + 1; /* what it costs at least to go on with any other */
+    for (size_t i = 0; i <= walked; i++) {
+        const unsigned other = cost_of_other(q, walk[i]);
+        others = other < others ? other : others;
+        near |= UINT64_C(31) << path_depth(walk[i]);
+    }
+    near &= q->all;
+    const unsigned lowest = least_edits(start);
+    const uint64_t ahead = (item.weight >> order_bits(start)) << AHEAD_BITS;
+    for (size_t i = from; i < n.branches; i += BRANCHES_AT_ONCE) {
+        const size_t count = n.branches - i < BRANCHES_AT_ONCE ? n.branches - i : BRANCHES_AT_ONCE;
+        unsigned left = (1U << count) - 1;
+        if (count > FEW_BRANCHES && read_branch(&n, i).rank >= g->within[others])
+            left &= near_branches(q, n.bytes + i, near);
+        for (; left != 0; left &= left - 1) {
+            const size_t one = i + (size_t)__builtin_ctz(left);
+            const branch b = read_branch(&n, one);
+            if (b.rank >= g->within[lowest])
+                return; /* branches are best first: none that follows can win */
+            if (b.rank >= ahead && one > from && one < 0x7ffff && !wait_full(w)) {
+                wait_push(w, (mrn_todo){order_of(b.rank, start), item.node, (uint32_t)(log << 19 | one),
+                                        start | UINT64_C(1) << PATH_REST});
+                return;
+            }
+            const uint8_t byte = n.bytes[one];
+            path next = walk[b.position < walked ? b.position : walked];
+            if (byte == 0)
+                next = without(next, 0, PATH_STATE) | OSA_DEAD; /* the key ends */
+            else if (!is_dead(next))
+                next = append_byte(q, next, byte);
+            const unsigned edits = least_edits(next);
+            if (b.rank >= g->within[edits] || path_best(next) == 0)
+                continue;
+            if (s->filtered && !(read_mask(g->segment->index, g->masks, b.rank) & s->filter[g->number]))
+                continue;
+            if (wait_full(w)) {
+                s->partial = 1;
+                return;
+            }
+            prefetch_node(g->trie, b.rank);
+            wait_push(w, (mrn_todo){order_of(b.rank, next), b.rank, hang(log, b.position, byte), next});
         }
-        if (wait_full(w)) {
-            s->partial = 1;
+        if (i + count < n.branches && read_branch(&n, i + count).rank >= g->within[lowest])
             return;
-        }
-        if (least > ahead && i > from && i < 0x7ffff) {
-            walk_start.rest = 1;
-            wait_push(w, (mrn_todo){least, item.node, (uint32_t)(log << 19 | i), save_path(walk_start)});
-            return;
-        }
-        wait_push(w, (mrn_todo){weight, b.rank, hang(log, b.position, byte), save_path(next)});
     }
 }
 
 void search_typed(search *s, size_t number, int kind) {
     const reader_segment *segment = &s->reader->segments[number];
-    const ground g = {.segment = segment,
-                      .trie = kind == KIND_KEY ? &segment->keys : &segment->words,
-                      .number = number,
-                      .kind = kind,
-                      .masks = kind == KIND_KEY ? MRN_SECTION_KEY_MASKS : MRN_SECTION_WORD_MASKS,
-                      .penalty = (kind == KIND_WORD ? WORD_BITS : 0U) + (s->marks ? PENALTY_BITS : 0U)};
-    pattern q = {osa1_next,       osa1_clip,        osa1_whole, osa1_least,
-                 s->space->match, s->space->points, 0,          s->edits};
+    const trie *t = kind == KIND_KEY ? &segment->keys : &segment->words;
+    ground g = {.segment = segment,
+                .trie = t,
+                .number = number,
+                .kind = kind,
+                .masks = kind == KIND_KEY ? MRN_SECTION_KEY_MASKS : MRN_SECTION_WORD_MASKS,
+                .penalty = (kind == KIND_WORD ? WORD_BITS : 0U) + (s->marks ? PENALTY_BITS : 0U),
+                .bar = UINT64_MAX,
+                .within = {0, t->nodes, s->edits > 1 ? t->nodes : 0}};
+    pattern q = {osa1_next, osa1_clip, osa1_whole, s->space->match, s->space->points, 0, 0, s->edits};
     if (s->edits == 2)
-        q = (pattern){osa2_next, osa2_clip, osa2_whole, osa2_least, s->space->match, s->space->points, 0, 2};
+        q = (pattern){osa2_next, osa2_clip, osa2_whole, s->space->match, s->space->points, 0, 0, 2};
     q.count = (int)s->space->points[MRN_TYPED_POINTS_MAX];
-    if (g.trie->nodes == 0 || (s->filtered && !(read_mask(segment->index, g.masks, 0) & s->filter[number])))
+    q.all = ((UINT64_C(1) << q.count) - 1) << OSA_BEFORE;
+    if (t->nodes == 0 || (s->filtered && !(read_mask(segment->index, g.masks, 0) & s->filter[number])))
         return;
+    find_within(&g, s);
     path p = start_path(&q);
     waiting w;
     wait_open(&w, s->space);
-    wait_push(&w, (mrn_todo){
-                      weigh(segment, node_entry(segment, kind, 0), edit_bits(least_edits(&q, p)) + g.penalty),
-                      0, 0, save_path(p)});
-    for (mrn_todo item; wait_pop(&w, bar(s), &item);) {
-        if (item.weight > bar(s))
+    wait_push(&w, (mrn_todo){order_of(0, p), 0, 0, p});
+    for (mrn_todo item; wait_pop(&w, &item);) {
+        if (item.weight >> order_bits(item.state) > g.within[least_edits(item.state)])
             continue;
         if (s->visits == MRN_VISITS_MAX || s->logged == LOG_MAX) {
             s->partial = 1;
             return;
         }
         s->visits++;
-        wait_prefetch(&w, g.trie);
         visit(s, &g, &q, item, &w);
     }
 }

@@ -92,7 +92,7 @@ static inline float strip_max_neon(const vec *strip) {
 #include "../dense_template.h"
 #include "../train_template.h"
 
-const mrn_kernels mrn_kernels_neon = {dense_neon, activate_neon, lanes_neon};
+const mrn_kernels mrn_kernels_neon = {dense_neon, activate_neon, lanes_neon, activate_lanes_neon};
 
 const mrn_trainer mrn_trainer_neon = {forward_neon,     backward_neon,       rescale_neon, normalize_neon,
                                       standardize_neon, normalize_back_neon, drop_neon,    loss_neon,

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { LAYERS = 3, SHAPES = 4, BATCHES = 4, ROUNDS = 15 };
+enum { LAYERS = 3, SHAPES = 5, BATCHES = 4, ROUNDS = 15 };
 
 #if defined(MRN_X86)
 /* What the multipliers do in a second when nothing is loaded: 16 chains of one instruction. */
@@ -37,8 +37,11 @@ static __attribute__((target("avx512f,avx512vnni,avx512bf16"))) void roofs(void)
 #endif
 
 int main(void) {
-    static const uint32_t shapes[SHAPES][LAYERS + 1] = {
-        {64, 64, 32, 10}, {784, 256, 128, 10}, {784, 1024, 1024, 10}, {1024, 1024, 1024, 1024}};
+    static const uint32_t shapes[SHAPES][LAYERS + 1] = {{4, 16, 16, 3},
+                                                        {64, 64, 32, 10},
+                                                        {784, 256, 128, 10},
+                                                        {784, 1024, 1024, 10},
+                                                        {1024, 1024, 1024, 1024}};
     static const size_t batches[BATCHES] = {1, 8, 64, 512};
     uint64_t seed = 1;
     size_t isa;

@@ -14,7 +14,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { LAYERS = 3, WIDEST = 150, ROWS = 40 };
+enum { LAYERS = 3, WIDEST = 150, NARROW = 32, ROWS = 40 };
 
 static const float specials[] = {0.0F, -0.0F, 1e-45F, -1e-39F, 1e30F, -1e30F, NAN, INFINITY, -INFINITY};
 static uint16_t weights[LAYERS][WIDEST * WIDEST]; /* or as many bytes */
@@ -75,10 +75,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     mrn_network network = {.layers = layers, .layer_count = next_byte(&from, 1, LAYERS)};
     network.precision = next_byte(&from, 0, 1) ? MRN_PRECISION_bfloat16 : MRN_PRECISION_int8;
     const size_t rows = next_byte(&from, 1, ROWS), odd = next_byte(&from, 0, 3);
-    size_t width = next_byte(&from, 1, WIDEST);
+    const size_t widest = next_byte(&from, 0, 1) ? NARROW : WIDEST; /* rows of narrow networks run in lanes */
+    size_t width = next_byte(&from, 1, widest);
     network.columns = width;
     for (size_t i = 0; i < network.layer_count; i++) {
-        const size_t units = next_byte(&from, 1, WIDEST), kind = next_byte(&from, 0, 3);
+        const size_t units = next_byte(&from, 1, widest), kind = next_byte(&from, 0, 3);
         layers[i] = (mrn_layer){.weight = weights[i],
                                 .bias = kind & 2 ? NULL : biases[i],
                                 .inputs = (uint32_t)width,

@@ -13,7 +13,7 @@
 #define NETWORKS 120 /* of each precision */
 #endif
 
-enum { LAYERS = 3, WIDEST = 200, ROWS = 70 };
+enum { LAYERS = 3, WIDEST = 200, NARROW = 32, ROWS = 70 };
 
 static uint64_t seed = 88172645463325252ull;
 
@@ -57,10 +57,12 @@ typedef struct random_network {
 static void make(random_network *r, uint32_t precision, size_t columns) {
     memset(r, 0, sizeof *r);
     size_t width = columns;
+    const int narrow = columns <= NARROW && pick(0, 1); /* its rows may run in lanes */
     r->network = (mrn_network){
         .layers = r->layers, .layer_count = pick(1, LAYERS), .columns = columns, .precision = precision};
     for (size_t i = 0; i < r->network.layer_count; i++) {
-        const size_t units = pick(0, 3) ? pick(1, 40) : pick(1, WIDEST), count = width * units;
+        const size_t units = narrow ? pick(1, NARROW) : pick(0, 3) ? pick(1, 40) : pick(1, WIDEST);
+        const size_t count = width * units;
         r->weight[i] = malloc(count * sizeof(float));
         r->bias[i] = malloc(units * sizeof(float));
         r->scale[i] = malloc(units * sizeof(float));
@@ -263,11 +265,14 @@ static void test_against_double(uint32_t precision) {
     }
 }
 
-/* Every activation ends a layer as it does in float32, the padding of softmax included. */
+/* Every activation ends a layer as it does in float32, the padding of softmax included, for rows side by side
+ * and in lanes. */
 static void test_activations(void) {
-    enum { UNITS = 21 };
+    enum { UNITS = 21, MOST = 37 };
     static uint16_t weight[UNITS * UNITS];
-    static float plain[UNITS * UNITS], x[UNITS], narrow[UNITS], wide[UNITS], slopes[UNITS];
+    static float plain[UNITS * UNITS], x[MOST * UNITS], narrow[MOST * UNITS], wide[MOST * UNITS],
+        slopes[UNITS];
+    static const size_t counts[] = {1, 5, 16, MOST};
     for (size_t k = 0; k < UNITS; k++)
         slopes[k] = next_float(&seed);
     for (size_t k = 0; k < UNITS; k++)
@@ -279,17 +284,18 @@ static void test_activations(void) {
             const float *slope = mrn_activation_sloped(activation) ? slopes : NULL;
             const mrn_layer narrow_layer = {weight, NULL, UNITS, UNITS, activation, NULL, slope};
             const mrn_layer wide_layer = {plain, NULL, UNITS, UNITS, activation, NULL, slope};
-            for (size_t k = 0; k < UNITS; k++)
+            const size_t rows = counts[pick(0, 3)];
+            for (size_t k = 0; k < rows * UNITS; k++)
                 x[k] = to_float(nearest(next_float(&seed) * 3));
             run(&(mrn_network){.layers = &narrow_layer,
                                .layer_count = 1,
                                .columns = UNITS,
                                .precision = MRN_PRECISION_bfloat16},
-                UNITS, isa, x, 1, narrow, 1);
-            run(&(mrn_network){.layers = &wide_layer, .layer_count = 1, .columns = UNITS}, UNITS, isa, x, 1,
-                wide, 1);
-            CHECK(memcmp(narrow, wide, sizeof wide) == 0, "%s on %s", mrn_activation_name(activation),
-                  mrn_isa_name(isa));
+                UNITS, isa, x, rows, narrow, 1);
+            run(&(mrn_network){.layers = &wide_layer, .layer_count = 1, .columns = UNITS}, UNITS, isa, x,
+                rows, wide, 1);
+            CHECK(memcmp(narrow, wide, rows * UNITS * sizeof *wide) == 0, "%s on %s",
+                  mrn_activation_name(activation), mrn_isa_name(isa));
         }
 }
 

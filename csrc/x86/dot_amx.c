@@ -156,7 +156,7 @@ static inline __attribute__((always_inline)) TARGET void any_block(const operati
 /* From sums to results, in place. */
 static inline __attribute__((always_inline)) TARGET void finish(const operation op,
                                                                 const mrn_dot_layer *layer, size_t unit,
-                                                                size_t strips, const mrn_dot_row *row,
+                                                                size_t strips, mrn_dot_rows about, size_t row,
                                                                 size_t rows, float *y, size_t width) {
     for (size_t r = 0; r < rows; r++, y += width)
         for (size_t s = 0; s < strips; s++) {
@@ -164,14 +164,16 @@ static inline __attribute__((always_inline)) TARGET void finish(const operation 
             const size_t u = unit + s * MRN_STRIP;
             __m512 sum = _mm512_loadu_ps(at);
             if (op == INT8) {
-                sum = last_s8_amx(layer, u, row + r, _mm512_castps_si512(sum));
+                sum = last_s8_amx(_mm512_castps_si512(sum), I_SET(about.zero[row + r]),
+                                  I_LOAD(layer->sum + u), V_SET(about.scale[row + r]),
+                                  V_LOAD(layer->scale + u), V_LOAD(layer->bias + u));
             } else {
                 if (op == SPLIT)
                     sum = _mm512_scalef_ps(
-                        sum, _mm512_add_ps(_mm512_set1_ps(row[r].scale), _mm512_loadu_ps(layer->scale + u)));
-                sum = _mm512_add_ps(sum, _mm512_loadu_ps(layer->bias + u));
+                        sum, _mm512_add_ps(V_SET(about.scale[row + r]), V_LOAD(layer->scale + u)));
+                sum = _mm512_add_ps(sum, V_LOAD(layer->bias + u));
             }
-            _mm512_storeu_ps(at, sum);
+            V_STORE(at, V_MAX(V_SET(layer->floor), sum));
         }
 }
 
@@ -183,26 +185,26 @@ static inline TARGET __m512i round_amx(__m512 number) {
     return _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
 }
 
-/* x = 2^scale times the sum of three bfloat16, the largest of the row in [1, 2); scale is NaN, and the cells
- * are zeros, for a row that is not finite. */
-static TARGET mrn_dot_row stage_split(const float *x, size_t inputs, size_t groups, unsigned char *cells) {
+/* x = 2^scale times the sum of three bfloat16, the largest of the row in [1, 2); returns scale, which is NaN
+ * for a row that is not finite: its cells are zeros. */
+static TARGET float stage_split(const float *x, size_t inputs, size_t groups, unsigned char *cells) {
     const size_t plane = groups * MRN_CELL;
     const __m512i sign = _mm512_set1_epi32((int32_t)0x80000000U);
     __m512i size = _mm512_setzero_si512();
     for (size_t k = 0; k < inputs; k += LANES) {
-        const __mmask16 inside = lanes_amx(k, inputs);
+        const __mmask16 inside = lanes_from_amx(k, inputs);
         const __m512i bits = _mm512_maskz_loadu_epi32(inside, x + k);
         size = _mm512_max_epi32(size, _mm512_andnot_si512(sign, bits));
     }
     const int32_t largest = _mm512_reduce_max_epi32(size);
     if (largest >= 0x7f800000) {
         memset(cells, 0, plane * 3);
-        return (mrn_dot_row){NAN, 0};
+        return NAN;
     }
     const __m512 exponent = _mm512_getexp_ps(_mm512_castsi512_ps(_mm512_set1_epi32(largest)));
     const float scale = largest ? _mm512_cvtss_f32(exponent) : 0;
     for (size_t k = 0; k < groups * 2; k += LANES) { /* groups are a multiple of 16 */
-        const __mmask16 inside = lanes_amx(k, inputs);
+        const __mmask16 inside = lanes_from_amx(k, inputs);
         __m512 rest = _mm512_scalef_ps(_mm512_maskz_loadu_ps(inside, x + k), _mm512_set1_ps(-scale));
         for (size_t term = 0; term < 3; term++) {
             const __m512i part = round_amx(rest);
@@ -211,7 +213,7 @@ static TARGET mrn_dot_row stage_split(const float *x, size_t inputs, size_t grou
             rest = _mm512_sub_ps(rest, _mm512_castsi512_ps(_mm512_slli_epi32(part, 16)));
         }
     }
-    return (mrn_dot_row){scale, 0};
+    return scale;
 }
 
 /* A row that holds an infinity or NaN: in float32, from the weights that the three terms make, in the order
@@ -228,14 +230,14 @@ static TARGET void split_row(const mrn_dot_layer *layer, const float *x, float *
             const unsigned char *cells = at + k / 2 * stride;
             __m512 weight = _mm512_setzero_ps();
             for (size_t term = 3; term-- > 0;) { /* smallest first: exact */
-                const __m512i both = load_amx(cells + term * plane);
+                const __m512i both = I_LOAD(cells + term * plane);
                 const __m512i part = k % 2 ? _mm512_and_si512(both, _mm512_set1_epi32((int32_t)0xffff0000U))
                                            : _mm512_slli_epi32(both, 16);
                 weight = _mm512_add_ps(weight, _mm512_castsi512_ps(part));
             }
             sum = _mm512_fmadd_ps(_mm512_set1_ps(x[k]), _mm512_scalef_ps(weight, scale), sum);
         }
-        _mm512_storeu_ps(y + strip * MRN_STRIP, sum);
+        V_STORE(y + strip * MRN_STRIP, V_MAX(V_SET(layer->floor), sum));
     }
 }
 
@@ -247,21 +249,22 @@ static inline __attribute__((always_inline)) TARGET void dense(const operation o
     const size_t planes = op == SPLIT ? 3 : 1, plane = layer->groups * MRN_CELL;
     const size_t row_bytes = mrn_dot_row_bytes(layer->groups, planes);
     const size_t width = layer->strips * MRN_STRIP, tiles = layer->groups / TILE_CELLS;
-    mrn_dot_row *about = stage;
+    const mrn_dot_rows about = mrn_dot_records(stage, rows);
     unsigned char *cells = mrn_dot_cells(stage, rows);
 
+    for (size_t row = 0; op == INT8 && row < rows; row += MRN_DOT_STAGED)
+        wide_ranges_s8_amx(x + row * x_stride, x_stride,
+                           rows - row < MRN_DOT_STAGED ? rows - row : MRN_DOT_STAGED, layer->inputs, about,
+                           row);
     for (size_t row = 0; row < rows; row++) {
         const float *from = x + row * x_stride;
         unsigned char *to = cells + row * row_bytes;
-        if (op == SPLIT) {
-            about[row] = stage_split(from, layer->inputs, layer->groups, to);
-            continue;
-        }
-        about[row] = op == INT8 ? range_s8_amx(from, layer->inputs) : range_bf16_amx(from, layer->inputs);
-        if (op == INT8)
-            stage_s8_amx(from, layer->inputs, layer->groups, to, about + row);
+        if (op == SPLIT)
+            about.scale[row] = stage_split(from, layer->inputs, layer->groups, to);
+        else if (op == INT8)
+            wide_stage_s8_amx(from, layer->inputs, layer->groups, about.inverse[row], about.zero[row], to);
         else
-            stage_bf16_amx(from, layer->inputs, layer->groups, to, about + row);
+            wide_stage_bf16_amx(from, layer->inputs, layer->groups, to);
     }
     const size_t whole = rows / MRN_DOT_ROWS * MRN_DOT_ROWS, rest = rows - whole;
     for (size_t part = 0; part < 2; part++) { /* pairs of whole tiles of rows, then what is left */
@@ -294,7 +297,7 @@ static inline __attribute__((always_inline)) TARGET void dense(const operation o
                         };
                         any_block(op, second ? 2 : 1, n, &o);
                         if (tile + count == tiles)
-                            finish(op, layer, unit, n, about + row, first + second, o.c, width);
+                            finish(op, layer, unit, n, about, row, first + second, o.c, width);
                     }
                 }
             }
@@ -303,7 +306,7 @@ static inline __attribute__((always_inline)) TARGET void dense(const operation o
     }
     __asm__ volatile("tilerelease" : :);
     for (size_t row = 0; op == SPLIT && row < rows; row++)
-        if (about[row].scale != about[row].scale)
+        if (about.scale[row] != about.scale[row])
             split_row(layer, x + row * x_stride, y + row * width);
 }
 
@@ -312,7 +315,7 @@ static inline __attribute__((always_inline)) TARGET void dense(const operation o
                                           size_t rows, float *y, void *stage) {                              \
         dense(op, layer, x, x_stride, rows, y, stage);                                                       \
     }                                                                                                        \
-    const mrn_dots mrn_dots_##name##_amx = {TILE_CELLS, dense_##name##_amx};
+    const mrn_dots mrn_dots_##name##_amx = {TILE_CELLS, dense_##name##_amx, NULL};
 DENSE(bf16, BFLOAT16)
 DENSE(s8, INT8)
 DENSE(split, SPLIT)

@@ -26,25 +26,27 @@ static inline TARGET __m512 dot_bf16_avx512(__m512 sum, halves_avx512 a, halves_
 #define TILE_ROWS 4
 #define TILES(T) TILES_OF(T, 1) TILES_OF(T, 2) TILES_OF(T, 3) TILES_OF(T, 4)
 #define WEIGHTS halves_avx512
-#define GET_WEIGHTS(p) floats_avx512(load_avx512(p))
-#define VALUE halves_avx512
-#define GET_VALUE(p) floats_avx512(cell_avx512(p))
+#define TAKE_WEIGHTS(cells) floats_avx512(cells)
+#define VALUES halves_avx512
+#define TAKE_VALUES(cells) floats_avx512(cells)
 #define SUM __m512
 #define DOT(sum, value, weights) dot_bf16_avx512(sum, value, weights)
-#define FIRST(layer, unit) _mm512_loadu_ps((layer)->bias + (unit))
-#define LAST(layer, unit, row, sum) (sum)
-#define RANGE range_bf16_avx512
-#define STAGE stage_bf16_avx512
+#define FIRST(bias) (bias)
+#define LAST(sum, zero, total, scale, unit_scale, bias) (sum)
+#define RANGES(x, x_stride, rows, inputs, about, row) ((void)0)
+#define STAGE(x, inputs, groups, about, row, cells) wide_stage_bf16_avx512(x, inputs, groups, cells)
+#define STAGE_LANES(x, inputs, rows, about, cells) stage_lanes_bf16_avx512(x, inputs, rows, cells)
 #include "../dot_template.h"
 #undef NAME
-#undef GET_WEIGHTS
-#undef GET_VALUE
+#undef TAKE_WEIGHTS
+#undef TAKE_VALUES
 #undef SUM
 #undef DOT
 #undef FIRST
 #undef LAST
-#undef RANGE
+#undef RANGES
 #undef STAGE
+#undef STAGE_LANES
 
 /* ---- int8 ---- */
 
@@ -60,18 +62,20 @@ static inline TARGET __m512i dot_s8_avx512(__m512i sum, halves_avx512 a, halves_
 }
 
 #define NAME(x) x##_s8_avx512
-#define GET_WEIGHTS(p) signed_avx512(load_avx512(p))
-#define GET_VALUE(p) unsigned_avx512(cell_avx512(p))
+#define TAKE_WEIGHTS(cells) signed_avx512(cells)
+#define TAKE_VALUES(cells) unsigned_avx512(cells)
 #define SUM __m512i
 #define DOT(sum, value, weights) dot_s8_avx512(sum, value, weights)
-#define FIRST(layer, unit) _mm512_setzero_si512()
-#define LAST(layer, unit, row, sum) last_s8_avx512(layer, unit, row, sum)
-#define RANGE range_s8_avx512
-#define STAGE stage_s8_avx512
+#define FIRST(bias) _mm512_setzero_si512()
+#define LAST last_s8_avx512
+#define RANGES wide_ranges_s8_avx512
+#define STAGE(x, inputs, groups, about, row, cells)                                                          \
+    wide_stage_s8_avx512(x, inputs, groups, (about).inverse[row], (about).zero[row], cells)
+#define STAGE_LANES stage_lanes_s8_avx512
 #include "../dot_template.h"
 
-const mrn_dots mrn_dots_bf16_avx512 = {1, dense_bf16_avx512};
-const mrn_dots mrn_dots_s8_avx512 = {1, dense_s8_avx512};
+const mrn_dots mrn_dots_bf16_avx512 = {1, dense_bf16_avx512, lanes_bf16_avx512};
+const mrn_dots mrn_dots_s8_avx512 = {1, dense_s8_avx512, lanes_s8_avx512};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

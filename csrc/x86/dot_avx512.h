@@ -9,36 +9,55 @@
 
 #define LANES 16
 #define STRIP_VECTORS 1
+#define LANE_UNITS 8
+#define LANE_VECTORS 2
+#define LANE_TILES(T) T(1) T(2) T(3) T(4) T(5) T(6) T(7) T(8)
+#define V_LOAD(p) _mm512_loadu_ps(p)
 #define V_STORE(p, v) _mm512_storeu_ps(p, v)
+#define V_SET(f) _mm512_set1_ps(f)
+#define V_MAX(a, b) _mm512_max_ps(a, b)
+#define I_LOAD(p) _mm512_loadu_si512(p)
+#define I_SET(i) _mm512_set1_epi32(i)
+#define V_ADD(a, b) _mm512_add_ps(a, b)
+#define V_SUB(a, b) _mm512_sub_ps(a, b)
+#define V_MUL(a, b) _mm512_mul_ps(a, b)
+#define V_DIV(a, b) _mm512_div_ps(a, b)
+#define V_BITS(v) _mm512_castps_si512(v)
+#define I_FLOATS(i) _mm512_castsi512_ps(i)
+#define I_ADD(a, b) _mm512_add_epi32(a, b)
+#define I_SUB(a, b) _mm512_sub_epi32(a, b)
+#define I_AND(a, b) _mm512_and_si512(a, b)
+#define I_OR(a, b) _mm512_or_si512(a, b)
+#define I_MIN(a, b) _mm512_min_epi32(a, b)
+#define I_MAX(a, b) _mm512_max_epi32(a, b)
+#define U_MAX(a, b) _mm512_max_epu32(a, b)
+#define I_LEFT(a, bits) _mm512_slli_epi32(a, (unsigned)(bits))
+#define I_RIGHT(a, bits) _mm512_srli_epi32(a, (unsigned)(bits))
+#define I_IF_MORE(a, b, then, otherwise)                                                                     \
+    _mm512_mask_blend_epi32(_mm512_cmpgt_epi32_mask(a, b), otherwise, then)
+#define I_STORE(p, i) _mm512_storeu_si512(p, i)
+
+typedef __m512 vec;
+typedef __m512i ivec;
 #define TILES_OF(T, R) T(R, 1) T(R, 2) T(R, 3) T(R, 4)
 
 #define NAME(x) SET(x)
 
-static inline TARGET __m512i NAME(load)(const void *p) {
-    return _mm512_loadu_si512(p);
-}
-static inline TARGET __m512i NAME(cell)(const void *p) {
-    int32_t cell;
-    memcpy(&cell, p, sizeof cell);
-    return _mm512_set1_epi32(cell);
-}
+#include "../dot_stage.h"
+#include "../dot_lanes.h"
+
 /* The lanes of a vector from `at` on that come before `end`. */
-static inline TARGET __mmask16 NAME(lanes)(size_t at, size_t end) {
+static inline TARGET __mmask16 NAME(lanes_from)(size_t at, size_t end) {
     const size_t left = end > at ? end - at : 0;
     return (__mmask16)(left < LANES ? (1U << left) - 1U : 0xffffU);
 }
 
-/* As in dot_stage.h, 16 numbers at once. */
-static inline TARGET mrn_dot_row NAME(range_bf16)(const float *x, size_t inputs) {
-    (void)x, (void)inputs;
-    return (mrn_dot_row){1, 0};
-}
-
-static inline TARGET void NAME(stage_bf16)(const float *x, size_t inputs, size_t groups, unsigned char *cells,
-                                           const mrn_dot_row *row) {
+/* Rows side by side as in dot_stage.h, 16 numbers at once. */
+static inline TARGET void NAME(wide_stage_bf16)(const float *x, size_t inputs, size_t groups,
+                                                unsigned char *cells) {
     const __m512i one = _mm512_set1_epi32(1), sign = _mm512_set1_epi32((int32_t)0x80000000U);
     for (size_t k = 0, end = groups * 2; k < end; k += LANES) {
-        const __mmask16 inside = NAME(lanes)(k, inputs);
+        const __mmask16 inside = NAME(lanes_from)(k, inputs);
         const __m512i bits = _mm512_maskz_loadu_epi32(inside, x + k), size = _mm512_andnot_si512(sign, bits);
         const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
         __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
@@ -50,52 +69,90 @@ static inline TARGET void NAME(stage_bf16)(const float *x, size_t inputs, size_t
         if (k + LANES <= end) /* masked stores are slow on some CPUs */
             _mm256_storeu_si256((__m256i *)(void *)(cells + k * 2), cut);
         else
-            _mm256_mask_storeu_epi16(cells + k * 2, NAME(lanes)(k, end), cut);
+            _mm256_mask_storeu_epi16(cells + k * 2, NAME(lanes_from)(k, end), cut);
     }
-    (void)row;
 }
 
-static inline TARGET mrn_dot_row NAME(range_s8)(const float *x, size_t inputs) {
-    __m512 low = _mm512_setzero_ps(), high = low, low2 = low, high2 = low;
-    __mmask16 broken = 0;
+/* The largest of a and of b, a half of the vector each; then a quarter each; then two pairs. */
+static inline TARGET __m512i NAME(fold_halves)(__m512i a, __m512i b) {
+    return _mm512_max_epi32(_mm512_shuffle_i64x2(a, b, 0x44), _mm512_shuffle_i64x2(a, b, 0xee));
+}
+static inline TARGET __m512i NAME(fold_quarters)(__m512i a, __m512i b) {
+    return _mm512_max_epi32(_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd));
+}
+
+/* The highest and the lowest number of a row, as range_s8 wants them, lane by lane. */
+typedef struct NAME(range) {
+    __m512i highest, lowest;
+} NAME(range);
+
+static inline TARGET NAME(range) NAME(widened)(NAME(range) r, __m512i bits) {
+    __asm__("" : "+v"(bits)); /* one load, where gcc would make two operands of memory of it */
+    return (NAME(range)){_mm512_max_epi32(r.highest, bits), _mm512_max_epu32(r.lowest, bits)};
+}
+
+static inline TARGET NAME(range) NAME(range_of)(const float *x, size_t inputs) {
+    NAME(range) a = {_mm512_setzero_si512(), _mm512_set1_epi32(INT32_MIN)}, b = a;
     size_t k = 0;
     for (; k + 2 * LANES <= inputs; k += 2 * LANES) {
-        const __m512 v = _mm512_loadu_ps(x + k), w = _mm512_loadu_ps(x + k + LANES);
-        broken = _kor_mask16(broken, _mm512_cmp_ps_mask(v, w, _CMP_UNORD_Q)); /* either is NaN */
-        low = _mm512_min_ps(v, low);
-        high = _mm512_max_ps(v, high);
-        low2 = _mm512_min_ps(w, low2);
-        high2 = _mm512_max_ps(w, high2);
+        a = NAME(widened)(a, _mm512_loadu_si512(x + k));
+        b = NAME(widened)(b, _mm512_loadu_si512(x + k + LANES));
     }
-    for (; k < inputs; k += LANES) {
-        const __m512 v = _mm512_maskz_loadu_ps(NAME(lanes)(k, inputs), x + k);
-        broken = _kor_mask16(broken, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q));
-        low = _mm512_min_ps(v, low);
-        high = _mm512_max_ps(v, high);
+    for (; k < inputs; k += LANES)
+        a = NAME(widened)(a, _mm512_maskz_loadu_epi32(NAME(lanes_from)(k, inputs), x + k));
+    return (NAME(range)){_mm512_max_epi32(a.highest, b.highest), _mm512_max_epu32(a.lowest, b.lowest)};
+}
+
+static inline TARGET void NAME(wide_ranges_s8)(const float *x, size_t x_stride, size_t rows, size_t inputs,
+                                               mrn_dot_rows about, size_t row) {
+    const __m512i sign = _mm512_set1_epi32(INT32_MIN);
+    __m512i high[MRN_DOT_STAGED], low[MRN_DOT_STAGED]; /* low without the sign, to be compared as signed */
+    UNROLL for (size_t r = 0; r < MRN_DOT_STAGED; r++) {
+        high[r] = low[r] = _mm512_setzero_si512();
+        if (r < rows) {
+            const NAME(range) found = NAME(range_of)(x + r * x_stride, inputs);
+            high[r] = found.highest;
+            low[r] = _mm512_xor_si512(found.lowest, sign);
+        }
     }
-    const float lowest = _mm512_reduce_min_ps(_mm512_min_ps(low, low2));
-    const float highest = _mm512_reduce_max_ps(_mm512_max_ps(high, high2));
-    if (broken || highest == INFINITY || lowest == -INFINITY)
-        return (mrn_dot_row){NAN, 0};
-    const float step = highest / 255.0F - lowest / 255.0F;
-    const float scale = step > 1e-37F ? step : 1e-37F, inverse = 1.0F / scale;
-    const int32_t shift = _mm_cvtss_si32(_mm_set_ss(-lowest * inverse));
-    return (mrn_dot_row){scale, shift > 255 ? 255 : shift};
+    const __m512i highs =
+        NAME(fold_quarters)(NAME(fold_halves)(high[0], high[1]), NAME(fold_halves)(high[2], high[3]));
+    const __m512i lows =
+        NAME(fold_quarters)(NAME(fold_halves)(low[0], low[1]), NAME(fold_halves)(low[2], low[3]));
+    __m512i both = _mm512_max_epi32(_mm512_unpacklo_epi64(highs, lows), _mm512_unpackhi_epi64(highs, lows));
+    both = _mm512_max_epi32(both, _mm512_shuffle_epi32(both, _MM_PERM_CDAB));
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+    const __m256i found = _mm512_castsi512_si256(_mm512_permutexvar_epi32(order, both));
+    /* four rows, each number as in range_s8 */
+    const __m256i broken = _mm256_cmpgt_epi32(found, _mm256_set1_epi32(0x7f7fffff));
+    const __m256i bits =
+        _mm256_xor_si256(found, _mm256_setr_epi32(0, 0, 0, 0, INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN));
+    const __m256 range = _mm256_castsi256_ps(bits), parts = _mm256_div_ps(range, _mm256_set1_ps(255.0F));
+    const __m128 least = _mm256_extractf128_ps(range, 1);
+    const __m128 step = _mm_sub_ps(_mm256_castps256_ps128(parts), _mm256_extractf128_ps(parts, 1));
+    const __m128 scale = _mm_max_ps(step, _mm_set1_ps(1e-37F));
+    const __m128 inverse = _mm_div_ps(_mm_set1_ps(1.0F), scale);
+    const __m128 shifted = _mm_sub_ps(_mm_set1_ps(MAGIC), _mm_mul_ps(least, inverse));
+    const __m128i zero =
+        _mm_sub_epi32(_mm_min_epi32(_mm_castps_si128(shifted), _mm_set1_epi32(MAGIC_BITS + 255)),
+                      _mm_set1_epi32(MAGIC_BITS));
+    const __m128i not_finite =
+        _mm_or_si128(_mm256_castsi256_si128(broken), _mm256_extracti128_si256(broken, 1));
+    _mm_storeu_ps(about.scale + row, _mm_blendv_ps(scale, _mm_set1_ps(NAN), _mm_castsi128_ps(not_finite)));
+    _mm_storeu_ps(about.inverse + row, inverse);
+    _mm_storeu_si128((__m128i *)(void *)(about.zero + row), _mm_andnot_si128(not_finite, zero));
 }
 
 static inline TARGET __m512i NAME(rounded)(const float *x, __m512 inverse) {
     return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), inverse));
 }
 
-static inline TARGET void NAME(stage_s8)(const float *x, size_t inputs, size_t groups, unsigned char *cells,
-                                         const mrn_dot_row *row) {
+static inline TARGET void NAME(wide_stage_s8)(const float *x, size_t inputs, size_t groups,
+                                              float inverse_of_row, int32_t zero_of_row,
+                                              unsigned char *cells) {
     const size_t end = groups * MRN_CELL;
-    if (row->scale != row->scale) {
-        memset(cells, 0, end);
-        return;
-    }
-    const __m512 inverse = _mm512_set1_ps(1.0F / row->scale);
-    const __m512i zero = _mm512_set1_epi16((int16_t)row->zero);
+    const __m512 inverse = _mm512_set1_ps(inverse_of_row);
+    const __m512i zero = _mm512_set1_epi16((int16_t)zero_of_row);
     /* packing takes the lanes of 128 bits apart */
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     size_t k = 0;
@@ -108,22 +165,20 @@ static inline TARGET void NAME(stage_s8)(const float *x, size_t inputs, size_t g
         _mm512_storeu_si512(cells + k, _mm512_permutexvar_epi32(order, q));
     }
     for (; k < end; k += LANES) {
-        const __mmask16 inside = NAME(lanes)(k, inputs);
+        const __mmask16 inside = NAME(lanes_from)(k, inputs);
         const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(inside, x + k), inverse);
-        const __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(row->zero));
+        const __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(zero_of_row));
         const __m128i cut = _mm512_cvtusepi32_epi8(_mm512_maskz_max_epi32(inside, q, _mm512_setzero_si512()));
         if (k + LANES <= end) /* masked stores are slow on some CPUs */
             _mm_storeu_si128((__m128i *)(void *)(cells + k), cut);
         else
-            _mm_mask_storeu_epi8(cells + k, NAME(lanes)(k, end), cut);
+            _mm_mask_storeu_epi8(cells + k, NAME(lanes_from)(k, end), cut);
     }
 }
 
-static inline TARGET __m512 NAME(last_s8)(const mrn_dot_layer *layer, size_t unit, const mrn_dot_row *row,
-                                          __m512i sum) {
-    const __m512i shift = _mm512_mullo_epi32(_mm512_set1_epi32(row->zero), NAME(load)(layer->sum + unit));
-    const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(row->scale), _mm512_loadu_ps(layer->scale + unit));
-    const __m512 exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, shift));
-    return _mm512_add_ps(_mm512_mul_ps(exact, scale), _mm512_loadu_ps(layer->bias + unit));
+static inline TARGET __m512 NAME(last_s8)(__m512i sum, __m512i zero, __m512i total, __m512 scale,
+                                          __m512 unit_scale, __m512 bias) {
+    const __m512 exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_mullo_epi32(zero, total)));
+    return _mm512_add_ps(_mm512_mul_ps(exact, _mm512_mul_ps(scale, unit_scale)), bias);
 }
 #undef NAME

@@ -18,18 +18,20 @@ static inline TARGET __m512i dot_avx512vnni(__m512i sum, __m512i value, __m512i 
 #define TILE_ROWS 6
 #define TILES(T) TILES_OF(T, 1) TILES_OF(T, 2) TILES_OF(T, 3) TILES_OF(T, 4) TILES_OF(T, 5) TILES_OF(T, 6)
 #define WEIGHTS __m512i
-#define GET_WEIGHTS(p) load_avx512vnni(p)
-#define VALUE __m512i
-#define GET_VALUE(p) cell_avx512vnni(p)
+#define TAKE_WEIGHTS(cells) (cells)
+#define VALUES __m512i
+#define TAKE_VALUES(cells) (cells)
 #define SUM __m512i
 #define DOT(sum, value, weights) dot_avx512vnni(sum, value, weights)
-#define FIRST(layer, unit) _mm512_setzero_si512()
-#define LAST(layer, unit, row, sum) last_s8_avx512vnni(layer, unit, row, sum)
-#define RANGE range_s8_avx512vnni
-#define STAGE stage_s8_avx512vnni
+#define FIRST(bias) _mm512_setzero_si512()
+#define LAST last_s8_avx512vnni
+#define RANGES wide_ranges_s8_avx512vnni
+#define STAGE(x, inputs, groups, about, row, cells)                                                          \
+    wide_stage_s8_avx512vnni(x, inputs, groups, (about).inverse[row], (about).zero[row], cells)
+#define STAGE_LANES stage_lanes_s8_avx512vnni
 #include "../dot_template.h"
 
-const mrn_dots mrn_dots_s8_avx512vnni = {1, dense_s8_avx512vnni};
+const mrn_dots mrn_dots_s8_avx512vnni = {1, dense_s8_avx512vnni, lanes_s8_avx512vnni};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

@@ -76,7 +76,7 @@ static inline TARGET float strip_max_avx2(const vec *strip) {
 #include "../dense_template.h"
 #include "../train_template.h"
 
-const mrn_kernels mrn_kernels_avx2 = {dense_avx2, activate_avx2, lanes_avx2};
+const mrn_kernels mrn_kernels_avx2 = {dense_avx2, activate_avx2, lanes_avx2, activate_lanes_avx2};
 
 const mrn_trainer mrn_trainer_avx2 = {forward_avx2,     backward_avx2,       rescale_avx2, normalize_avx2,
                                       standardize_avx2, normalize_back_avx2, drop_avx2,    loss_avx2,

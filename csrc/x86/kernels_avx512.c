@@ -65,7 +65,7 @@ static inline TARGET float strip_max_avx512(const vec *strip) {
 #include "../dense_template.h"
 #include "../train_template.h"
 
-const mrn_kernels mrn_kernels_avx512 = {dense_avx512, activate_avx512, lanes_avx512};
+const mrn_kernels mrn_kernels_avx512 = {dense_avx512, activate_avx512, lanes_avx512, activate_lanes_avx512};
 
 const mrn_trainer mrn_trainer_avx512 = {
     forward_avx512,        backward_avx512, rescale_avx512, normalize_avx512, standardize_avx512,
