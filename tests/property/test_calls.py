@@ -142,7 +142,9 @@ def test_c_is_handed_no_rows_between_two_numbers(model: Model) -> None:
     y = np.empty((3, 3), np.float32)
     unaligned_y = np.frombuffer(bytearray(37), np.float32, offset=1).reshape(3, 3)
     for arrays in ((shifted, y), (x, unaligned_y)):
-        with pytest.raises(InvalidInputError, match=r"float32 array, aligned, .*, got float32 \(3, .\), not aligned"):
+        with pytest.raises(
+            InvalidInputError, match=r"float32 array, aligned, .*, got float32 \(3, .\), not aligned"
+        ):
             model.bind(*arrays)
 
 
