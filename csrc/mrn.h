@@ -569,12 +569,13 @@ typedef struct mrn_answer {
     uint64_t document;  /* a hash of its id; 0: it has none */
 } mrn_answer;
 
-/* The suffix of a node that was visited, and where its key is spelled. */
+/* The suffix of a node that was visited, where its key is spelled, and the number of its score. */
 typedef struct mrn_spelled {
     const unsigned char *suffix;
     uint32_t suffix_bytes;
     uint32_t key_bytes;
     uint32_t key;
+    uint32_t score;
 } mrn_spelled;
 
 /* What one query writes while it runs; need not be cleared. About 190 kB, of which a plain query touches a few. */

@@ -89,8 +89,8 @@ int main(int argc, char **argv) {
                 size_t count = 0;
                 int partial = 0;
                 double before = argc > 4 ? nanoseconds() : 0;
-                mrn_reader_complete(reader, lines[i].text, lines[i].bytes, &options, &workspace, found, &count,
-                                    texts, sizeof texts, &partial);
+                mrn_reader_complete(reader, lines[i].text, lines[i].bytes, &options, &workspace, found,
+                                    &count, texts, sizeof texts, &partial);
                 if (argc > 4 && round == 1 && single_count < sizeof singles / sizeof *singles) {
                     singles[single_count++] = nanoseconds() - before;
                     partials += (size_t)partial;
