@@ -5,6 +5,8 @@
 #if defined(MRN_X86)
 
 #include <cpuid.h>
+#include <stdatomic.h>
+#include <stddef.h>
 
 enum {
     YMM = 0x6,
@@ -67,19 +69,35 @@ static unsigned features_of(const cpu_words *says, int (*permitted)(void)) {
     return features;
 }
 
-unsigned mrn_cpu_features(void) {
+static unsigned detected(void) {
     enum { OSXSAVE = 1 << 27 }; /* leaf 1, ecx */
     cpu_words says = {0};
     unsigned eax, ebx, ecx, edx;
+    const unsigned leaves = (unsigned)__get_cpuid_max(0, NULL);
 
-    if (!__get_cpuid(1, &eax, &ebx, &says.leaf1_ecx, &edx) || !(says.leaf1_ecx & OSXSAVE))
+    if (leaves < 1)
+        return 0;
+    __cpuid(1, eax, ebx, says.leaf1_ecx, edx);
+    if (leaves < 7 || !(says.leaf1_ecx & OSXSAVE))
         return 0;
     says.saved = saved_registers();
-    if (!__get_cpuid_count(7, 0, &eax, &says.leaf7_ebx, &says.leaf7_ecx, &says.leaf7_edx))
-        return 0;
+    __cpuid_count(7, 0, eax, says.leaf7_ebx, says.leaf7_ecx, says.leaf7_edx);
     if (eax >= 1)
-        (void)__get_cpuid_count(7, 1, &says.leaf7_1_eax, &ebx, &ecx, &edx);
+        __cpuid_count(7, 1, says.leaf7_1_eax, ebx, ecx, edx);
     return features_of(&says, may_use_tiles);
+}
+
+/* Asked once: in a virtual machine each CPUID is a call of the hypervisor, and all of them 20 us. Threads
+ * that ask at the same time are told the same. */
+unsigned mrn_cpu_features(void) {
+    enum { ASKED = 1 << 30 };
+    static atomic_uint known;
+    unsigned features = atomic_load_explicit(&known, memory_order_relaxed);
+    if (!features) {
+        features = detected() | ASKED;
+        atomic_store_explicit(&known, features, memory_order_relaxed);
+    }
+    return features & ~(unsigned)ASKED;
 }
 
 #elif defined(MRN_ARM64) && defined(__linux__) && __STDC_HOSTED__

@@ -13,7 +13,10 @@ class Network:
     def __new__(
         cls,
         run: int,
+        share: int,
+        settle: int,
         model: int,
+        pool: int,
         alive: object,
         columns: int,
         outputs: int,

@@ -229,8 +229,8 @@ class Model:
         call belongs to one thread at a time; bind again, with other arrays, for another thread.
 
         Args:
-            x: (batch, columns) float32, C-contiguous; as for :meth:`predict`.
-            y: (batch, outputs) float32, C-contiguous, writable.
+            x: (batch, columns) float32, C-contiguous, aligned; as for :meth:`predict`.
+            y: (batch, outputs) float32, C-contiguous, aligned, writable.
 
         Raises:
             InvalidInputError: an array has another shape or type, or the two overlap.
@@ -242,9 +242,10 @@ class Model:
                 or array.ndim != 2
                 or array.shape[1] != width
                 or not array.flags.c_contiguous
+                or not array.flags.aligned
             ):
                 raise InvalidInputError(
-                    f"bind needs {name} as a C-contiguous float32 array (batch, {width}), got {_kind(array)}"
+                    f"bind needs {name} as a C-contiguous float32 array, aligned, (batch, {width}), got {_kind(array)}"
                 )
         if len(x) != len(y):
             raise InvalidInputError(f"bind needs as many rows in x as in y, got {len(x)} and {len(y)}")
@@ -361,6 +362,8 @@ class Model:
             )
         with np.errstate(over="ignore"):
             rows = np.ascontiguousarray(array, np.float32)
+        if not rows.flags.aligned:  # its bytes begin between two numbers
+            rows = rows.copy()
         if array.dtype.itemsize > 4 and (wrong := np.isinf(rows) & np.isfinite(array)).any():
             row, column = np.argwhere(wrong)[0].tolist()
             raise OutOfRangeError(
@@ -373,7 +376,8 @@ class Model:
 def _kind(thing: object) -> str:
     if isinstance(thing, np.ndarray):
         order = "" if thing.flags.c_contiguous else ", not C-contiguous"
-        return f"{thing.dtype} {thing.shape}{order}"
+        place = "" if thing.flags.aligned else ", not aligned"
+        return f"{thing.dtype} {thing.shape}{order}{place}"
     return type(thing).__name__
 
 

@@ -92,7 +92,7 @@ def _pair(name: str, value: float | tuple[float, float], low: float) -> tuple[fl
     if isinstance(value, tuple):
         if len(value) != 2:
             raise InvalidInputError(f"{name} is {value}: expected a number or a pair")
-        first = checks.number(name, value[0], low, above=low > -math.inf)
+        first = checks.number(name, value[0], low, above=True)
         return first, checks.number(name, value[1], first)
     return -checks.number(name, value, 0, -low), float(value)
 

@@ -17,7 +17,8 @@ def whole_number(name: str, value: object, low: int = 1) -> int:
 
 
 def number(name: str, value: object, low: float, high: float = math.inf, *, above: bool = False) -> float:
-    """Return a number from ``low`` (or above it) to below ``high``."""
+    """Return a number from ``low`` (or above it, as of minus infinity) to below ``high``."""
+    above = above or low == -math.inf
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float | np.floating | np.integer)

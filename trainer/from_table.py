@@ -114,7 +114,10 @@ def prepare(
     )  # its columns are alike: what helps numbers of many kinds does not help them
     features, unusable = infer_features(others, splits["train"], "standard" if image else numbers)
     if not features:
-        raise InvalidInputError(f"{table.name} has no column to learn from besides {column!r}")
+        why = "; ".join(map(" ".join, unusable))
+        raise InvalidInputError(
+            f"{table.name} has no column to learn from besides {column!r}" + (f": {why}" if why else "")
+        )
     scaling = target_scaling(target.y[splits["train"]]) if target.task == "regression" else None
     weights = None
     if class_weight == "balanced" and classes is not None:

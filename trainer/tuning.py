@@ -7,10 +7,12 @@ was, and processes on one machine, or on several over a shared folder, work on i
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import multiprocessing
 import os
+import signal
 import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -36,6 +38,14 @@ OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop")
 
 _LONGEST_LINE = 1 << 16
 """Bytes of the first line of a journal, at most."""
+
+_OTHER = {
+    "data": "another table",
+    "target": "another target",
+    "task": "another task",
+    "validation": "other validation rows (--seed, --validation, --test)",
+}
+"""What a journal is refused for."""
 
 _WORST = 1e30
 """The loss of a trial that diverged."""
@@ -162,6 +172,12 @@ def run_trials(
             study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=states)])
 
 
+def _work(*args: Any, seed: int) -> None:
+    """Run trials in a process of its own, which the one that waits for it ends: Ctrl-C comes to both."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run_trials(*args, seed=seed)
+
+
 def tune(
     prepared: Prepared,
     journal: str | Path,
@@ -202,9 +218,7 @@ def tune(
     # a fork shares the table with its workers, also one that is mapped because it is larger than memory
     context = multiprocessing.get_context("fork")
     workers = [
-        context.Process(
-            target=run_trials, args=(journal, prepared, recipe, trials), kwargs={"seed": seed + i}
-        )
+        context.Process(target=_work, args=(journal, prepared, recipe, trials), kwargs={"seed": seed + i})
         for i in range(jobs if len(ended(journal, prepared, recipe)) < trials else 0)
     ]
     for worker in workers:
@@ -319,7 +333,7 @@ def _parameters(recipe: Recipe, rows: int, *, classes: bool) -> dict[str, Any]:
 
 
 def _study(journal: str | Path, prepared: Prepared, seed: int) -> Any:
-    """Open the journal, and check that it is of this table."""
+    """Open the journal, and check that it is of this table, target, task and split."""
     storage = _storage(journal)
     optuna = _optuna()
     past = sum(study.n_trials for study in optuna.get_all_study_summaries(storage))
@@ -333,13 +347,21 @@ def _study(journal: str | Path, prepared: Prepared, seed: int) -> Any:
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=5),
         load_if_exists=True,
     )
-    about = {"data": prepared.table.sha256, "target": prepared.column}
+    about = {
+        "data": prepared.table.sha256,
+        "target": prepared.column,
+        "task": prepared.target.task,
+        # losses are compared, which other rows give others
+        "validation": hashlib.sha256(prepared.splits["validation"].tobytes()).hexdigest(),
+    }
     known = study.user_attrs
-    if not known:
-        for name, value in about.items():
+    for name, value in about.items():
+        if known.get(name, value) != value:
+            raise InvalidInputError(
+                f"{journal} is the journal of {_OTHER[name]}, whose losses cannot be compared with these; choose another one"
+            )
+        if name not in known:
             study.set_user_attr(name, value)
-    elif {name: known.get(name) for name in about} != about:
-        raise InvalidInputError(f"{journal} is the journal of another table or target; choose another one")
     return study
 
 

@@ -5,7 +5,11 @@
 #include <stdlib.h>
 
 typedef int predict_function(const mrn_model *, const float *, size_t, float *, void *);
+typedef int share_function(const mrn_model *, mrn_pool *, const float *, size_t, float *, void *);
+typedef void settle_function(mrn_pool *);
 _Static_assert(_Generic(&mrn_model_predict, predict_function *: 1, default: 0), "mrn.h has another one");
+_Static_assert(_Generic(&mrn_model_predict_shared, share_function *: 1, default: 0), "mrn.h has another one");
+_Static_assert(_Generic(&mrn_pool_settle, settle_function *: 1, default: 0), "mrn.h has another one");
 
 /* Scratch that no call uses; linked through itself. */
 typedef struct scratch {
@@ -13,9 +17,12 @@ typedef struct scratch {
 } scratch;
 
 typedef struct {
-    PyObject_HEAD predict_function *run;
+    PyObject_HEAD predict_function *run; /* without a pool */
+    share_function *share;               /* with one */
+    settle_function *settle;
     const mrn_model *model;
-    PyObject *alive; /* what the model is in */
+    mrn_pool *pool;  /* NULL: none */
+    PyObject *alive; /* what the model is in, and the pool */
     Py_ssize_t columns, outputs, short_rows;
     size_t scratch_bytes;
     scratch *spare;
@@ -25,19 +32,23 @@ typedef struct {
 } network;
 
 static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"run",        "model", "alive", "columns", "outputs", "scratch_bytes",
-                            "short_rows", "array", "empty", "dtype",   NULL};
-    unsigned long long run, model, scratch_bytes;
+    static char *names[] = {"run",     "share",         "settle",     "model", "pool",  "alive", "columns",
+                            "outputs", "scratch_bytes", "short_rows", "array", "empty", "dtype", NULL};
+    unsigned long long run, share, settle, model, pool, scratch_bytes;
     Py_ssize_t columns, outputs, short_rows;
     PyObject *alive, *array, *empty, *dtype;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "KKOnnKnOOO:Network", names, &run, &model, &alive,
-                                     &columns, &outputs, &scratch_bytes, &short_rows, &array, &empty, &dtype))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "KKKKKOnnKnOOO:Network", names, &run, &share, &settle,
+                                     &model, &pool, &alive, &columns, &outputs, &scratch_bytes, &short_rows,
+                                     &array, &empty, &dtype))
         return NULL;
     network *self = (network *)PyType_GenericAlloc(type, 0);
     if (!self)
         return NULL;
     self->run = (predict_function *)(uintptr_t)run;
+    self->share = (share_function *)(uintptr_t)share;
+    self->settle = (settle_function *)(uintptr_t)settle;
     self->model = (const mrn_model *)(uintptr_t)model;
+    self->pool = (mrn_pool *)(uintptr_t)pool;
     self->alive = Py_NewRef(alive);
     self->columns = columns;
     self->outputs = outputs;
@@ -51,6 +62,11 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *keywords) {
 
 static void drop(PyObject *object) {
     network *self = (network *)object;
+    if (self->pool && self->spare) { /* a late helper may still use it */
+        Py_BEGIN_ALLOW_THREADS;
+        self->settle(self->pool);
+        Py_END_ALLOW_THREADS;
+    }
     while (self->spare) {
         scratch *next = self->spare->next;
         free(self->spare);
@@ -82,6 +98,13 @@ static PyObject *outputs_of(network *self, Py_ssize_t rows) {
     return y;
 }
 
+static void call_core(const network *self, const float *x, Py_ssize_t rows, float *y, void *room) {
+    if (self->pool)
+        self->share(self->model, self->pool, x, (size_t)rows, y, room);
+    else
+        self->run(self->model, x, (size_t)rows, y, room);
+}
+
 /* Run rows; -1 with MemoryError. */
 static int run(network *self, const float *x, Py_ssize_t rows, float *y) {
     scratch *room = self->spare;
@@ -92,10 +115,10 @@ static int run(network *self, const float *x, Py_ssize_t rows, float *y) {
         return -1;
     }
     if (rows <= self->short_rows)
-        self->run(self->model, x, (size_t)rows, y, room);
+        call_core(self, x, rows, y, room);
     else {
         Py_BEGIN_ALLOW_THREADS;
-        self->run(self->model, x, (size_t)rows, y, room);
+        call_core(self, x, rows, y, room);
         Py_END_ALLOW_THREADS;
     }
     room->next = self->spare;

@@ -86,8 +86,20 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *keywords) {
     return (PyObject *)self;
 }
 
+/* A segment may hold a reader of itself. Nothing is cleared: the segment's own references can be, and a call
+ * never finds a reader without its files. */
+static int visit_all(PyObject *object, visitproc visit, void *arg) {
+    reader *self = (reader *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->alive);
+    Py_VISIT(self->files);
+    Py_VISIT(self->edits);
+    return 0;
+}
+
 static void drop(PyObject *object) {
     reader *self = (reader *)object;
+    PyObject_GC_UnTrack(object);
     Py_XDECREF(self->alive);
     Py_XDECREF(self->files);
     Py_XDECREF(self->edits);
@@ -173,17 +185,25 @@ static PyObject *json(PyObject *object, PyObject *const *args, Py_ssize_t count)
 
 /* ---- Objects ------------------------------------------------------------------------------------------ */
 
-/* Puts a value into a new tuple; -1 when the value could not be made. */
-static int put(PyObject *tuple, Py_ssize_t place, PyObject *value) {
-    return value ? PyTuple_SetItem(tuple, place, value) : -1;
+/* A tuple of values, which become its own; NULL when the last one, or the tuple, could not be made. All
+ * values are there first: no code of Python, which the collector shows every tuple, sees one with holes. */
+static PyObject *pack(PyObject *const *values, Py_ssize_t count) {
+    PyObject *tuple = count == 0 || values[count - 1] ? PyTuple_New(count) : NULL;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (tuple)
+            PyTuple_SetItem(tuple, i, values[i]);
+        else
+            Py_XDECREF(values[i]);
+    return tuple;
 }
 
 static PyObject *highlights_of(const mrn_completion *found) {
-    PyObject *ranges = PyTuple_New((Py_ssize_t)found->highlights);
-    for (uint32_t i = 0; ranges && i < found->highlights; i++)
-        if (put(ranges, i, Py_BuildValue("(ii)", found->highlight[2 * i], found->highlight[2 * i + 1])) < 0)
-            Py_CLEAR(ranges);
-    return ranges;
+    enum { MOST = sizeof found->highlight / sizeof *found->highlight / 2 };
+    PyObject *ranges[MOST] = {NULL};
+    const uint32_t count = found->highlights;
+    for (uint32_t i = 0; i < count && (i == 0 || ranges[i - 1]); i++)
+        ranges[i] = Py_BuildValue("(ii)", found->highlight[2 * i], found->highlight[2 * i + 1]);
+    return pack(ranges, count);
 }
 
 /* Bytes of a segment's file, and what `read` makes of them; None where there are none. */
@@ -224,18 +244,14 @@ static PyObject *ranges_of(const mrn_completion *found, common *last) {
 /* The fields of one answer, in the order of Completion. */
 static PyObject *fields_of(const reader *self, const room *taken, const mrn_completion *found,
                            PyObject *payload, common *last) {
-    PyObject *fields = PyTuple_New(6);
-    if (!fields)
-        return NULL;
-    if (put(fields, 0, PyUnicode_DecodeUTF8(taken->out + found->text, (Py_ssize_t)found->text_bytes, NULL)) <
-            0 ||
-        put(fields, 1, PyFloat_FromDouble(found->score)) < 0 ||
-        put(fields, 2, PyLong_FromUnsignedLong(found->edits)) < 0 ||
-        put(fields, 3, ranges_of(found, last)) < 0 ||
-        put(fields, 4, from_file(self, found, found->payload, found->payload_bytes, payload)) < 0 ||
-        put(fields, 5, from_file(self, found, found->id, found->id_bytes, NULL)) < 0)
-        Py_CLEAR(fields);
-    return fields;
+    PyObject *fields[6] = {NULL};
+    (void)((fields[0] =
+                PyUnicode_DecodeUTF8(taken->out + found->text, (Py_ssize_t)found->text_bytes, NULL)) &&
+           (fields[1] = PyFloat_FromDouble(found->score)) &&
+           (fields[2] = PyLong_FromUnsignedLong(found->edits)) && (fields[3] = ranges_of(found, last)) &&
+           (fields[4] = from_file(self, found, found->payload, found->payload_bytes, payload)) &&
+           (fields[5] = from_file(self, found, found->id, found->id_bytes, NULL)));
+    return pack(fields, 6);
 }
 
 /* As `kind` of the fields: a subtype of tuple, made as tuple.__new__(kind, fields) makes it. */
@@ -243,25 +259,27 @@ static PyObject *as_kind(PyTypeObject *kind, PyObject *fields) {
     static newfunc new_tuple;
     if (!new_tuple)
         new_tuple = (newfunc)PyType_GetSlot(&PyTuple_Type, Py_tp_new);
-    PyObject *args = fields ? PyTuple_New(1) : NULL;
-    PyObject *made = NULL;
-    if (args && put(args, 0, Py_NewRef(fields)) == 0)
-        made = new_tuple(kind, args, NULL);
+    PyObject *args = fields ? pack(&fields, 1) : NULL;
+    PyObject *made = args ? new_tuple(kind, args, NULL) : NULL;
     Py_XDECREF(args);
-    Py_XDECREF(fields);
     return made;
 }
 
 static PyObject *list_of(const reader *self, const room *taken, size_t count, PyTypeObject *kind,
                          PyObject *payload) {
-    PyObject *list = PyList_New((Py_ssize_t)count);
+    PyObject *made[MRN_LIMIT_MAX]; /* first, as for a tuple */
     common last = {NULL, 0, 0};
-    for (size_t i = 0; list && i < count; i++) {
-        PyObject *one = as_kind(kind, fields_of(self, taken, &taken->completions[i], payload, &last));
-        if (!one || PyList_SetItem(list, (Py_ssize_t)i, one) < 0)
-            Py_CLEAR(list);
-    }
+    size_t done = 0;
+    while (done < count &&
+           (made[done] = as_kind(kind, fields_of(self, taken, &taken->completions[done], payload, &last))))
+        done++;
     Py_XDECREF(last.highlights);
+    PyObject *list = done == count ? PyList_New((Py_ssize_t)count) : NULL;
+    for (size_t i = 0; i < done; i++)
+        if (list)
+            PyList_SetItem(list, (Py_ssize_t)i, made[i]);
+        else
+            Py_DECREF(made[i]);
     return list;
 }
 
@@ -307,6 +325,7 @@ static PyType_Slot slots[] = {
     {Py_tp_doc, "Segments that are completed as one, and often."},
     {Py_tp_new, make},
     {Py_tp_dealloc, drop},
+    {Py_tp_traverse, visit_all},
     {Py_tp_methods, methods},
     {0, NULL},
 };
@@ -314,6 +333,6 @@ static PyType_Slot slots[] = {
 PyType_Spec calls_reader = {
     .name = "mariana._calls.Reader",
     .basicsize = sizeof(reader),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = slots,
 };

@@ -59,8 +59,7 @@ class Network:
         memory: where the packed weights are; None, and when there is no room: in memory of their own.
 
     Attributes:
-        quick: :meth:`predict` of an ordinary array in a fraction of its time; None for everything else, and always
-            with a pool.
+        quick: :meth:`predict` of an ordinary array in a fraction of its time; None for everything else.
 
     Raises:
         KernelError: the description is not consistent, not finite, or too large.
@@ -118,13 +117,12 @@ class Network:
         if pool is None:
             self._call: partial[Any] = partial(lib.mrn_model_predict, model[0])
             self._scratch_bytes = int(plan.scratch_bytes)
-            self.quick: Quick = self._quick(model[0], sum(layer.weight.size for layer in layers))
         else:
-            self.quick = _decline
             self._call = partial(lib.mrn_model_predict_shared, model[0], pool.handle)
             size = ffi.new("size_t *")
             check(lib.mrn_model_workspace_bytes(model[0], pool.handle, size), "plan the workspace")
             self._scratch_bytes = int(size[0])
+        self.quick: Quick = self._quick(model[0], sum(layer.weight.size for layer in layers))
         self._spare: list[Any] = []  # scratch that no call uses
 
     def _quick(self, model: Any, work: int) -> Quick:
@@ -133,8 +131,11 @@ class Network:
             return _decline
         return calls.Network(
             run=address(ffi.addressof(lib, "mrn_model_predict")),
+            share=address(ffi.addressof(lib, "mrn_model_predict_shared")),
+            settle=address(ffi.addressof(lib, "mrn_pool_settle")),
             model=address(model),
-            alive=self._block,
+            pool=0 if self._pool is None else address(self._pool.handle),
+            alive=(self._block, self._pool),
             columns=self.columns,
             outputs=self.outputs,
             scratch_bytes=self._scratch_bytes,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,9 +16,10 @@ import click
 from mariana.cli.data import cache_option, open_table
 from mariana.cli.options import json_option, settings, store_option
 from mariana.cli.text import printable
+from mariana.errors import InvalidInputError
 from mariana.format import read_model
 from mariana.model_card import CARD_FILE, example_record
-from mariana.store import Store, check_name
+from mariana.store import Store, check_name, locked, make_folder, store_errors
 from mariana.trainer.activations import ACTIVATIONS
 from mariana.trainer.backend import BackendName, use_backend
 from mariana.trainer.callbacks import Callback
@@ -224,11 +226,6 @@ def train(
             "mean; --members 1 learns one: smaller and faster to serve, less exact"
         )
     backups = published.path / "training" / name
-    if resume and not backups.exists():
-        say(f"nothing to resume in {backups}: the training begins anew")
-    elif backups.exists() and not resume:
-        say("an interrupted training of this name is dropped; --resume would have gone on with it")
-        shutil.rmtree(backups)
     about = (
         {"data": table.sha256, "target": target, "task": task, "threads": threads} | asdict(recipe) | chosen
     )
@@ -246,13 +243,13 @@ def train(
             )
         ]
 
-    with use_threads(threads), use_backend(backend):
+    with _held(backups, say, resume=resume), use_threads(threads), use_backend(backend):
         temperature = teach(net, prepared, recipe, verbose=0 if as_json else "auto", callbacks=callbacks)
         metrics = {
             split: scores(net, prepared, split) for split, rows in prepared.splits.items() if len(rows)
         }
         path = publish(net, prepared, metrics, published, name, temperature)
-    shutil.rmtree(backups, ignore_errors=True)
+        shutil.rmtree(backups, ignore_errors=True)
     version = int(path.parent.name)
     if as_json:
         rows = {split: len(rows) for split, rows in prepared.splits.items()}
@@ -278,6 +275,30 @@ def train(
         if len(prepared.features) <= 16
         else f"       mariana predict {name} {data}{option}"
     )
+
+
+@contextmanager
+def _held(backups: Path, say: Callable[[str], object], *, resume: bool) -> Iterator[None]:
+    """Hold the folder of a training's checkpoints, emptied unless it is to be gone on with.
+
+    Raises:
+        InvalidInputError: a training of this name is at work in it.
+    """
+    with ExitStack() as held:
+        with store_errors(f"write {backups}"):
+            make_folder(backups)
+            if not held.enter_context(locked(backups, wait=False)):
+                raise InvalidInputError(
+                    f"a training of the name {backups.name!r} is at work; wait for its end, or give this one another --name"
+                )
+            left = list(backups.iterdir())
+            if resume and not left:
+                say(f"nothing to resume in {backups}: the training begins anew")
+            elif left and not resume:
+                say("an interrupted training of this name is dropped; --resume would have gone on with it")
+                for entry in left:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        yield
 
 
 def model_name(stem: str) -> str:

@@ -186,6 +186,8 @@ def test_a_rescaling_stands_first() -> None:
         Sequential([Dense(3), Rescaling(1 / 255)])
     with pytest.raises(InvalidInputError, match="scale"):
         Rescaling(float("nan"))
+    with pytest.raises(InvalidInputError, match="scale is -inf: it must be a number above -inf and finite"):
+        Rescaling(-float("inf"))
 
 
 @pytest.mark.usefixtures("backend")

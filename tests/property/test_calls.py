@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import subprocess
 import sys
 import threading
@@ -17,9 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mariana._binding import address, calls, ffi, lib
-from mariana.errors import MarianaError
+from mariana._binding import address, calls, choose_isa, ffi, lib
+from mariana._binding.dense import Network
+from mariana._binding.pool import pool_of
+from mariana.errors import InvalidInputError, MarianaError
 from mariana.model import Model, load_model
+from mariana.plan import Layer
 
 pytestmark = pytest.mark.skipif(calls is None, reason="the extension for quick calls is not built here")
 
@@ -127,6 +131,23 @@ def test_ordinary_rows_go_the_quick_way_and_no_others(model: Model) -> None:
     assert model.predict(x=x).shape == (3, 3), "the argument has its name"
 
 
+def test_c_is_handed_no_rows_between_two_numbers(model: Model) -> None:
+    """Which C may not read as float32, on some machines cannot."""
+    x = np.arange(12, dtype=np.float32).reshape(3, COLUMNS)
+    shifted = _unaligned(x)
+    assert not shifted.flags.aligned
+    assert model._quick(shifted) is None
+    assert model._rows(shifted).flags.aligned
+    np.testing.assert_array_equal(model._rows(shifted), x)
+    y = np.empty((3, 3), np.float32)
+    unaligned_y = np.frombuffer(bytearray(37), np.float32, offset=1).reshape(3, 3)
+    for arrays in ((shifted, y), (x, unaligned_y)):
+        with pytest.raises(
+            InvalidInputError, match=r"float32 array, aligned, .*, got float32 \(3, .\), not aligned"
+        ):
+            model.bind(*arrays)
+
+
 def test_threads_call_at_once(model: Model) -> None:
     """Many rows let other threads in while they run; each call has scratch of its own."""
     random = np.random.default_rng(0)
@@ -151,7 +172,10 @@ def test_threads_call_at_once(model: Model) -> None:
 def _network(model: Model, empty: Callable[..., Any], alive: object = None) -> Any:
     return calls.Network(
         run=address(ffi.addressof(lib, "mrn_model_predict")),
+        share=0,
+        settle=0,
         model=address(model._network._call.args[0]),
+        pool=0,
         alive=alive,
         columns=model.columns,
         outputs=model.outputs,
@@ -245,6 +269,76 @@ def test_a_network_lets_go_of_what_it_kept(model: Model) -> None:
     assert sys.getrefcount(alive) == before[0] + 1
     del network
     assert (sys.getrefcount(alive), sys.getrefcount(empty)) == before
+
+
+# ---- With threads that share the work -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[(32, 16, 2), (600, 700, 5)], ids=["small", "wide"])
+def networks(request: pytest.FixtureRequest) -> tuple[Network, Network]:
+    """A network alone and with three threads; a row of the wide one is worth sharing."""
+    random = np.random.default_rng(0)
+    widths = request.param
+    layers = [
+        Layer(random.normal(0, n**-0.5, (n, m)).astype(np.float32), None, "relu")
+        for n, m in itertools.pairwise(widths)
+    ]
+    alone, shared = (Network(layers, widths[0], choose_isa(), pool=pool) for pool in (None, pool_of(3)))
+    return alone, shared
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 7, 16, 17, 300, 3000])
+def test_shared_work_gives_the_same_either_way(networks: tuple[Network, Network], rows: int) -> None:
+    alone, shared = networks
+    x = np.random.default_rng(rows).normal(size=(rows, alone.columns)).astype(np.float32)
+    quick = shared.quick(x)
+    assert quick is not None
+    assert quick.tobytes() == shared.predict(x).tobytes() == alone.predict(x).tobytes()
+    assert shared.quick(x.astype(float)) is None
+
+
+def test_networks_go_while_their_pool_works(networks: tuple[Network, Network]) -> None:
+    """A late helper may still use the scratch of a call that is back: it is waited for before that is freed."""
+    shared = networks[1]
+    layers = [
+        Layer(np.full((256, 512), 0.5, np.float32), None, "linear"),
+        Layer(np.ones((512, 2), np.float32), None, "relu"),
+    ]
+    x = np.ones((40, 256), np.float32)
+    wrong: list[object] = []
+
+    def come_and_go() -> None:
+        for _ in range(30):
+            y = Network(layers, 256, choose_isa(), pool=pool_of(3)).quick(x)
+            if y is None or (y != 256 * 512 / 2).any():
+                wrong.append(y)
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        shared.quick(np.ones((200, shared.columns), np.float32))
+    assert not wrong
+
+
+def test_a_child_shares_its_work_with_helpers_of_its_own(tmp_path: Path) -> None:
+    program = (
+        "import os, numpy as np\n"
+        "from mariana._binding import choose_isa\n"
+        "from mariana._binding.dense import Network\n"
+        "from mariana._binding.pool import pool_of\n"
+        "from mariana.plan import Layer\n"
+        "layers = [Layer(np.full((512, 600), .01, np.float32), None, 'relu')]\n"
+        "network = Network(layers, 512, choose_isa(), pool=pool_of(2))\n"
+        "x = np.ones((300, 512), np.float32)\n"
+        "expected = network.predict(x).tobytes()\n"
+        "assert network.quick(x).tobytes() == expected\n"
+        "if child := os.fork():\n"
+        "    assert os.waitpid(child, 0)[1] == 0\n"
+        "assert network.quick(x).tobytes() == expected\n"
+        "del network\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, timeout=60)
 
 
 # ---- Without the extension --------------------------------------------------------------------------------------

@@ -187,6 +187,32 @@ def test_a_call_within_a_call(both: tuple[Index, Index]) -> None:
     assert depth == 20
 
 
+def test_who_looks_at_all_objects_sees_whole_ones(both: tuple[Index, Index]) -> None:
+    """As a profiler of memory does, from a thread of its own or, here, while a payload is read."""
+    quick = both[0]._opened().reader.quick
+    seen: list[object] = []
+
+    def payload(raw: bytes) -> object:
+        some = [o for o in gc.get_objects() if type(o) in (tuple, list) and len(o) in (2, 3, 6)]
+        seen.extend(some)  # holding them, too, changes nothing
+        assert [len(repr(o)) for o in some[-200:]]
+        return json.loads(raw)
+
+    assert quick.complete("ha", 3, 0, Completion, payload) == both[1].complete("ha", 3, 0)
+    assert seen
+
+
+def test_a_segment_that_was_completed_alone_is_let_go() -> None:
+    file = bytes(build.build_segment([b"abc"], [1.0])[0])
+    before = sys.getrefcount(file)
+    for _ in range(5):
+        segment = trie.Segment(file, "of the test")
+        assert segment.complete(b"a", 1, 0)[0]
+    del segment
+    gc.collect()
+    assert sys.getrefcount(file) == before
+
+
 def test_it_takes_what_it_was_made_for(both: tuple[Index, Index]) -> None:
     quick = both[0]._opened().reader.quick
     for wrong in (("ha", 1), ("ha", 1, 0, 0)):

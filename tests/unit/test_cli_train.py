@@ -20,6 +20,7 @@ from mariana.datasets import BUNDLED, load_digits
 from mariana.errors import FileFormatError, InvalidInputError, MarianaError, NotFoundError
 from mariana.format import read_model
 from mariana.model_card import CARD_FILE
+from mariana.store import locked
 from mariana.tables import read_csv, read_table, table_of
 from mariana.trainer import checkpoints
 from mariana.trainer.data import stratified_split
@@ -524,6 +525,29 @@ def test_a_killed_training_is_resumed_and_ends_with_the_same_files(tmp_path: Pat
     (training / "left").write_bytes(b"")
     assert "is dropped" in run(*arguments[:-1]).stdout
     assert not training.exists()
+
+
+def test_a_training_of_the_same_name_that_is_at_work_keeps_its_checkpoints(tmp_path: Path) -> None:
+    training = tmp_path / "training/iris"
+    training.mkdir(parents=True)
+    (training / "1").mkdir()
+    command = ("train", "iris", "--target", "species", "--epochs", 1, "--members", 1, "--store", tmp_path)
+    with locked(training):
+        for more in ((), ("--resume",)):
+            with pytest.raises(InvalidInputError, match="name 'iris' is at work"):
+                run(*command, *more)
+        assert run(*command, "--name", "other").exit_code == 0
+    assert list(training.iterdir()) == [training / "1"]
+    assert "is dropped" in run(*command).stdout
+    assert not training.exists()
+
+
+def test_a_table_of_which_nothing_can_be_learned_says_why(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b,y\n" + ",,x\n,,y\n" * 9)
+    with pytest.raises(
+        InvalidInputError, match="besides 'y': a no value in the rows to learn from; b no value"
+    ):
+        run("train", tmp_path / "t.csv", "--target", "y", "--store", tmp_path)
 
 
 def test_the_threads_chosen_reach_blas() -> None:

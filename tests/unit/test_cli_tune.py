@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -15,9 +17,9 @@ from mariana.cli import cli
 from mariana.errors import InvalidInputError
 from mariana.format import read_model
 from mariana.tables import read_table
-from mariana.trainer.from_table import prepare
+from mariana.trainer.from_table import Prepared, prepare
 from mariana.trainer.recipe import Recipe
-from mariana.trainer.tuning import ended, importances, tune
+from mariana.trainer.tuning import ended, importances, run_trials, tune
 
 optuna = pytest.importorskip("optuna", reason="Optuna is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Optuna's experimental features
@@ -92,8 +94,55 @@ def test_the_first_trial_is_the_default_and_the_best_is_published(tmp_path: Path
     assert seen[-1] == 3
     assert importances(journal, prepared) == {}
     other = prepare(read_table("iris"), "sepal_width", "auto", recipe)
-    with pytest.raises(InvalidInputError, match="journal of another table"):
+    with pytest.raises(InvalidInputError, match="journal of another target"):
         tune(other, journal, trials=1)
+
+
+def test_a_journal_whose_losses_mean_something_else_is_refused(tmp_path: Path) -> None:
+    lines = "".join(f"{i / 7:.3f},{i % 3}\n" for i in range(90))
+    (tmp_path / "t.csv").write_text("n,y\n" + lines)
+    (tmp_path / "u.csv").write_text("n,y\n" + lines + "1,1\n")
+    journal, recipe = tmp_path / "j", Recipe(epochs=1, layers=(4,))
+
+    def prepared(file: str = "t.csv", task: Any = "classification", **split: Any) -> Prepared:
+        seeded = replace(recipe, seed=split.pop("seed", 0))
+        return prepare(read_table(str(tmp_path / file)), "y", task, seeded, **split)
+
+    run_trials(journal, prepared(), recipe, 1)
+    run_trials(journal, prepared(), recipe, 2, seed=1)  # the same rows, whatever the sampler draws
+    for other, said in (
+        (prepared("u.csv"), "another table"),
+        (prepared(task="regression"), "another task"),
+        (prepared(seed=1), "other validation rows"),
+        (prepared(validation=0.2), "other validation rows"),
+    ):
+        with pytest.raises(InvalidInputError, match=f"journal of {said}"):
+            tune(other, journal, trials=1)
+
+
+def test_ctrl_c_ends_a_search_and_its_processes_without_a_trace(tmp_path: Path) -> None:
+    # a shell's job in the background is born deaf to it
+    command = (
+        "import signal; signal.signal(2, signal.default_int_handler); from mariana.cli import cli; cli()"
+    )
+    options = ["--trials", "500", "--epochs", "3", "--jobs", "2", "--store", str(tmp_path)]
+    with subprocess.Popen(
+        [sys.executable, "-c", command, "tune", "iris", "--target", "species", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as search:
+        assert search.stderr is not None
+        first = search.stderr.readline()  # a trial has ended: the processes are at work
+        os.killpg(search.pid, signal.SIGINT)  # as a terminal does
+        _, rest = search.communicate(timeout=60)
+    assert "of 500 trials" in first
+    assert "Traceback" not in rest
+    assert rest.endswith("Aborted!\n")
+    assert search.returncode == 1
+    with pytest.raises(ProcessLookupError):
+        os.killpg(search.pid, 0)
 
 
 def test_a_table_is_tuned_through_a_cache_as_from_memory(

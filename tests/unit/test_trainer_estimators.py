@@ -204,6 +204,10 @@ def test_what_cannot_be_is_refused() -> None:
         {"learning_rate_init": 0},
         {"early_stopping": "maybe"},
         {"validation_fraction": 1},
+        {"validation_fraction": "half"},
+        {"numbers": "scaled"},
+        {"random_state": "lucky"},
+        {"random_state": np.random.default_rng(0)},
         {"class_weight": "fair"},
         {"max_iter": 0},
     ):

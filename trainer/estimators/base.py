@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,10 +14,11 @@ from mariana.errors import InvalidInputError
 from mariana.store import Store
 from mariana.tables import Table, table_of
 
+from .. import checks
 from ..committee import Committee
 from ..data import stratified_split
 from ..export import publish
-from ..preprocessing import encode, infer_features
+from ..preprocessing import Numbers, encode, infer_features
 from ..recipe import SMALL, Outputs, Recipe, build, learn
 from ..sequential import Sequential
 from .arguments import Arguments
@@ -224,9 +225,10 @@ class Estimator(Arguments):
 
     def _check_parameters(self) -> None:
         """Refuse values that no recipe would."""
-        if not 0 < self.validation_fraction < 1:
+        checks.number("validation_fraction", self.validation_fraction, 0, 1, above=True)
+        if self.numbers not in get_args(Numbers):
             raise InvalidInputError(
-                f"validation_fraction is {self.validation_fraction!r}: it must be within 0 and 1"
+                f"numbers is {self.numbers!r:.60}: use {' or '.join(map(repr, get_args(Numbers)))}"
             )
         if self.early_stopping not in (True, False, "auto"):
             raise InvalidInputError(f"early_stopping is {self.early_stopping!r}: use True, False or 'auto'")
@@ -238,7 +240,11 @@ class Estimator(Arguments):
             return int(np.random.default_rng().integers(1 << 31))
         if isinstance(self.random_state, int | np.integer):
             return int(self.random_state)
-        return int(self.random_state.randint(1 << 31))
+        if isinstance(self.random_state, np.random.RandomState):
+            return int(self.random_state.randint(1 << 31))
+        raise InvalidInputError(
+            f"random_state is {self.random_state!r:.60}: use a whole number, a numpy.random.RandomState, or None"
+        )
 
     def _split(self, indices: NDArray[Any], rows: int, seed: int) -> tuple[Rows, Rows]:
         """Return the rows to learn from, as they came, and those put aside."""
