@@ -360,7 +360,10 @@ int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t
             write_completion(&w, &s, &workspace->answers[i]);
         }
     }
-    WRITE(&w, "]}");
+    WRITE(&w, "]");
+    if (s.partial)
+        WRITE(&w, ",\"partial\":true");
+    WRITE(&w, "}");
     *json_bytes = (size_t)(w.at - json);
     return w.full ? MRN_E_MEMORY : MRN_OK;
 }
