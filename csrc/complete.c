@@ -81,10 +81,15 @@ static void highlight(const search *s, const mrn_answer *answer, const uint8_t *
 }
 
 /* Spell the keys of what trie_best gave one behind the other, each from that of its parent; 0 when they may
- * not fit. */
+ * not fit. Where their scores stand is looked up before, for all at once: each may have to wait for memory,
+ * and so they wait together. What copy_short reads behind a suffix is in the file: the ties follow the keys.
+ */
 static int spell_pool(search *s, uint8_t *room, size_t capacity) {
+    const mrn_index *index = s->reader->segments[0].index;
     mrn_spelled *keys = s->space->spelled;
     size_t used = 0;
+    for (size_t i = 0; i < s->count; i++)
+        keys[i].score = tie_class(index, pool_node(s->space->pool[i]));
     for (size_t i = 0; i < s->count; i++) {
         const uint64_t item = s->space->pool[i];
         size_t position = pool_position(item), start = s->query_bytes, skipped = position;
@@ -95,7 +100,7 @@ static int spell_pool(search *s, uint8_t *room, size_t capacity) {
             start = parent->key_bytes - parent->suffix_bytes + position;
             skipped = 0;
         }
-        if (capacity - used < MRN_KEY_MAX + 9)
+        if (capacity - used < MRN_KEY_MAX + 1 + 16)
             return 0;
         uint8_t *key = room + used, *to = key;
         copy_short(to, from, start);
@@ -111,12 +116,11 @@ static int spell_pool(search *s, uint8_t *room, size_t capacity) {
     return 1;
 }
 
-/* What the index says of an entry. */
+/* What the index says of an entry but its score. */
 static inline void describe_entry(const mrn_index *index, uint32_t segment, uint32_t entry,
                                   mrn_completion *c) {
     size_t bytes;
     const uint8_t *payload = read_blob(index, MRN_SECTION_PAYLOADS, entry, &bytes);
-    c->score = entry_score(index, entry);
     c->payload = bytes == 0 ? 0 : (uint64_t)(payload - (const uint8_t *)index->file);
     c->payload_bytes = (uint32_t)bytes;
     const uint8_t *id = read_blob(index, MRN_SECTION_IDS, entry, &bytes);
@@ -130,7 +134,9 @@ static inline void describe_entry(const mrn_index *index, uint32_t segment, uint
 static const uint8_t *describe(const search *s, const mrn_answer *answer, mrn_completion *c) {
     size_t bytes;
     const uint8_t *text = answer_text(s, answer, (uint8_t *)s->space->keys[0], &bytes);
-    describe_entry(s->reader->segments[answer->segment].index, answer->segment, answer->entry, c);
+    const mrn_index *index = s->reader->segments[answer->segment].index;
+    describe_entry(index, answer->segment, answer->entry, c);
+    c->score = entry_score(index, answer->entry);
     c->text_bytes = (uint32_t)bytes;
     c->edits = answer->edits;
     c->highlights = 0;
@@ -144,6 +150,7 @@ static void describe_plain(const search *s, mrn_completion *completions) {
     for (size_t i = 0; i < s->count; i++) {
         mrn_completion *c = &completions[i];
         describe_entry(index, 0, pool_node(s->space->pool[i]), c);
+        c->score = class_score(index, s->space->spelled[i].score);
         c->text = s->space->spelled[i].key;
         c->text_bytes = s->space->spelled[i].key_bytes;
         c->edits = 0;
@@ -317,7 +324,7 @@ static void write_plain(writer *w, const search *s, const uint8_t *room) {
         WRITE(w, "{\"text\":");
         write_clean(w, room + key->key, key->key_bytes);
         WRITE(w, ",\"score\":");
-        w->at += double_text(entry_score(index, entry), w->at);
+        w->at += double_text(class_score(index, key->score), w->at);
         memcpy(w->at, same, sizeof same);
         w->at += tail.at - same;
         if (payload_bytes > 0)
@@ -353,7 +360,10 @@ int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t
             write_completion(&w, &s, &workspace->answers[i]);
         }
     }
-    WRITE(&w, "]}");
+    WRITE(&w, "]");
+    if (s.partial)
+        WRITE(&w, ",\"partial\":true");
+    WRITE(&w, "}");
     *json_bytes = (size_t)(w.at - json);
     return w.full ? MRN_E_MEMORY : MRN_OK;
 }

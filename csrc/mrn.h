@@ -569,12 +569,13 @@ typedef struct mrn_answer {
     uint64_t document;  /* a hash of its id; 0: it has none */
 } mrn_answer;
 
-/* The suffix of a node that was visited, and where its key is spelled. */
+/* The suffix of a node that was visited, where its key is spelled, and the number of its score. */
 typedef struct mrn_spelled {
     const unsigned char *suffix;
     uint32_t suffix_bytes;
     uint32_t key_bytes;
     uint32_t key;
+    uint32_t score;
 } mrn_spelled;
 
 /* What one query writes while it runs; need not be cleared. About 190 kB, of which a plain query touches a few. */
@@ -656,7 +657,7 @@ int mrn_reader_complete(const mrn_reader *reader, const char *query, size_t quer
                         size_t texts_bytes, int *partial);
 
 /* The same, as the body that HTTP answers with: {"query":...,"completions":[{"text","score","edits","highlights",
- * "payload"}]}. *json_bytes becomes its length. MRN_E_MEMORY: `json` is too small; it may want room for 6 bytes a byte of
+ * "payload"}]}, and "partial":true where *partial would be 1. *json_bytes becomes its length. MRN_E_MEMORY: `json` is too small; it may want room for 6 bytes a byte of
  * text and 160 an answer, though the JSON is shorter. */
 int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t query_bytes,
                              const mrn_options *options, mrn_workspace *workspace, char *json, size_t capacity,

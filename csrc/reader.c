@@ -330,8 +330,8 @@ int mrn_reader_open(const mrn_segments *in, void *block, size_t block_bytes, mrn
     for (size_t s = 0; s < in->count; s++) {
         const mrn_index *index = in->indexes[s];
         r->segments[s] = (reader_segment){.index = index,
-                                          .keys = segment_trie(index, MRN_SECTION_KEYS),
-                                          .words = segment_trie(index, MRN_SECTION_WORDS)};
+                                          .keys = rooted_trie(index, MRN_SECTION_KEYS),
+                                          .words = rooted_trie(index, MRN_SECTION_WORDS)};
         entries += index->entries;
         at = mark_dead(in, s, &r->segments[s], &dead[s], at);
         if (at == NULL)

@@ -34,8 +34,8 @@ int trie_walk(const trie *t, const uint8_t *key, size_t key_bytes, place *at) {
     if (t->nodes == 0)
         return 0;
     at->rank = 0;
+    at->node = t->root;
     for (;;) {
-        read_node(t, at->rank, &at->node);
         const trie_node *n = &at->node;
         size_t position =
             shared_bytes(n->suffix, key, n->suffix_bytes < key_bytes ? n->suffix_bytes : key_bytes);
@@ -45,6 +45,8 @@ int trie_walk(const trie *t, const uint8_t *key, size_t key_bytes, place *at) {
         at->rank = n->branches == 0 ? 0 : find_branch(n, position, key[position]);
         if (at->rank == 0)
             return 0;
+        prefetch_node(t, at->rank); /* what is behind its first line, while that comes */
+        read_node(t, at->rank, &at->node);
         key += position + 1;
         key_bytes -= position + 1;
     }
@@ -89,27 +91,43 @@ static inline int keep_best(uint64_t *pool, size_t *count, size_t limit, uint64_
     return 1;
 }
 
+/* Note which branches of a node leave it at a position or behind it: their numbers, at most `most`. Nobody
+ * can foresee which ones do, so each is written, and stays where it does. */
+static size_t branches_from(const trie_node *n, size_t position, uint64_t *numbers, size_t most) {
+    const uint64_t position_mask = (UINT64_C(1) << n->position_bits) - 1;
+    const uint8_t *packed = n->packed;
+    const size_t branches = n->branches, step = n->branch_bits;
+    size_t count = 0;
+    for (size_t i = 0, bit = 0; i < branches && count < most; i++, bit += step) {
+        numbers[count] = i;
+        count += (load64(packed + bit / 8) >> (bit % 8) & position_mask) >= position;
+    }
+    return count;
+}
+
 size_t trie_best(const trie *t, const place *from, size_t limit, uint64_t *pool, mrn_spelled *suffixes) {
     trie_node n = from->node;
-    size_t position = from->position, count = 1;
-    pool[0] = pool_item(from->rank, 0, position, 0);
+    size_t count = 1 + branches_from(&n, from->position, pool + 1, limit - 1);
+    pool[0] = pool_item(from->rank, 0, from->position, 0);
+    for (size_t i = 1; i < count; i++) { /* branches are best first: so is the list */
+        branch b = read_branch(&n, pool[i]);
+        prefetch_node(t, b.rank);
+        pool[i] = pool_item(b.rank, 0, b.position, n.bytes[pool[i]]);
+    }
     for (size_t done = 0;;) {
         suffixes[done].suffix = n.suffix;
         suffixes[done].suffix_bytes = (uint32_t)n.suffix_bytes;
-        if (done + 1 == limit) /* what follows it cannot win */
-            return count;
-        for (size_t i = 0; i < n.branches; i++) {
-            branch b = read_branch(&n, i);
-            if (b.position < position)
-                continue;
-            if (!keep_best(pool, &count, limit, pool_item(b.rank, done, b.position, n.bytes[i])))
-                break; /* branches are best first: none that follows can win */
-            prefetch_node(t, b.rank);
-        }
         if (++done == count)
             return count;
         read_node(t, pool_node(pool[done]), &n);
-        position = 0;
+        if (done + 1 == limit) /* what follows it cannot win */
+            continue;
+        for (size_t i = 0; i < n.branches; i++) {
+            branch b = read_branch(&n, i);
+            if (!keep_best(pool, &count, limit, pool_item(b.rank, done, b.position, n.bytes[i])))
+                break; /* nor can any that follows */
+            prefetch_node(t, b.rank);
+        }
     }
 }
 
@@ -211,7 +229,7 @@ int mrn_index_find(const mrn_index *index, const char *text, size_t text_bytes, 
     ptrdiff_t key_bytes = fold_text(wanted, text_bytes, key, MRN_KEY_MAX);
     if (key_bytes > 0 && key[key_bytes - 1] == ' ')
         key_bytes--;
-    const trie t = segment_trie(index, MRN_SECTION_KEYS);
+    const trie t = rooted_trie(index, MRN_SECTION_KEYS);
     place at;
     int found = key_bytes > 0 && trie_walk_whole(&t, key, (size_t)key_bytes, &at);
     for (; found; found = trie_next_whole(&t, &at)) {

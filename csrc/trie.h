@@ -7,7 +7,7 @@
 #include "trie_layout.h"
 
 enum {
-    ERROR_BITS = 9,   /* the first edit costs a factor of 512 in rank */
+    ERROR_BITS = 10,  /* the first edit costs a factor of 1,024 in rank */
     PENALTY_BITS = 6, /* each further one 64; so do other accents, and not being preferred */
     WORD_BITS = 3,    /* a match from a further word on: 8 */
     ORDER_BITS = 6,   /* the words in another order, or apart: 64 */

@@ -32,7 +32,7 @@ LIMIT_MAX = trie.LIMIT_MAX
 QUERY_MAX = trie.QUERY_MAX
 """The longest query, in bytes of UTF-8, before and after folding."""
 
-ERROR_FACTORS = (1, 512, 512 * 64)
+ERROR_FACTORS = (1, 1024, 1024 * 64)
 """No, one and two typing errors make a rank so many times worse."""
 
 _NO_NAMES = ()
@@ -65,7 +65,7 @@ class Explanation:
         base: the score that the entry was given.
         learned: what selections added to it.
         selections: how many these are by now; each one has faded since it was made.
-        factor: what the typing errors cost: so many times worse is its rank; 512 for one, 64 times that for two.
+        factor: what the typing errors cost: so many times worse is its rank; 1,024 for one, 64 times that for two.
         live: whether the entry was changed since the segment was built.
     """
 
@@ -293,7 +293,7 @@ class Index:
         Entries match that begin with it, or that have a word that begins with it, or all its words in any order.
         Case, accents and compatibility forms do not count. Best means: by score, descending; then by the code points
         of the text, ascending; then by its UTF-8 bytes. What matches less well is put back in rank: the first
-        typing error costs a factor of 512. docs/matching.md has all the rules.
+        typing error costs a factor of 1,024. docs/matching.md has all the rules.
 
         Args:
             prefix: what was typed; empty gives the best of all. At most 256 bytes before and after folding.

@@ -341,7 +341,7 @@ def _matches(
             needed, length = 0, len(part)  # as if a space followed; a longer one may be cut
         if needed > edits:
             continue
-        bits = (3 + 6 * needed if needed else 0) + (3 if start else 0)
+        bits = (4 + 6 * needed if needed else 0) + (3 if start else 0)
         if marked and (needed or _marks(query, 0, length) != _marks(text, start, length)):
             bits += 6
         yield bits, needed, (min(number, 1), number), _range(text, start, length)

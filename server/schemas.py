@@ -224,6 +224,12 @@ class CompleteAnswer(BaseModel):
 
     query: str
     completions: list[CompletionAnswer]
+    partial: bool = Field(
+        default=False,
+        exclude_if=lambda partial: not partial,
+        description="true where not all of the index could be looked through: the completions are right and in order, "
+        "and a better one with typing errors may be missing; left out otherwise",
+    )
 
 
 class Insertion(BaseModel):

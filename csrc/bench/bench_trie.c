@@ -16,6 +16,33 @@ static double nanoseconds(void) {
     return cpu_seconds() * 1e9;
 }
 
+typedef struct line {
+    const char *text;
+    size_t bytes;
+} line;
+
+/* The lines of a text by their length, and where those of each length end: what is timed only reads them. */
+static line *lines_by_length(const char *text, size_t ends[LENGTHS]) {
+    line *lines = NULL;
+    size_t count = 0, room = 0;
+    for (size_t length = 1; length < LENGTHS; length++) {
+        for (const char *at = text; *at != 0;) {
+            const size_t bytes = strcspn(at, "\n");
+            if ((bytes < LENGTHS - 1 ? bytes : LENGTHS - 1) == length) {
+                if (count == room) {
+                    room = 2 * room + 1024;
+                    lines = realloc(lines, room * sizeof *lines);
+                    CHECK(lines, "memory");
+                }
+                lines[count++] = (line){at, bytes};
+            }
+            at += bytes + (at[bytes] != 0);
+        }
+        ends[length] = count;
+    }
+    return lines;
+}
+
 int main(int argc, char **argv) {
     if (argc < 3)
         return 2;
@@ -50,30 +77,25 @@ int main(int argc, char **argv) {
     static double singles[1 << 20];
     size_t single_count = 0, partials = 0;
     static double samples[LENGTHS][ROUNDS];
-    size_t counts[LENGTHS] = {0}, sink = 0;
+    size_t counts[LENGTHS] = {0}, ends[LENGTHS] = {0}, sink = 0;
+    line *lines = lines_by_length(prefixes, ends);
     for (int round = 0; round < ROUNDS; round++) {
         double total = 0;
         size_t all = 0;
         for (size_t length = 1; length < LENGTHS; length++) {
-            size_t done = 0;
+            const size_t done = ends[length] - ends[length - 1];
             start = nanoseconds();
-            for (char *line = prefixes; *line != 0;) {
-                char *end = strchr(line, '\n');
-                size_t bytes = end == NULL ? strlen(line) : (size_t)(end - line);
-                if ((bytes < LENGTHS - 1 ? bytes : LENGTHS - 1) == length) {
-                    size_t count = 0;
-                    int partial = 0;
-                    double before = argc > 4 ? nanoseconds() : 0;
-                    mrn_reader_complete(reader, line, bytes, &options, &workspace, found, &count, texts,
-                                        sizeof texts, &partial);
-                    if (argc > 4 && round == 1 && single_count < sizeof singles / sizeof *singles) {
-                        singles[single_count++] = nanoseconds() - before;
-                        partials += (size_t)partial;
-                    }
-                    sink += count;
-                    done++;
+            for (size_t i = ends[length - 1]; i < ends[length]; i++) {
+                size_t count = 0;
+                int partial = 0;
+                double before = argc > 4 ? nanoseconds() : 0;
+                mrn_reader_complete(reader, lines[i].text, lines[i].bytes, &options, &workspace, found,
+                                    &count, texts, sizeof texts, &partial);
+                if (argc > 4 && round == 1 && single_count < sizeof singles / sizeof *singles) {
+                    singles[single_count++] = nanoseconds() - before;
+                    partials += (size_t)partial;
                 }
-                line += bytes + (end != NULL);
+                sink += count;
             }
             double spent = nanoseconds() - start;
             samples[length][round] = done > 0 ? spent / (double)done : 0;
@@ -93,6 +115,7 @@ int main(int argc, char **argv) {
                 median(singles, single_count) / 1e3, singles[single_count * 99 / 100] / 1e3, partials,
                 single_count);
     }
+    free(lines);
     free(block);
     free(file);
     free(prefixes);

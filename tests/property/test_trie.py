@@ -2,6 +2,7 @@
 """The C trie against its slow, obvious twin, on random dictionaries."""
 
 import json
+import random
 import struct
 import unicodedata
 from pathlib import Path
@@ -15,6 +16,7 @@ from mariana import reference
 from mariana._binding import build as builder
 from mariana._binding import trie
 from mariana.errors import FileFormatError, InvalidInputError, OutOfRangeError
+from mariana.server.schemas import CompleteAnswer
 
 FORBIDDEN = {chr(i) for i in [*range(32), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F]} | {
     chr(i) for i in [*range(0x2028, 0x202F), *range(0x2066, 0x206A)]
@@ -479,6 +481,22 @@ def test_the_json_says_what_python_says(
     body = reader.complete_json(query.encode(), 10, edits)
     assert body == to_json({"query": query, "completions": completions})
     assert json.loads(body)["query"] == query
+
+
+def test_the_json_says_when_a_bound_was_reached() -> None:
+    letters = random.Random(1)
+    texts = {"".join(letters.choices("abcdefghijklmnop", k=12)) for _ in range(200_000)}
+    entries = [trie.Entry(text.encode(), letters.random()) for text in sorted(texts)]
+    reader = trie.Reader([trie.Segment(builder.build(entries), "test")])
+    reached = 0
+    for query in (b"a", b"abcdefgh", b"hgfedcba", b"bbbbbbbb", b"nothing like it", min(texts).encode()):
+        for edits in (0, 1, 2):
+            _, partial = reader.complete(query, 10, edits)
+            body = reader.complete_json(query, 10, edits)
+            assert json.loads(body).get("partial", False) is partial
+            assert to_json(CompleteAnswer.model_validate_json(body)) == body
+            reached += partial
+    assert 0 < reached <= 6, "with two errors, and never without"
 
 
 @settings(max_examples=300, deadline=None)

@@ -257,15 +257,15 @@ def test_typing_errors(tmp_path: Path, prefix: str, fuzzy: Fuzzy, found: dict[st
     assert got == {text: answer for text, answer in found.items() if answer[0] <= allowed}
 
 
-def test_a_typing_error_costs_a_factor_of_512_in_rank(tmp_path: Path) -> None:
-    texts = ["paigon0", "paigon1", *(f"filler{i}" for i in range(478)), *(f"saigon{i}" for i in range(80))]
-    entries = [(text, 1000 - rank) for rank, text in enumerate(texts)]
+def test_a_typing_error_costs_a_factor_of_1024_in_rank(tmp_path: Path) -> None:
+    texts = ["paigon0", "paigon1", *(f"filler{i}" for i in range(990)), *(f"saigon{i}" for i in range(80))]
+    entries = [(text, 2000 - rank) for rank, text in enumerate(texts)]
     with mariana.open_index(mariana.build_index(tmp_path, entries)) as index:
         found = [c.text for c in index.complete("saigon", limit=100)]
     assert sorted(found) == sorted(text for text in texts if "aigon" in text), "nothing is hidden"
     assert found[:2] == ["saigon0", "saigon1"]
-    assert found.index("paigon0") == 512 - 480 - 1, "between ranks of 511 and 512, counted from 1"
-    assert found[-1] == "paigon1", "its effective rank is 1024"
+    assert found.index("paigon0") == 1024 - 992 - 1, "between ranks of 1,023 and 1,024, counted from 1"
+    assert found[-1] == "paigon1", "its effective rank is 2,048"
 
 
 def test_fuzzy_auto_and_0_mean_the_same_for_short_prefixes(index: mariana.Index) -> None:
