@@ -54,7 +54,15 @@ class Recipe:
 
 RECIPES = {
     "short": Recipe((256, 128), dropout=0.1, label_smoothing=0.0, epochs=30, batch_size=256),
-    "long": Recipe((512, 512), dropout=0.3, label_smoothing=0.1, epochs=60, batch_size=256),
+    "long": Recipe(
+        (512, 512),
+        dropout=0.4,
+        label_smoothing=0.1,
+        epochs=60,
+        batch_size=256,
+        learning_rate=2e-3,
+        weight_decay=0.05,
+    ),
 }
 
 

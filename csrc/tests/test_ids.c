@@ -11,7 +11,7 @@
 
 #define EXPECT(condition) CHECK(condition, "in %s", __func__)
 
-enum { ENTRIES_MAX = 200, TEXT_ROOM = 32, ID_ROOM = 8 };
+enum { ENTRIES_MAX = 200, TEXT_ROOM = 32, ID_ROOM = 24 };
 
 typedef struct list {
     size_t count;

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -281,9 +281,12 @@ def train(
 def _held(backups: Path, say: Callable[[str], object], *, resume: bool) -> Iterator[None]:
     """Hold the folder of a training's checkpoints, emptied unless it is to be gone on with.
 
+    Of the folders that are made for it, those go again that nothing was put into.
+
     Raises:
         InvalidInputError: a training of this name is at work in it.
     """
+    made = [folder for folder in (backups, *backups.parents[:2]) if not folder.exists()]
     with ExitStack() as held:
         with store_errors(f"write {backups}"):
             make_folder(backups)
@@ -298,7 +301,12 @@ def _held(backups: Path, say: Callable[[str], object], *, resume: bool) -> Itera
                 say("an interrupted training of this name is dropped; --resume would have gone on with it")
                 for entry in left:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # it has a checkpoint, a model
+                for folder in made:
+                    folder.rmdir()
 
 
 def model_name(stem: str) -> str:
