@@ -29,7 +29,7 @@ from mariana.settings import Settings
 from mariana.store import Store
 
 from .board import Decisions
-from .heap import give_back
+from .heap import give_back, give_back_code
 from .policy import POLICY_FILE, Policy, read_policy, write_policy
 from .state import ServedIndex, ServedModel, State
 from .versions import Version
@@ -90,6 +90,7 @@ class Lifecycle:
             self._live()
         state.report()
         give_back()
+        give_back_code()
         if not state.models and not state.indexes:
             hint = "" if self._settings.reload_store else ", then restart"
             _log.warning(
