@@ -11,13 +11,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import mariana
-from mariana import FileFormatError, Index, InvalidInputError, NotFoundError, Receipt, StoreError
+from mariana import (
+    FileFormatError,
+    Index,
+    InvalidInputError,
+    NotFoundError,
+    OutOfRangeError,
+    Receipt,
+    StoreError,
+)
 from mariana.live import folder, journal, layers, learning, state
 
 ENTRIES = [("Saigon", 9), ("Sapporo", 7), {"text": "São Paulo", "score": 12, "payload": {"country": "BR"}}]
@@ -524,8 +533,12 @@ def test_another_half_life_keeps_what_is_learnt(index: Index, path: Path) -> Non
     index.refresh()
     assert index._source.explain(b"Saigon").selections == pytest.approx(4, rel=1e-6)
     for wrong in (0, -1, 1e9, float("nan")):
-        with pytest.raises(InvalidInputError, match="half_life"):
+        with pytest.raises(OutOfRangeError, match=r"half_life must be 0.01 to 36500 days, got "):
             mariana.open_index(path, half_life=wrong)
+    for nothing in ("x", b"2", True, [2], 2j):
+        with pytest.raises(InvalidInputError, match=r"half_life must be a number of days, .*; got "):
+            mariana.open_index(path, half_life=nothing)  # type: ignore[arg-type]
+    mariana.open_index(path, half_life=np.float32(2)).close()
 
 
 def test_one_client_counts_once_a_day_for_an_entry(
