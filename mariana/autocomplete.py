@@ -277,7 +277,12 @@ class Index:
         Raises:
             StoreError: the disk is full or read-only; nothing was changed.
         """
-        return self._folder().compact()
+        source = self._folder()
+        if not source.compact():
+            return False
+        source.refresh()
+        source.settle()
+        return True
 
     def backup(self, target: str | os.PathLike[str]) -> None:
         """Copy the index as it is at one time, whole, while everybody goes on reading and writing.
