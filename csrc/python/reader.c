@@ -324,8 +324,10 @@ static PyMethodDef methods[] = {
      "json(prefix, limit, fuzzy)\n--\n\nThe best entries as the JSON that HTTP answers with; None for an "
      "unusual call."},
     {"complete", (PyCFunction)(void (*)(void))complete, METH_FASTCALL,
-     "complete(prefix, limit, fuzzy, kind, payload, answers)\n--\n\n`answers` of a list of `kind`, a named tuple; "
-     "`payload` reads the bytes of one. `partial` becomes True where a bound was hit. None for an unusual call."},
+     "complete(prefix, limit, fuzzy, kind, payload, answers)\n--\n\n`answers` of a list of `kind`, a named "
+     "tuple; "
+     "`payload` reads the bytes of one. `partial` becomes True where a bound was hit. None for an unusual "
+     "call."},
     {NULL, NULL, 0, NULL},
 };
 
