@@ -1,7 +1,7 @@
 /* A layer of dot products, written once for all instruction sets that keep sums in vectors; dot.h explains
  * the cells. The including file defines NAME, TARGET, LANES, STRIP_VECTORS, TILE_ROWS, TILES, LANE_UNITS,
  * LANE_VECTORS, LANE_TILES, V_LOAD, V_STORE, V_SET and V_MAX as for dense_template.h (kernels_generic.c), and
- *   PANEL, STAGED                 strips of a panel, bytes of a staged group: as in mrn_dots
+ *   PANEL_STRIPS, STAGED                 strips of a panel, bytes of a staged group: as in mrn_dots
  *   I_LOAD(p), I_SET(i)           the same for LANES of int32_t; a cell is one, too
  *   WEIGHTS, TAKE_WEIGHTS(cells)  the weights of LANES cells, taken apart as DOT wants them
  *   VALUES                        the staged numbers of LANES groups, likewise
@@ -21,7 +21,7 @@ NAME(tile)(const size_t R, const size_t S, const mrn_dot_layer *layer, size_t un
            size_t row, float *y, size_t y_stride) {
     SUM sum[TILE_ROWS][MRN_PANEL_STRIPS * STRIP_VECTORS];
     const size_t V = S * STRIP_VECTORS, depth = layer->groups * STAGED;
-    const size_t strip = MRN_STRIP * MRN_CELL * (PANEL == 1 ? layer->groups : 1); /* from one to the next */
+    const size_t strip = MRN_STRIP * MRN_CELL * (PANEL_STRIPS == 1 ? layer->groups : 1); /* from one to the next */
     (void)about, (void)row; /* not every FIRST and LAST looks at them */
 
     UNROLL for (size_t r = 0; r < R; r++) {
@@ -77,7 +77,7 @@ static TARGET void NAME(dense)(const mrn_dot_layer *layer, const float *x, size_
     const unsigned char *weight = layer->weight;
     size_t together =
         MRN_PANEL_STRIPS; /* strips that all rows pass before the next ones: as few as they can */
-    while (PANEL == 1 && !NAME(tiles)[tallest - 1][together - 1])
+    while (PANEL_STRIPS == 1 && !NAME(tiles)[tallest - 1][together - 1])
         together--;
 
     for (size_t row = 0, end; row < rows; row = end) {
@@ -88,7 +88,7 @@ static TARGET void NAME(dense)(const mrn_dot_layer *layer, const float *x, size_
     }
     for (size_t first = 0; first < layer->strips; first += together) {
         const size_t left = layer->strips - first, strips = left < together ? left : together;
-        const size_t line = (PANEL == 1 ? 1 : strips) * MRN_STRIP * MRN_CELL;
+        const size_t line = (PANEL_STRIPS == 1 ? 1 : strips) * MRN_STRIP * MRN_CELL;
         for (size_t row = 0, r; row < rows; row += r) {
             const size_t tiles = (rows - row + TILE_ROWS - 1) / TILE_ROWS;
             r = (rows - row + tiles - 1) / tiles; /* even tiles, as in dense_template.h */
@@ -97,7 +97,7 @@ static TARGET void NAME(dense)(const mrn_dot_layer *layer, const float *x, size_
                     ;
                 NAME(tile_function) *const tile = NAME(tiles)[r - 1][n - 1];
                 const size_t unit = (first + s) * MRN_STRIP;
-                tile(layer, unit, weight + s * MRN_STRIP * MRN_CELL * (PANEL == 1 ? layer->groups : 1), line,
+                tile(layer, unit, weight + s * MRN_STRIP * MRN_CELL * (PANEL_STRIPS == 1 ? layer->groups : 1), line,
                      staged + row * depth, about, row, y + row * width + unit, width);
             }
         }
@@ -165,9 +165,9 @@ static TARGET void NAME(lanes)(const mrn_dot_layer *layer, const float *x, size_
     const unsigned char *weight = layer->weight;
 
     STAGE_LANES(x, layer->inputs, rows, about, staged);
-    for (size_t first = 0; first < layer->strips; first += PANEL) {
+    for (size_t first = 0; first < layer->strips; first += PANEL_STRIPS) {
         const size_t left = layer->strips - first;
-        const size_t line = (left < PANEL ? left : PANEL) * MRN_STRIP;
+        const size_t line = (left < PANEL_STRIPS ? left : PANEL_STRIPS) * MRN_STRIP;
         const size_t start = first * MRN_STRIP, end = start + line;
         const size_t units = (end < layer->units ? end : layer->units) - start;
         for (size_t unit = 0, n; unit < units; unit += n) {

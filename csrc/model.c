@@ -7,11 +7,10 @@
 #include <string.h>
 
 enum {
-    BLOCK_ROWS_MAX = 240,     /* a multiple of every tile height */
-    NARROW = 32,              /* widths up to which rows side by side in the lanes win over units */
-    BLOCK_ROWS_MIN = 12,      /* wide layers still share each load of weights among so many rows */
-    DOT_ROWS_MAX = 256,       /* as BLOCK_ROWS_MAX, for the precisions of dot.h */
-    SCRATCH_AIM = 1024 * 1024 /* bytes; what a core's second-level cache holds beside a panel of weights */
+    BLOCK_ROWS_MAX = 240, /* a multiple of every tile height */
+    NARROW = 32,          /* widths up to which rows side by side in the lanes win over units */
+    BLOCK_ROWS_MIN = 12,  /* wide layers still share each load of weights among so many rows */
+    DOT_ROWS_MAX = 256    /* as BLOCK_ROWS_MAX, for the precisions of dot.h */
 };
 
 /* Sums and products that stick at SIZE_MAX instead of wrapping. */
@@ -174,7 +173,9 @@ static int lay_out(const mrn_network *network, size_t isa, layout *at) {
     const size_t row_bytes = multiply(round_up(widest, MRN_STRIP), sizeof(float));
     const size_t most = at->dots ? DOT_ROWS_MAX : BLOCK_ROWS_MAX;
     const size_t least = at->dots ? MRN_DOT_ROWS : BLOCK_ROWS_MIN;
-    size_t rows = SCRATCH_AIM / 2 / row_bytes;
+    /* the smaller weights of dot.h leave more room */
+    const size_t scratch = mrn_kernels_of(isa)->scratch * (at->dots ? 2 : 1);
+    size_t rows = scratch / 2 / row_bytes;
     rows = rows > most ? most : rows / least * least;
     at->block_rows = rows < least ? least : rows;
     at->half = multiply(at->block_rows, row_bytes);
@@ -199,7 +200,7 @@ int mrn_model_plan(const mrn_network *network, size_t isa, mrn_plan *plan) {
 }
 
 /* Packs one layer from `to` on, as kernels.h draws it, and returns where the next one begins. */
-static float *pack_layer(const mrn_layer *layer, float *to, mrn_dense *packed) {
+static float *pack_layer(const mrn_layer *layer, size_t panel, float *to, mrn_dense *packed) {
     const size_t inputs = layer->inputs, units = layer->units, strips = strips_of(units);
     const float absent = layer->activation == MRN_ACTIVATION_softmax ? -INFINITY : 0.0F;
     float *bias = to, *slope = layer->slope ? bias + strips * MRN_STRIP : NULL;
@@ -210,9 +211,9 @@ static float *pack_layer(const mrn_layer *layer, float *to, mrn_dense *packed) {
     for (size_t u = 0; slope && u < strips * MRN_STRIP; u++)
         slope[u] = u >= units ? 0.0F : layer->slope[u];
     *packed = (mrn_dense){weight, bias, slope, inputs, units, strips, layer->activation};
-    for (size_t first = 0; first < strips; first += MRN_PANEL_STRIPS) {
+    for (size_t first = 0; first < strips; first += panel) {
         const size_t left = strips - first;
-        const size_t width = (left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS) * MRN_STRIP;
+        const size_t width = (left < panel ? left : panel) * MRN_STRIP;
         const size_t start = first * MRN_STRIP;
         const size_t count = units - start < width ? units - start : width;
         for (size_t k = 0; k < inputs; k++, weight += width) {
@@ -249,7 +250,8 @@ int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t b
         weights += (size_t)network->layers[i].inputs * network->layers[i].units;
         next = at.dots ? (char *)mrn_dot_pack(&network->layers[i], network->precision, at.dots,
                                               (unsigned char *)next, &dot_layers[i])
-                       : (char *)pack_layer(&network->layers[i], (float *)(void *)next, &layers[i]);
+                       : (char *)pack_layer(&network->layers[i], mrn_kernels_of(isa)->panel,
+                                            (float *)(void *)next, &layers[i]);
     }
 
     mrn_model *opened = block;

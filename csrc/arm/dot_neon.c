@@ -17,7 +17,7 @@
 #define TARGET
 #define LANES 4
 #define STRIP_VECTORS 4
-#define PANEL 1
+#define PANEL_STRIPS 1
 #define LANE_VECTORS 2
 #define V_LOAD(p) vld1q_f32(p)
 #define V_STORE(p, v) vst1q_f32(p, v)
@@ -190,9 +190,9 @@ static inline TARGET int32x4_t dot_s8_neondot(int32x4_t sum, int8x16_t a, int8x1
 #define LAST last_s8_neon
 #include "../dot_template.h"
 
-const mrn_dots mrn_dots_bf16_neon = {1, PANEL, 2 * MRN_CELL, 0, dense_bf16_neon, lanes_bf16_neon};
-const mrn_dots mrn_dots_s8_neon = {1, PANEL, MRN_CELL, 0, dense_s8_neon, lanes_s8_neon};
-const mrn_dots mrn_dots_s8_neondot = {1, PANEL, MRN_CELL, 0, dense_s8_neondot, lanes_s8_neondot};
+const mrn_dots mrn_dots_bf16_neon = {1, PANEL_STRIPS, 2 * MRN_CELL, 0, dense_bf16_neon, lanes_bf16_neon};
+const mrn_dots mrn_dots_s8_neon = {1, PANEL_STRIPS, MRN_CELL, 0, dense_s8_neon, lanes_s8_neon};
+const mrn_dots mrn_dots_s8_neondot = {1, PANEL_STRIPS, MRN_CELL, 0, dense_s8_neondot, lanes_s8_neondot};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

@@ -13,7 +13,7 @@
 #define TARGET __attribute__((target("avx2,fma")))
 #define LANES 8
 #define STRIP_VECTORS 2
-#define PANEL 1
+#define PANEL_STRIPS 1
 #define STAGED (2 * MRN_CELL) /* a group of a row is taken apart when it is staged */
 #define LANE_UNITS 4
 #define LANE_VECTORS 2
@@ -244,8 +244,8 @@ static inline TARGET void stage_lanes_pairs_avx2(const float *x, size_t inputs, 
 #define STAGE_LANES stage_lanes_pairs_avx2
 #include "../dot_template.h"
 
-const mrn_dots mrn_dots_bf16_avx2 = {1, PANEL, STAGED, 0, dense_bf16_avx2, lanes_bf16_avx2};
-const mrn_dots mrn_dots_s8_avx2 = {1, PANEL, STAGED, 1, dense_s8_avx2, lanes_s8_avx2};
+const mrn_dots mrn_dots_bf16_avx2 = {1, PANEL_STRIPS, STAGED, 0, dense_bf16_avx2, lanes_bf16_avx2};
+const mrn_dots mrn_dots_s8_avx2 = {1, PANEL_STRIPS, STAGED, 1, dense_s8_avx2, lanes_s8_avx2};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

@@ -77,8 +77,8 @@ static inline TARGET __m512i dot_s8_avx512(__m512i sum, halves_avx512 a, halves_
 #define STAGE_LANES stage_lanes_s8_avx512
 #include "../dot_template.h"
 
-const mrn_dots mrn_dots_bf16_avx512 = {1, PANEL, MRN_CELL, 0, dense_bf16_avx512, lanes_bf16_avx512};
-const mrn_dots mrn_dots_s8_avx512 = {1, PANEL, MRN_CELL, 0, dense_s8_avx512, lanes_s8_avx512};
+const mrn_dots mrn_dots_bf16_avx512 = {1, PANEL_STRIPS, MRN_CELL, 0, dense_bf16_avx512, lanes_bf16_avx512};
+const mrn_dots mrn_dots_s8_avx512 = {1, PANEL_STRIPS, MRN_CELL, 0, dense_s8_avx512, lanes_s8_avx512};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */
