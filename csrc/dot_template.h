@@ -17,11 +17,10 @@
 
 static inline __attribute__((always_inline)) TARGET void
 NAME(tile)(const size_t R, const size_t S, const mrn_dot_layer *layer, size_t unit,
-           const unsigned char *weight, size_t line, const unsigned char *staged, mrn_dot_rows about,
-           size_t row, float *y, size_t y_stride) {
+           const unsigned char *weight, size_t line, size_t strip_stride, const unsigned char *staged,
+           mrn_dot_rows about, size_t row, float *y, size_t y_stride) {
     SUM sum[TILE_ROWS][MRN_PANEL_STRIPS * STRIP_VECTORS];
     const size_t V = S * STRIP_VECTORS, depth = layer->groups * STAGED;
-    const size_t strip = MRN_STRIP * MRN_CELL * (PANEL_STRIPS == 1 ? layer->groups : 1); /* from one to the next */
     (void)about, (void)row; /* not every FIRST and LAST looks at them */
 
     UNROLL for (size_t r = 0; r < R; r++) {
@@ -32,8 +31,8 @@ NAME(tile)(const size_t R, const size_t S, const mrn_dot_layer *layer, size_t un
     }
     for (const unsigned char *end = staged + depth; staged != end; staged += STAGED, weight += line) {
         WEIGHTS w[MRN_PANEL_STRIPS * STRIP_VECTORS];
-        UNROLL for (size_t v = 0; v < V; v++) w[v] =
-            TAKE_WEIGHTS(I_LOAD(weight + v / STRIP_VECTORS * strip + v % STRIP_VECTORS * LANES * MRN_CELL));
+        UNROLL for (size_t v = 0; v < V; v++) w[v] = TAKE_WEIGHTS(
+            I_LOAD(weight + v / STRIP_VECTORS * strip_stride + v % STRIP_VECTORS * LANES * MRN_CELL));
         UNROLL for (size_t r = 0; r < R; r++) {
             const VALUES value = VALUE(staged + r * depth);
             UNROLL for (size_t v = 0; v < V; v++) sum[r][v] = DOT(sum[r][v], value, w[v]);
@@ -51,17 +50,18 @@ NAME(tile)(const size_t R, const size_t S, const mrn_dot_layer *layer, size_t un
 }
 
 #define TILE(R, S)                                                                                           \
-    static TARGET void NAME(tile_##R##x##S)(                                                                 \
-        const mrn_dot_layer *layer, size_t unit, const unsigned char *weight, size_t line,                   \
-        const unsigned char *staged, mrn_dot_rows about, size_t row, float *y, size_t y_stride) {            \
-        NAME(tile)(R, S, layer, unit, weight, line, staged, about, row, y, y_stride);                        \
+    static TARGET void NAME(tile_##R##x##S)(const mrn_dot_layer *layer, size_t unit,                         \
+                                            const unsigned char *weight, size_t line, size_t strip_stride,   \
+                                            const unsigned char *staged, mrn_dot_rows about, size_t row,     \
+                                            float *y, size_t y_stride) {                                     \
+        NAME(tile)(R, S, layer, unit, weight, line, strip_stride, staged, about, row, y, y_stride);          \
     }
 TILES(TILE)
 #undef TILE
 
 typedef void NAME(tile_function)(const mrn_dot_layer *layer, size_t unit, const unsigned char *weight,
-                                 size_t line, const unsigned char *staged, mrn_dot_rows about, size_t row,
-                                 float *y, size_t y_stride);
+                                 size_t line, size_t strip_stride, const unsigned char *staged,
+                                 mrn_dot_rows about, size_t row, float *y, size_t y_stride);
 
 /* By rows - 1 and strips - 1; NULL where so many sums would not fit into the registers. */
 #define TILE(R, S) [(R) - 1][(S) - 1] = NAME(tile_##R##x##S),
@@ -73,22 +73,17 @@ static TARGET void NAME(dense)(const mrn_dot_layer *layer, const float *x, size_
     const mrn_dot_rows about = mrn_dot_records(stage, rows);
     unsigned char *staged = mrn_dot_cells(stage, rows);
     const size_t depth = layer->groups * STAGED, width = layer->strips * MRN_STRIP;
-    const size_t tallest = rows < TILE_ROWS ? rows : TILE_ROWS;
     const unsigned char *weight = layer->weight;
-    size_t together =
-        MRN_PANEL_STRIPS; /* strips that all rows pass before the next ones: as few as they can */
-    while (PANEL_STRIPS == 1 && !NAME(tiles)[tallest - 1][together - 1])
-        together--;
-
     for (size_t row = 0, end; row < rows; row = end) {
         end = rows - row < MRN_DOT_STAGED ? rows : row + MRN_DOT_STAGED;
         RANGES(x + row * x_stride, x_stride, end - row, layer->inputs, about, row);
         for (size_t r = row; r < end; r++)
             STAGE(x + r * x_stride, layer->inputs, layer->groups, about, r, staged + r * depth);
     }
-    for (size_t first = 0; first < layer->strips; first += together) {
-        const size_t left = layer->strips - first, strips = left < together ? left : together;
-        const size_t line = (PANEL_STRIPS == 1 ? 1 : strips) * MRN_STRIP * MRN_CELL;
+    for (size_t first = 0; first < layer->strips; first += MRN_PANEL_STRIPS) {
+        const size_t left = layer->strips - first, strips = left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS;
+        const size_t line = (PANEL_STRIPS > 1 ? strips : 1) * MRN_STRIP * MRN_CELL;
+        const size_t strip_stride = (PANEL_STRIPS > 1 ? 1 : layer->groups) * MRN_STRIP * MRN_CELL;
         for (size_t row = 0, r; row < rows; row += r) {
             const size_t tiles = (rows - row + TILE_ROWS - 1) / TILE_ROWS;
             r = (rows - row + tiles - 1) / tiles; /* even tiles, as in dense_template.h */
@@ -97,8 +92,8 @@ static TARGET void NAME(dense)(const mrn_dot_layer *layer, const float *x, size_
                     ;
                 NAME(tile_function) *const tile = NAME(tiles)[r - 1][n - 1];
                 const size_t unit = (first + s) * MRN_STRIP;
-                tile(layer, unit, weight + s * MRN_STRIP * MRN_CELL * (PANEL_STRIPS == 1 ? layer->groups : 1), line,
-                     staged + row * depth, about, row, y + row * width + unit, width);
+                tile(layer, unit, weight + s * strip_stride, line, strip_stride, staged + row * depth, about,
+                     row, y + row * width + unit, width);
             }
         }
         weight += strips * MRN_STRIP * MRN_CELL * layer->groups;

@@ -49,8 +49,8 @@ static inline TARGET void convert_lanes_avx512bf16(const float *x, size_t inputs
 #define STAGE_LANES(x, inputs, rows, about, cells) convert_lanes_avx512bf16(x, inputs, rows, cells)
 #include "../dot_template.h"
 
-const mrn_dots mrn_dots_bf16_avx512bf16 = {
-    1, PANEL_STRIPS, MRN_CELL, 0, dense_bf16_avx512bf16, lanes_bf16_avx512bf16};
+const mrn_dots mrn_dots_bf16_avx512bf16 = {1, PANEL_STRIPS,          MRN_CELL,
+                                           0, dense_bf16_avx512bf16, lanes_bf16_avx512bf16};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

@@ -32,7 +32,8 @@ static inline TARGET __m512i dot_avx512vnni(__m512i sum, __m512i value, __m512i 
 #define STAGE_LANES stage_lanes_s8_avx512vnni
 #include "../dot_template.h"
 
-const mrn_dots mrn_dots_s8_avx512vnni = {1, PANEL_STRIPS, MRN_CELL, 0, dense_s8_avx512vnni, lanes_s8_avx512vnni};
+const mrn_dots mrn_dots_s8_avx512vnni = {1, PANEL_STRIPS,        MRN_CELL,
+                                         0, dense_s8_avx512vnni, lanes_s8_avx512vnni};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */
