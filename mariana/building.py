@@ -9,12 +9,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mariana._binding import build
 from mariana.entries import Entry, read_entry
 from mariana.errors import InvalidInputError
 from mariana.live import folder
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _READ_AT_ONCE = 1024
 """Entries that are looked at together, which is quicker where they are alike."""
@@ -66,7 +69,7 @@ def build_index(
             integers up to 2**53 come back exactly. A text has at most 1,024 bytes of UTF-8, before and after folding;
             a payload 65,536 as JSON, nested 200 deep at most; a context 64, an id 256. An InvalidInputError in place
             of an entry is refused with its words.
-        progress: show a progress bar when stderr is a terminal.
+        progress: show a progress bar when stderr is a terminal; how far it is, where ``entries`` has a length or a hint of it.
         on_invalid: called with the position and the reason for each entry that is refused, which is then left
             out; None raises for the first one, and reads no more than it has to.
         allow_empty: False refuses to publish an index without any entry.
@@ -96,11 +99,15 @@ def build_index(
             builder.add(*zip(*(entry for _, entry in read), strict=True))
         return [position for position, _ in read]
 
-    for positions, some in _batches(entries, progress=progress):
-        rows.append(positions if _add_pairs(builder, some) else read_each(positions, some))
-        if refused.stops:
-            break
-    file, verdicts = builder.build(any_word=any_word, camel_case=camel_case)
+    with _bar(operator.length_hint(entries), shown=progress) as bar:
+        for positions, some in _batches(entries):
+            rows.append(positions if _add_pairs(builder, some) else read_each(positions, some))
+            bar.update(len(some))
+            if refused.stops:
+                break
+        bar.total = bar.n  # it was a hint
+        bar.set_description("building")
+        file, verdicts = builder.build(any_word=any_word, camel_case=camel_case)
     wrong = (verdicts < 0).nonzero()[0].tolist()
     position_of = list(itertools.chain.from_iterable(rows)) if wrong else []
     for row in wrong:
@@ -141,20 +148,22 @@ class _Refused:
         return InvalidInputError(f"entry {position}: {reason}", pointer=where, faults=[(where, reason)])
 
 
-def _batches(
-    entries: Iterable[Entry | InvalidInputError], *, progress: bool
-) -> Iterator[tuple[range, list[Entry | InvalidInputError]]]:
-    """Yield entries some at a time, with their positions, and show how many there were so far."""
-    total = operator.length_hint(entries) or None
+def _bar(total: int, *, shown: bool) -> tqdm[Any]:
+    """Return a progress bar that says how many entries were read, of about so many (0: nobody knows)."""
     from tqdm import tqdm  # noqa: PLC0415 - whoever looks up does not wait for it
 
-    silent = None if progress else True  # None: where stderr is no terminal
-    with tqdm(total=total, unit=" entries", unit_scale=True, disable=silent) as shown:
-        given, start = iter(entries), 0
-        while some := list(itertools.islice(given, _READ_AT_ONCE)):
-            yield range(start, start + len(some)), some
-            start += len(some)
-            shown.update(len(some))
+    silent = None if shown else True  # None: where stderr is no terminal
+    return tqdm(desc="reading", total=total or None, unit=" entries", unit_scale=True, disable=silent)
+
+
+def _batches(
+    entries: Iterable[Entry | InvalidInputError],
+) -> Iterator[tuple[range, list[Entry | InvalidInputError]]]:
+    """Yield entries some at a time, with their positions."""
+    given, start = iter(entries), 0
+    while some := list(itertools.islice(given, _READ_AT_ONCE)):
+        yield range(start, start + len(some)), some
+        start += len(some)
 
 
 def _add_pairs(builder: build.SegmentBuilder, entries: Sequence[object]) -> bool:

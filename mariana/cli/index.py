@@ -24,7 +24,7 @@ from mariana.cli.options import json_option, settings, store_option
 from mariana.datasets.cities import cities_path
 from mariana.errors import InvalidInputError, NotFoundError
 from mariana.store import Store, check_name
-from mariana.terms import read_terms
+from mariana.terms import about_lines, read_terms
 
 BUNDLED = {"cities": cities_path}
 """Sets of terms that ship with Mariana."""
@@ -38,6 +38,22 @@ class Indexed:
 
     report: BuildReport
     skipped: list[tuple[int, str]]
+
+
+class _Entries:
+    """The entries of a file of terms, an error in place of each line that is none; ``lines`` has the number of each."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.lines: list[int] = []
+
+    def __length_hint__(self) -> int:
+        return about_lines(self._file)
+
+    def __iter__(self) -> Iterator[Mapping[str, Any] | InvalidInputError]:
+        for line, entry in read_terms(self._file):
+            self.lines.append(line)
+            yield InvalidInputError(entry) if isinstance(entry, str) else entry
 
 
 def index_terms(
@@ -64,12 +80,8 @@ def index_terms(
     """
     file = BUNDLED[terms]() if terms in BUNDLED else Path(terms)
     skipped: list[tuple[int, str]] = []
-    lines: list[int] = []  # by position
-
-    def entries() -> Iterator[Mapping[str, Any] | InvalidInputError]:
-        for line, entry in read_terms(file):
-            lines.append(line)
-            yield InvalidInputError(entry) if isinstance(entry, str) else entry
+    entries = _Entries(file)
+    lines = entries.lines
 
     def skip(position: int, reason: str) -> None:
         skipped.append((lines[position], reason))
@@ -77,7 +89,7 @@ def index_terms(
     try:
         report = build_index(
             path,
-            entries(),
+            entries,
             progress=progress,
             on_invalid=None if strict else skip,
             allow_empty=False,
