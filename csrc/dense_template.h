@@ -1,11 +1,13 @@
 /* The dense layer, written once for all instruction sets. kernels_generic.c says what the including file
  * defines; kernels.h explains the packed weights.
  *
- * A tile is R rows by S strips, its sums in registers from the bias to the activation's floor. */
+ * A tile is R rows by S strips, its sums in registers from the bias to the activation's floor. Its strips lie
+ * side by side in a panel of several, one after the other where a panel is one strip. */
 
 static inline __attribute__((always_inline)) TARGET void
-NAME(tile)(const size_t R, const size_t S, const float *weight, size_t weight_stride, const float *bias,
-           const float *x, size_t x_stride, size_t inputs, float floor, float *y, size_t y_stride) {
+NAME(tile)(const size_t R, const size_t S, const float *weight, size_t weight_stride, size_t strip_stride,
+           const float *bias, const float *x, size_t x_stride, size_t inputs, float floor, float *y,
+           size_t y_stride) {
     vec sum[TILE_ROWS][MRN_PANEL_STRIPS * STRIP_VECTORS];
     const size_t V = S * STRIP_VECTORS;
 
@@ -15,7 +17,8 @@ NAME(tile)(const size_t R, const size_t S, const float *weight, size_t weight_st
     }
     for (size_t k = 0; k < inputs; k++, weight += weight_stride, x++) {
         vec w[MRN_PANEL_STRIPS * STRIP_VECTORS];
-        UNROLL for (size_t v = 0; v < V; v++) w[v] = V_LOAD(weight + v * LANES);
+        UNROLL for (size_t v = 0; v < V; v++) w[v] =
+            V_LOAD(weight + v / STRIP_VECTORS * strip_stride + v % STRIP_VECTORS * LANES);
         UNROLL for (size_t r = 0; r < R; r++) {
             const vec value = V_SET(x[r * x_stride]);
             UNROLL for (size_t v = 0; v < V; v++) sum[r][v] = V_FMA(value, w[v], sum[r][v]);
@@ -28,16 +31,18 @@ NAME(tile)(const size_t R, const size_t S, const float *weight, size_t weight_st
 }
 
 #define TILE(R, S)                                                                                           \
-    static TARGET void NAME(tile_##R##x##S)(const float *weight, size_t weight_stride, const float *bias,    \
-                                            const float *x, size_t x_stride, size_t inputs, float floor,     \
-                                            float *y, size_t y_stride) {                                     \
-        NAME(tile)(R, S, weight, weight_stride, bias, x, x_stride, inputs, floor, y, y_stride);              \
+    static TARGET void NAME(tile_##R##x##S)(const float *weight, size_t weight_stride, size_t strip_stride,  \
+                                            const float *bias, const float *x, size_t x_stride,              \
+                                            size_t inputs, float floor, float *y, size_t y_stride) {         \
+        NAME(tile)(R, S, weight, weight_stride, PANEL_STRIPS > 1 ? MRN_STRIP : strip_stride, bias, x,        \
+                   x_stride, inputs, floor, y, y_stride);                                                    \
     }
 TILES(TILE)
 #undef TILE
 
-typedef void NAME(tile_function)(const float *weight, size_t weight_stride, const float *bias, const float *x,
-                                 size_t x_stride, size_t inputs, float floor, float *y, size_t y_stride);
+typedef void NAME(tile_function)(const float *weight, size_t weight_stride, size_t strip_stride,
+                                 const float *bias, const float *x, size_t x_stride, size_t inputs,
+                                 float floor, float *y, size_t y_stride);
 
 /* By rows - 1 and strips - 1; NULL where so many sums would not fit into the registers. */
 #define TILE(R, S) [(R) - 1][(S) - 1] = NAME(tile_##R##x##S),
@@ -63,6 +68,8 @@ static TARGET void NAME(dense)(const mrn_dense *layer, const float *x, size_t x_
     for (size_t first = 0; first < layer->strips; first += MRN_PANEL_STRIPS) {
         const size_t left = layer->strips - first;
         const size_t strips = left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS;
+        const size_t weight_stride = PANEL_STRIPS > 1 ? strips * MRN_STRIP : MRN_STRIP;
+        const size_t strip_stride = PANEL_STRIPS > 1 ? MRN_STRIP : MRN_STRIP * layer->inputs;
         for (size_t row = 0, r; row < rows; row += r) {
             const size_t tiles = (rows - row + TILE_ROWS - 1) / TILE_ROWS;
             r = (rows - row + tiles - 1) / tiles; /* even tiles: 4 + 4 rows, not 6 + 2 */
@@ -71,8 +78,8 @@ static TARGET void NAME(dense)(const mrn_dense *layer, const float *x, size_t x_
                     ;
                 NAME(tile_function) *const tile = NAME(tiles)[r - 1][n - 1];
                 const size_t unit = (first + s) * MRN_STRIP;
-                tile(weight + s * MRN_STRIP, strips * MRN_STRIP, layer->bias + unit, x + row * x_stride,
-                     x_stride, layer->inputs, floor, y + row * width + unit, width);
+                tile(weight + s * strip_stride, weight_stride, strip_stride, layer->bias + unit,
+                     x + row * x_stride, x_stride, layer->inputs, floor, y + row * width + unit, width);
             }
         }
         weight += strips * MRN_STRIP * layer->inputs;
@@ -135,9 +142,9 @@ static TARGET void NAME(lanes)(const mrn_dense *layer, const float *x, size_t ro
     const float floor = NAME(activations)[layer->activation].floor;
     const float *weight = layer->weight;
 
-    for (size_t first = 0; first < layer->strips; first += MRN_PANEL_STRIPS) {
+    for (size_t first = 0; first < layer->strips; first += PANEL_STRIPS) {
         const size_t left = layer->strips - first;
-        const size_t stride = (left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS) * MRN_STRIP;
+        const size_t stride = (left < PANEL_STRIPS ? left : PANEL_STRIPS) * MRN_STRIP;
         const size_t start = first * MRN_STRIP, end = start + stride;
         const size_t units = (end < layer->units ? end : layer->units) - start;
         for (size_t unit = 0, n; unit < units; unit += n) {

@@ -5,6 +5,7 @@
  *   NAME(x)        x with the name of the set at its end
  *   TARGET         the function attribute that allows its instructions
  *   vec, LANES     a vector of float32 and how many it holds; STRIP_VECTORS of them make a strip of 16
+ *   PANEL_STRIPS   strips of a panel (kernels.h)
  *   TILE_ROWS      rows of the highest tile
  *   TILES(T)       T(rows, strips) for each tile whose sums fit into the registers; every height has a tile
  * of 1 strip; LANE_UNITS, LANE_VECTORS, LANE_TILES(T): T(units) for the tiles with one row a lane
@@ -26,6 +27,7 @@
 #define TARGET
 #define LANES 4
 #define STRIP_VECTORS 4
+#define PANEL_STRIPS 1
 #define TILE_ROWS 2
 #define TILES(T) T(1, 1) T(1, 2) T(2, 1)
 #define LANE_UNITS 4
@@ -127,8 +129,8 @@ static inline float strip_max_generic(const vec *strip) {
 #include "dense_template.h"
 #include "train_template.h"
 
-const mrn_kernels mrn_kernels_generic = {dense_generic, activate_generic, lanes_generic,
-                                         activate_lanes_generic};
+const mrn_kernels mrn_kernels_generic = {PANEL_STRIPS,     384 * 1024,    dense_generic,
+                                         activate_generic, lanes_generic, activate_lanes_generic};
 
 const mrn_trainer mrn_trainer_generic = {
     forward_generic,        backward_generic, rescale_generic, normalize_generic, standardize_generic,

@@ -15,6 +15,7 @@
 #define TARGET
 #define LANES 4
 #define STRIP_VECTORS 4
+#define PANEL_STRIPS 1
 #define TILE_ROWS 6
 #define TILES(T) T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(2, 1) T(2, 2) T(3, 1) T(3, 2) T(4, 1) T(5, 1) T(6, 1)
 #define LANE_UNITS 8
@@ -92,7 +93,8 @@ static inline float strip_max_neon(const vec *strip) {
 #include "../dense_template.h"
 #include "../train_template.h"
 
-const mrn_kernels mrn_kernels_neon = {dense_neon, activate_neon, lanes_neon, activate_lanes_neon};
+const mrn_kernels mrn_kernels_neon = {PANEL_STRIPS,  384 * 1024, dense_neon,
+                                      activate_neon, lanes_neon, activate_lanes_neon};
 
 const mrn_trainer mrn_trainer_neon = {forward_neon,     backward_neon,       rescale_neon, normalize_neon,
                                       standardize_neon, normalize_back_neon, drop_neon,    loss_neon,

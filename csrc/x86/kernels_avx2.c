@@ -15,6 +15,7 @@
 #define TARGET __attribute__((target("avx2,fma")))
 #define LANES 8
 #define STRIP_VECTORS 2
+#define PANEL_STRIPS 1
 #define TILE_ROWS 6
 #define TILES(T) T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(2, 1) T(2, 2) T(3, 1) T(4, 1) T(5, 1) T(6, 1)
 #define LANE_UNITS 6
@@ -76,7 +77,8 @@ static inline TARGET float strip_max_avx2(const vec *strip) {
 #include "../dense_template.h"
 #include "../train_template.h"
 
-const mrn_kernels mrn_kernels_avx2 = {dense_avx2, activate_avx2, lanes_avx2, activate_lanes_avx2};
+const mrn_kernels mrn_kernels_avx2 = {PANEL_STRIPS,  384 * 1024, dense_avx2,
+                                      activate_avx2, lanes_avx2, activate_lanes_avx2};
 
 const mrn_trainer mrn_trainer_avx2 = {forward_avx2,     backward_avx2,       rescale_avx2, normalize_avx2,
                                       standardize_avx2, normalize_back_avx2, drop_avx2,    loss_avx2,

@@ -15,6 +15,7 @@
 #define TARGET __attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")))
 #define LANES 16
 #define STRIP_VECTORS 1
+#define PANEL_STRIPS 4
 #define TILE_ROWS 6
 #define TILES_OF(T, R) T(R, 1) T(R, 2) T(R, 3) T(R, 4)
 #define TILES(T) TILES_OF(T, 1) TILES_OF(T, 2) TILES_OF(T, 3) TILES_OF(T, 4) TILES_OF(T, 5) TILES_OF(T, 6)
@@ -65,7 +66,8 @@ static inline TARGET float strip_max_avx512(const vec *strip) {
 #include "../dense_template.h"
 #include "../train_template.h"
 
-const mrn_kernels mrn_kernels_avx512 = {dense_avx512, activate_avx512, lanes_avx512, activate_lanes_avx512};
+const mrn_kernels mrn_kernels_avx512 = {PANEL_STRIPS,    1024 * 1024,  dense_avx512,
+                                        activate_avx512, lanes_avx512, activate_lanes_avx512};
 
 const mrn_trainer mrn_trainer_avx512 = {
     forward_avx512,        backward_avx512, rescale_avx512, normalize_avx512, standardize_avx512,

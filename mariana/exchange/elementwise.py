@@ -14,6 +14,7 @@ from mariana.exchange.chain import Affine, Float64
 from mariana.exchange.values import Call, Node, RefusedError
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 def constant_row(array: NDArray[Any], shape: tuple[int, ...]) -> Float64:
@@ -137,6 +138,7 @@ ELEMENTWISE: dict[str, Maker] = {
     "Elu": _elu,
     "Equal": _plain(np.equal),
     "Erf": _plain(_erf),
+    "Erfc": _plain(_erfc),  # no operator of ONNX, but what tf2onnx writes for Keras's GELU
     "Exp": _plain(np.exp),
     "Gelu": _gelu,
     "Greater": _plain(np.greater),

@@ -126,6 +126,15 @@ def test_pytorch_as_it_exported(tmp_path: Path, path: Path) -> None:
         np.testing.assert_allclose(y, rows["y"], rtol=1e-5, atol=1e-5)
 
 
+def test_keras_as_it_exported() -> None:
+    """Against Keras alone: its GELU becomes an operator that ONNX Runtime does not have."""
+    found = import_onnx(GOLDEN / "keras.onnx")
+    assert found.metadata.input_shape == (2, 3)
+    with np.load(GOLDEN / "keras.npz") as rows:
+        y = Model(ModelFile(found.metadata, found.tensors)).predict(rows["x"].reshape(-1, 6))
+        np.testing.assert_allclose(y, rows["y"], rtol=1e-5, atol=1e-5)
+
+
 def pytorch() -> dict[str, Any]:
     pytest.importorskip("torch")
     return runpy.run_path(str(GOLDEN / "make_pytorch.py"))
