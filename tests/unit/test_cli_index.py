@@ -1,7 +1,10 @@
 """The commands index and complete: the kinds of files, what is said, and the cities that ship."""
 
 import gzip
+import io
+import itertools
 import json
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -9,9 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mariana.cli import cli
+from mariana.cli.index import index_terms
 from mariana.datasets.cities import cities_path
 from mariana.errors import FileFormatError, InvalidInputError, MarianaError, NotFoundError
-from mariana.terms import read_terms
+from mariana.terms import about_lines, read_terms
 
 
 def run(folder: Path, *arguments: str) -> Result:
@@ -88,9 +92,25 @@ def test_bad_lines_are_named_and_left_out(tmp_path: Path, name: str) -> None:
     assert f"{len(lines)} lines skipped" in said.stdout
     strict = run(tmp_path, "index", str(path), "--name", "y", "--strict")
     assert isinstance(strict.exception, InvalidInputError)
-    assert "line " in str(strict.exception)
-    assert name in str(strict.exception)
+    assert f"{path}: line {lines[0]}: " in str(strict.exception)
     assert not (tmp_path / "store/indexes/y").exists()
+
+
+# Refused by the reader of files, by that of entries, and when all of them are there.
+@pytest.mark.parametrize("wrong", list(itertools.permutations(["a\t1\t\t\t\t\t", "a\t1\t\t|", "a\x00"])))
+@pytest.mark.parametrize("apart", [1, 3000])
+def test_strict_names_the_first_bad_line_however_it_is_found(
+    tmp_path: Path, wrong: tuple[str, ...], apart: int
+) -> None:
+    lines = [f"good {i}" for i in range(3 * apart)]
+    lines[::apart] = wrong
+    (tmp_path / "a.tsv").write_text("fine\n" + "\n".join(lines), encoding="utf-8")
+    with pytest.raises(InvalidInputError) as first:
+        index_terms(str(tmp_path / "a.tsv"), tmp_path / "x", strict=True)
+    assert "a.tsv: line 2: " in str(first.value)
+    assert not (tmp_path / "x").exists()
+    done = index_terms(str(tmp_path / "a.tsv"), tmp_path / "x")
+    assert [line for line, _ in done.skipped] == [2, 2 + apart, 2 + 2 * apart]
 
 
 @pytest.mark.parametrize(
@@ -153,6 +173,38 @@ def test_a_rebuild_that_fails_keeps_the_old_index(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n")
     assert run(tmp_path, "index", str(tmp_path / "a.txt"), "--name", "x").exit_code == 1
     assert len(document(tmp_path, "complete", "x", "")["completions"]) == 1
+
+
+def test_lines_are_guessed_from_the_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for lines in (0, 1, 100, 50_000):
+        path.write_text("".join(f"town {i:06}\n" for i in range(lines)))
+        assert about_lines(path) == pytest.approx(lines, rel=1e-3)
+    path.write_text("x" * 100_000)
+    assert about_lines(path) == 0
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"a\n" * 100))
+    assert (
+        about_lines(tmp_path / "a.txt.gz") == about_lines(tmp_path / "none.txt") == about_lines(tmp_path) == 0
+    )
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_the_bar_says_how_far_it_is_and_what_is_done(
+    tmp_path: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    content = b"".join(b"town %d\n" % i for i in range(5000))
+    path = tmp_path / ("a.txt.gz" if zipped else "a.txt")
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    index_terms(str(path), tmp_path / "x", progress=True)
+    shown = terminal.getvalue().split("\r")
+    assert any("reading:" in line for line in shown)
+    assert "building: 100%" in shown[-1]
 
 
 def test_complete_for_people(tmp_path: Path) -> None:
