@@ -84,35 +84,35 @@ static void highlight(const search *s, const mrn_answer *answer, const uint8_t *
  * not fit. Where their scores stand is looked up before, for all at once: each may have to wait for memory,
  * and so they wait together. What copy_short reads behind a suffix is in the file: the ties follow the keys.
  */
-static int spell_pool(search *s, uint8_t *room, size_t capacity) {
+static int spell_pool(const search *s, uint8_t *room, size_t capacity, size_t *room_used) {
     const mrn_index *index = s->reader->segments[0].index;
+    const uint64_t *pool = s->space->pool;
+    const uint8_t *query = (const uint8_t *)s->space->query;
     mrn_spelled *keys = s->space->spelled;
+    const size_t count = s->count, query_bytes = s->query_bytes;
     size_t used = 0;
-    for (size_t i = 0; i < s->count; i++)
-        keys[i].score = tie_class(index, pool_node(s->space->pool[i]));
-    for (size_t i = 0; i < s->count; i++) {
-        const uint64_t item = s->space->pool[i];
-        size_t position = pool_position(item), start = s->query_bytes, skipped = position;
-        const uint8_t *from = (const uint8_t *)s->space->query;
-        if (i > 0) {
-            const mrn_spelled *parent = &keys[pool_parent(item)];
-            from = room + parent->key;
-            start = parent->key_bytes - parent->suffix_bytes + position;
-            skipped = 0;
-        }
+    for (size_t i = 0; i < count; i++)
+        keys[i].score = tie_class(index, pool_node(pool[i]));
+    for (size_t i = 0; i < count; i++) {
+        const uint64_t item = pool[i];
+        const mrn_spelled *parent = &keys[pool_parent(item)];
+        const size_t position = pool_position(item), skipped = i > 0 ? 0 : position,
+                     rest = keys[i].suffix_bytes - skipped,
+                     start = i > 0 ? parent->key_bytes - parent->suffix_bytes + position : query_bytes;
         if (capacity - used < MRN_KEY_MAX + 1 + 16)
             return 0;
-        uint8_t *key = room + used, *to = key;
-        copy_short(to, from, start);
+        uint8_t *to = room + used;
+        copy_short(to, i > 0 ? room + parent->key : query, start);
         to += start;
-        if (i > 0 && (uint8_t)item != 0)
-            *to++ = (uint8_t)item;
-        copy_short(to, keys[i].suffix + skipped, keys[i].suffix_bytes - skipped);
-        to += keys[i].suffix_bytes - skipped;
+        *to = (uint8_t)item; /* 0: none, at the start or where a key ends */
+        to += (uint8_t)item != 0;
+        copy_short(to, keys[i].suffix + skipped, rest);
+        to += rest;
         keys[i].key = (uint32_t)used;
-        keys[i].key_bytes = (uint32_t)(to - key);
-        used += keys[i].key_bytes;
+        keys[i].key_bytes = (uint32_t)((size_t)(to - room) - used);
+        used = (size_t)(to - room);
     }
+    *room_used = used;
     return 1;
 }
 
@@ -147,23 +147,34 @@ static const uint8_t *describe(const search *s, const mrn_answer *answer, mrn_co
 /* The same of plain answers, whose texts were spelled: a character of the text is one of its key. */
 static void describe_plain(const search *s, mrn_completion *completions) {
     const mrn_index *index = s->reader->segments[0].index;
-    for (size_t i = 0; i < s->count; i++) {
+    const int blobs = index->items[MRN_SECTION_PAYLOADS] > 0 || index->items[MRN_SECTION_IDS] > 0;
+    const mrn_spelled *keys = s->space->spelled;
+    const uint64_t *pool = s->space->pool;
+    const size_t count = s->count;
+    const uint16_t points = s->query_points;
+    for (size_t i = 0; i < count; i++) {
         mrn_completion *c = &completions[i];
-        describe_entry(index, 0, pool_node(s->space->pool[i]), c);
-        c->score = class_score(index, s->space->spelled[i].score);
-        c->text = s->space->spelled[i].key;
-        c->text_bytes = s->space->spelled[i].key_bytes;
+        c->score = class_score(index, keys[i].score);
+        c->payload = c->id = 0;
+        c->payload_bytes = c->id_bytes = 0;
+        c->segment = 0;
+        c->entry = pool_node(pool[i]);
+        c->text = keys[i].key;
+        c->text_bytes = keys[i].key_bytes;
         c->edits = 0;
-        c->highlights = s->query_points > 0;
+        c->highlights = points > 0;
         c->highlight[0] = 0;
-        c->highlight[1] = s->query_points;
+        c->highlight[1] = points;
+        if (blobs)
+            describe_entry(index, 0, c->entry, c);
     }
 }
 
 /* Describe all answers, and write their texts one behind the other. */
 static int write_answers(search *s, mrn_completion *completions, char *texts, size_t capacity) {
     if (s->plain) {
-        if (spell_pool(s, (uint8_t *)texts, capacity)) {
+        size_t used;
+        if (spell_pool(s, (uint8_t *)texts, capacity, &used)) {
             describe_plain(s, completions);
             return MRN_OK;
         }
@@ -235,6 +246,15 @@ static void write_string(writer *w, const uint8_t *text, size_t bytes) {
     WRITE(w, "\"");
 }
 
+/* The text of the score with a number. */
+ALWAYS_INLINE size_t score_text(const mrn_index *index, uint32_t number, char *text) {
+    if (index->flags & MRN_INDEX_FLOAT)
+        return double_text(class_score(index, number), text);
+    const size_t bytes = integer_text(class_value(index, number), text);
+    memcpy(text + bytes, ".0", 2);
+    return bytes + 2;
+}
+
 static void write_integer(writer *w, uint64_t value) {
     char text[NUMBER_TEXT_MAX];
     write_bytes(w, text, integer_text(value, text));
@@ -272,67 +292,86 @@ static void write_completion(writer *w, const search *s, const mrn_answer *answe
     WRITE(w, "}");
 }
 
-/* Whether one of eight bytes has to be escaped; may be wrong about those behind one that has. */
-static inline uint64_t find_escaped(uint64_t part) {
-    const uint64_t ones = UINT64_C(0x0101010101010101), quote = part ^ '"' * ones, back = part ^ '\\' * ones;
-    return ((quote - ones) & ~quote) | ((back - ones) & ~back) | ((part - ' ' * ones) & ~part);
+/* Whether a text has to be escaped; 15 bytes behind it can be written. */
+static int needs_escapes(uint8_t *text, size_t bytes) {
+    unsigned found = 0;
+    memset(text + bytes, ' ', BYTES_AT_ONCE - 1);
+    for (size_t at = 0; at < bytes; at += BYTES_AT_ONCE) {
+#if defined(__SSE2__)
+        const __m128i some = _mm_loadu_si128((const __m128i *)(const void *)(text + at)),
+                      control = _mm_cmpeq_epi8(_mm_min_epu8(some, _mm_set1_epi8(0x1f)), some),
+                      quote = _mm_cmpeq_epi8(some, _mm_set1_epi8('"')),
+                      back = _mm_cmpeq_epi8(some, _mm_set1_epi8('\\'));
+        found |= (unsigned)_mm_movemask_epi8(_mm_or_si128(control, _mm_or_si128(quote, back)));
+#else
+        for (size_t i = at; i < at + BYTES_AT_ONCE; i++)
+            found |= text[i] < 0x20 || text[i] == '"' || text[i] == '\\';
+#endif
+    }
+    return found != 0;
 }
 
-/* write_string of a text that mostly needs no escaping; 7 bytes behind it can be read. There is room. */
-static inline void write_clean(writer *w, const uint8_t *text, size_t bytes) {
-    uint64_t escaped = 0;
-    *w->at = '"';
-    for (size_t at = 0; at < bytes; at += 8) {
-        uint64_t part = load64(text + at);
-        if (bytes - at < 8)
-            part |= UINT64_MAX << (8 * (bytes - at));
-        escaped |= find_escaped(part);
-        store64((uint8_t *)w->at + 1 + at, part);
-    }
-    w->at[1 + bytes] = '"';
-    if (escaped & UINT64_C(0x8080808080808080))
-        write_string(w, text, bytes);
-    else
-        w->at += bytes + 2;
+ALWAYS_INLINE char *put(char *at, const void *from, size_t bytes) {
+    memcpy(at, from, bytes);
+    return at + bytes;
 }
+
+#define PUT(at, literal) put(at, literal, sizeof(literal) - 1)
 
 /* Plain answers, whose texts were spelled in `room`: what is alike in all of them is written once. */
-static void write_plain(writer *w, const search *s, const uint8_t *room) {
+static void write_plain(writer *w, const search *s, uint8_t *room, size_t room_used) {
     enum { SAME_MAX = 64 };
     const mrn_index *index = s->reader->segments[0].index;
-    char same[SAME_MAX] = {0};
-    writer tail = {same, same + sizeof same, 0};
-    WRITE(&tail, ",\"edits\":0,\"highlights\":[");
+    const mrn_spelled *keys = s->space->spelled;
+    const uint64_t *pool = s->space->pool;
+    const size_t count = s->count;
+    const int escapes = needs_escapes(room, room_used), payloads = index->items[MRN_SECTION_PAYLOADS] > 0;
+    char same[SAME_MAX] = {0}, *end = PUT(same, ",\"edits\":0,\"highlights\":[");
     if (s->query_points > 0) {
-        WRITE(&tail, "[0,");
-        write_integer(&tail, s->query_points);
-        WRITE(&tail, "]");
+        end = PUT(end, "[0,");
+        end += integer_text(s->query_points, end);
+        end = PUT(end, "]");
     }
-    WRITE(&tail, "],\"payload\":");
-    for (size_t i = 0; i < s->count; i++) {
-        const mrn_spelled *key = &s->space->spelled[i];
-        const uint32_t entry = pool_node(s->space->pool[i]);
-        size_t payload_bytes;
-        const uint8_t *payload = read_blob(index, MRN_SECTION_PAYLOADS, entry, &payload_bytes);
+    end = PUT(end, "],\"payload\":");
+    if (!payloads)
+        end = PUT(end, "null}");
+    const size_t same_bytes = (size_t)(end - same);
+    char *at = w->at;
+    for (size_t i = 0; i < count; i++) {
+        const size_t bytes = keys[i].key_bytes;
         /* so that no piece but the payload needs to be checked */
-        if ((size_t)(w->end - w->at) < 6 * (size_t)key->key_bytes + NUMBER_TEXT_MAX + 2 * SAME_MAX) {
+        if ((size_t)(w->end - at) < 6 * bytes + NUMBER_TEXT_MAX + 2 * SAME_MAX) {
             w->full = 1;
             return;
         }
-        if (i > 0)
-            *w->at++ = ',';
-        WRITE(w, "{\"text\":");
-        write_clean(w, room + key->key, key->key_bytes);
-        WRITE(w, ",\"score\":");
-        w->at += double_text(class_score(index, key->score), w->at);
-        memcpy(w->at, same, sizeof same);
-        w->at += tail.at - same;
-        if (payload_bytes > 0)
-            write_bytes(w, payload, payload_bytes);
-        else
-            WRITE(w, "null");
-        WRITE(w, "}");
+        *at = ',';
+        at = PUT(at + (i > 0), "{\"text\":\"");
+        if (escapes) {
+            w->at = at - 1;
+            write_string(w, room + keys[i].key, bytes);
+            at = w->at - 1;
+        } else {
+            copy_short((uint8_t *)at, room + keys[i].key, bytes);
+            at += bytes;
+        }
+        at = PUT(at, "\",\"score\":");
+        at += score_text(index, keys[i].score, at);
+        memcpy(at, same, sizeof same);
+        at += same_bytes;
+        if (payloads) {
+            size_t payload_bytes;
+            const uint8_t *payload =
+                read_blob(index, MRN_SECTION_PAYLOADS, pool_node(pool[i]), &payload_bytes);
+            w->at = at;
+            if (payload_bytes > 0)
+                write_bytes(w, payload, payload_bytes);
+            else
+                WRITE(w, "null");
+            WRITE(w, "}");
+            at = w->at;
+        }
     }
+    w->at = at;
 }
 
 int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t query_bytes,
@@ -349,8 +388,9 @@ int mrn_reader_complete_json(const mrn_reader *reader, const char *query, size_t
     write_string(&w, s.typed, s.typed_bytes);
     WRITE(&w, ",\"completions\":[");
     uint8_t *room = (uint8_t *)workspace->todo;
-    if (s.plain && spell_pool(&s, room, sizeof workspace->todo)) {
-        write_plain(&w, &s, room);
+    size_t used;
+    if (s.plain && spell_pool(&s, room, sizeof workspace->todo, &used)) {
+        write_plain(&w, &s, room, used);
     } else {
         if (s.plain)
             answer_pool(&s);

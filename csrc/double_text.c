@@ -70,21 +70,32 @@ static uint64_t to_decimal(uint64_t c, int q, int *exponent) {
     return v < middle || (v == middle && (s & 1) == 0) ? s : t;
 }
 
+/* How many digits an integer has: its bits say how many, or one too few. */
+static size_t count_digits(uint64_t value) {
+    /* clang-format off */
+    static const uint64_t tens[] = {
+        0, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000, 1000000000, UINT64_C(10000000000),
+        UINT64_C(100000000000), UINT64_C(1000000000000), UINT64_C(10000000000000), UINT64_C(100000000000000),
+        UINT64_C(1000000000000000), UINT64_C(10000000000000000), UINT64_C(100000000000000000),
+        UINT64_C(1000000000000000000), UINT64_C(10000000000000000000)};
+    /* clang-format on */
+    const unsigned bits = 64 - (unsigned)__builtin_clzll(value | 1),
+                   least = bits * 1233 >> 12; /* bits * log10(2) */
+    return least + (value >= tens[least]);
+}
+
 size_t integer_text(uint64_t value, char *text) {
     static const char pairs[] =
         "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
         "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
         "8081828384858687888990919293949596979899";
-    char digits[20];
-    size_t at = sizeof digits;
-    for (; value >= 100; value /= 100)
-        memcpy(digits + (at -= 2), pairs + 2 * (value % 100), 2);
-    if (value >= 10)
-        memcpy(digits + (at -= 2), pairs + 2 * value, 2);
-    else
-        digits[--at] = (char)('0' + value);
-    memcpy(text, digits + at, sizeof digits - at);
-    return sizeof digits - at;
+    const size_t count = count_digits(value);
+    size_t at = count;
+    for (; at > 1; value /= 100)
+        memcpy(text + (at -= 2), pairs + 2 * (value % 100), 2);
+    if (at > 0)
+        text[0] = (char)('0' + value);
+    return count;
 }
 
 size_t double_text(double value, char *text) {

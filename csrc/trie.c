@@ -19,13 +19,16 @@
 #include "trie.h"
 
 /* The node behind the branch (position, byte); 0, which is never a branch's target, when there is none. */
-static uint32_t find_branch(const trie_node *n, size_t position, uint8_t byte) {
-    const uint8_t *at = n->bytes, *end = n->bytes + n->branches;
-    while (at < end && (at = memchr(at, byte, (size_t)(end - at))) != NULL) {
-        branch b = read_branch(n, (size_t)(at - n->bytes));
-        if (b.position == position)
-            return b.rank;
-        at++;
+ALWAYS_INLINE uint32_t find_branch(const trie_node *n, size_t position, uint8_t byte) {
+    for (size_t first = 0; first < n->branches; first += BYTES_AT_ONCE) {
+        unsigned same = same_bytes(n->bytes + first, byte);
+        if (n->branches - first < BYTES_AT_ONCE)
+            same &= (1U << (n->branches - first)) - 1;
+        for (; same != 0; same &= same - 1) {
+            const branch b = read_branch(n, first + (size_t)__builtin_ctz(same));
+            if (b.position == position)
+                return b.rank;
+        }
     }
     return 0;
 }
@@ -33,20 +36,19 @@ static uint32_t find_branch(const trie_node *n, size_t position, uint8_t byte) {
 int trie_walk(const trie *t, const uint8_t *key, size_t key_bytes, place *at) {
     if (t->nodes == 0)
         return 0;
-    at->rank = 0;
-    at->node = t->root;
-    for (;;) {
-        const trie_node *n = &at->node;
-        size_t position =
-            shared_bytes(n->suffix, key, n->suffix_bytes < key_bytes ? n->suffix_bytes : key_bytes);
-        at->position = position;
-        if (position == key_bytes)
+    trie_node n = t->root;
+    for (uint32_t rank = 0;;) {
+        const size_t position =
+            shared_bytes(n.suffix, key, n.suffix_bytes < key_bytes ? n.suffix_bytes : key_bytes);
+        if (position == key_bytes) {
+            *at = (place){rank, position, n};
             return 1;
-        at->rank = n->branches == 0 ? 0 : find_branch(n, position, key[position]);
-        if (at->rank == 0)
+        }
+        rank = find_branch(&n, position, key[position]);
+        if (rank == 0)
             return 0;
-        prefetch_node(t, at->rank); /* what is behind its first line, while that comes */
-        read_node(t, at->rank, &at->node);
+        prefetch_node(t, rank); /* where it is likely to lie, while its length comes */
+        read_node(t, rank, &n);
         key += position + 1;
         key_bytes -= position + 1;
     }
@@ -74,21 +76,11 @@ static inline uint64_t pool_item(uint32_t node, size_t parent, size_t position, 
     return (uint64_t)node << 26 | (uint64_t)parent << 19 | (uint64_t)position << 8 | byte;
 }
 
-/* Put an item into the ascending list pool[0..*count) of at most `limit`; 0 when it is worse than a full
- * list. */
-static inline int keep_best(uint64_t *pool, size_t *count, size_t limit, uint64_t item) {
-    size_t at = *count;
-    if (at == limit) {
-        if (item > pool[limit - 1])
-            return 0;
-        at--;
-    } else {
-        (*count)++;
-    }
-    for (; at > 0 && pool[at - 1] > item; at--)
-        pool[at] = pool[at - 1];
-    pool[at] = item;
-    return 1;
+/* Put an item into an ascending list in place of its last one, which is not better. */
+ALWAYS_INLINE void put_in_order(uint64_t *last, const uint64_t *first, uint64_t item) {
+    for (; last > first && last[-1] > item; last--)
+        last[0] = last[-1];
+    *last = item;
 }
 
 /* Note which branches of a node leave it at a position or behind it: their numbers, at most `most`. Nobody
@@ -98,6 +90,11 @@ static size_t branches_from(const trie_node *n, size_t position, uint64_t *numbe
     const uint8_t *packed = n->packed;
     const size_t branches = n->branches, step = n->branch_bits;
     size_t count = 0;
+    if (position == 0) { /* all do */
+        for (; count < branches && count < most; count++)
+            numbers[count] = count;
+        return count;
+    }
     for (size_t i = 0, bit = 0; i < branches && count < most; i++, bit += step) {
         numbers[count] = i;
         count += (load64(packed + bit / 8) >> (bit % 8) & position_mask) >= position;
@@ -123,10 +120,12 @@ size_t trie_best(const trie *t, const place *from, size_t limit, uint64_t *pool,
         if (done + 1 == limit) /* what follows it cannot win */
             continue;
         for (size_t i = 0; i < n.branches; i++) {
-            branch b = read_branch(&n, i);
-            if (!keep_best(pool, &count, limit, pool_item(b.rank, done, b.position, n.bytes[i])))
+            const branch b = read_branch(&n, i);
+            if (count == limit && b.rank > pool_node(pool[limit - 1]))
                 break; /* nor can any that follows */
+            count += count < limit;
             prefetch_node(t, b.rank);
+            put_in_order(pool + count - 1, pool + done + 1, pool_item(b.rank, done, b.position, n.bytes[i]));
         }
     }
 }

@@ -508,6 +508,29 @@ def test_numbers_are_written_as_pydantic_writes_them(score: float) -> None:
     assert b'"score":' + to_json(score + 0.0) + b"," in body
 
 
+def test_integers_of_any_length_are_written_as_pydantic_writes_them() -> None:
+    whole = sorted({float(min(10**power + by, 2**53)) for power in range(17) for by in (-1, 0, 1, 8)})
+    segment = trie.Segment(builder.build([trie.Entry(str(score).encode(), score) for score in whole]), "test")
+    found = json.loads(trie.Reader([segment]).complete_json(b"", 100, 0))["completions"]
+    assert to_json([completion["score"] for completion in found]) == to_json(whole[::-1])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    texts=st.sets(st.text(st.sampled_from('ab"\\<'), min_size=1, max_size=40), max_size=100),
+    limit=st.integers(1, 100),
+)
+def test_texts_that_are_their_keys_are_escaped_where_they_must_be(texts: set[str], limit: int) -> None:
+    ranked = sorted(texts, key=lambda text: (len(text), text))
+    entries = [trie.Entry(text.encode(), 1.0) for text in ranked]
+    reader = trie.Reader([trie.Segment(builder.build(entries, any_word=False), "test")])
+    for query in ("", "a", '"', "\\", "b<"):
+        expected = [text for text in ranked if text.startswith(query)][:limit]
+        body = reader.complete_json(query.encode(), limit, 0)
+        assert [completion["text"] for completion in json.loads(body)["completions"]] == expected
+        assert to_json(CompleteAnswer.model_validate_json(body)) == body
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     text=st.one_of(
