@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PORT   ?= 8080
 STORE  ?= store
+JOBS   ?= $(shell nproc 2>/dev/null || echo 1)
 VENV   := .venv
 BIN    := $(VENV)/bin
 KERNEL := setup.py pyproject.toml $(shell find csrc -name '*.[ch]' -o -name '*.def' -o -name build_ffi.py)
@@ -52,7 +53,7 @@ check: $(VENV)/check c-check ## format, lint, types, layers, containers, C under
 	$(BIN)/docker-compose config --quiet
 
 c-check:         ## build and test csrc/ alone, with each compiler that is here
-	$(MAKE) -C csrc check-python check PYTHON=$(PYTHON)
+	$(MAKE) -C csrc -j$(JOBS) check-python check PYTHON=$(PYTHON)
 
 format: $(VENV)/check ## rewrite the sources as the formatters want them
 	$(BIN)/ruff format .

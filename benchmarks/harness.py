@@ -123,6 +123,16 @@ def machine() -> dict[str, str]:
     }
 
 
+KINDS = {"amx": "AMX", "avx512": "AVX-512", "avx2": "AVX2"}
+"""What the widest instructions of a machine are called, in files and in headings."""
+
+
+def kind() -> str:
+    """Return which of KINDS this machine is, or its architecture: figures of each kind stand side by side."""
+    flags = machine()["instruction sets"]
+    return next((kind for kind in KINDS if kind in flags), platform.machine())
+
+
 def versions(*names: str) -> dict[str, str]:
     """Return the installed versions of some distributions."""
     found = {}
@@ -135,12 +145,12 @@ def versions(*names: str) -> dict[str, str]:
 
 
 def write_results(name: str, title: str, rows: list[Row], peers: dict[str, str]) -> str:
-    """Write results/NAME.json and return the table."""
+    """Write results/NAME-KIND.json and return the table."""
     RESULTS.mkdir(exist_ok=True)
     document = {
         "machine": machine(),
         "versions": peers,
         "rows": [{**asdict(r), "ratio": r.ratio} for r in rows],
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}-{kind()}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return table(title, rows)

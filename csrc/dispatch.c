@@ -65,7 +65,7 @@ float mrn_activation_floor(uint32_t activation) {
 #include "isa.def"
 #undef MRN_ISA
 
-const mrn_dots mrn_dots_none = {0, NULL, NULL};
+const mrn_dots mrn_dots_none = {0, 0, 0, 0, NULL, NULL};
 
 #define MRN_ISA(name, features, float32, bfloat16, int8, split)                                              \
     {#name,                                                                                                  \

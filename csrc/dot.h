@@ -2,7 +2,7 @@
  *
  * A *cell* is 4 bytes: 4 int8 weights of one unit, or 2 bfloat16 ones, for as many inputs in a row; that is
  * what one lane of a dot-product instruction takes. 16 units make a strip, whose cells of one group of inputs
- * are a cache line; up to 4 strips make a panel, as in kernels.h:
+ * are a cache line; one strip or 4 make a panel, as the kernels want it (mrn_dots); here 4:
  *
  *   panel 0: group 0: unit 0 .. 63 | group 1: unit 0 .. 63 | ...
  *   panel 1: group 0: unit 64 .. 127 | ...
@@ -12,10 +12,11 @@
  * group and strip have weight 0. float32-split has three planes of bfloat16 cells, one after the other in a
  * panel.
  *
- * The activations of a row are *staged* as cells too, before any weight is looked at:
+ * The activations of a row are *staged* too, before any weight is looked at:
  *   bfloat16  rounded to nearest even, denormals to zero
  *   int8      unsigned, x = (q - zero) * scale: see mrn_dot_rows
  *   split     scaled by a power of two, then the sum of three bfloat16
+ * as cells, or taken apart already, as the kernels multiply them.
  */
 #ifndef MRN_DOT_H
 #define MRN_DOT_H
@@ -41,6 +42,7 @@ typedef struct mrn_dot_layer {
     const float *bias;           /* (strips * 16), aligned, as the next three */
     const float *scale;          /* int8: what 1 stands for; split: log2 of what 1 stands for; else NULL */
     const int32_t *sum;          /* int8: sum of the unit's weights; else NULL */
+    const int32_t *first;        /* int8: what sums begin with: see mrn_dots */
     const float *slope;          /* for an activation that has slopes; else NULL */
     size_t inputs;
     size_t groups; /* of a plane */
@@ -55,13 +57,19 @@ typedef struct mrn_dot_layer {
 typedef struct mrn_dot_rows {
     float *scale, *inverse;
     int32_t *zero;
+    int32_t *first; /* as in mrn_dot_layer, of the row */
 } mrn_dot_rows;
 
 typedef struct mrn_dots {
-    size_t depth; /* groups are a multiple of this */
+    size_t depth;  /* groups are a multiple of this */
+    size_t panel;  /* strips of a panel: 1, or MRN_PANEL_STRIPS */
+    size_t staged; /* bytes of a group of a staged row */
+    /* int8: two inputs take one multiplication, as dot_avx2.c explains: the weights of every other input are
+     * packed with 128 on top, and `first` is less than 0 by what such products have too much. */
+    int paired;
     /* y = max(floor, x . weight + bias) for `rows` rows; x is (rows, inputs) with x_stride floats from row to
      * row, y (rows, strips * 16), aligned, with room for a multiple of MRN_DOT_ROWS rows; `stage`, aligned,
-     * has room for the records and the cells of as many. */
+     * has room for the records and the staged groups of as many, and MRN_BLOCK_ALIGN bytes more. */
     void (*dense)(const mrn_dot_layer *layer, const float *x, size_t x_stride, size_t rows, float *y,
                   void *stage);
     /* The same, with the same bits, turned round as in kernels.h: x is (inputs, rows), y (units, rows); rows
@@ -80,8 +88,8 @@ size_t mrn_dot_planes(size_t precision);
 int mrn_dot_check(const struct mrn_layer *layer, size_t precision);
 
 /* Pack a layer from `to` on, as drawn above; returns where the next one begins. */
-unsigned char *mrn_dot_pack(const struct mrn_layer *layer, size_t precision, size_t depth, unsigned char *to,
-                            mrn_dot_layer *packed);
+unsigned char *mrn_dot_pack(const struct mrn_layer *layer, size_t precision, const mrn_dots *dots,
+                            unsigned char *to, mrn_dot_layer *packed);
 
 /* Bytes from one staged row to the next where a kernel takes tiles: an odd number of cache lines, so that the
  * rows of a tile do not share a set of the cache. No row has more. */
@@ -99,11 +107,12 @@ static inline int32_t mrn_dot_cell(const void *at) {
 
 /* Where a stage has what is known of its rows, and their cells. The rows are filled up, so that
  * MRN_DOT_STAGED of them may be written at once. */
-enum { MRN_DOT_RECORD = 3 * 4 }; /* bytes a row */
+enum { MRN_DOT_RECORD = 4 * 4 }; /* bytes a row */
 static inline mrn_dot_rows mrn_dot_records(void *stage, size_t rows) {
     const size_t filled = (rows + MRN_DOT_STAGED - 1) / MRN_DOT_STAGED * MRN_DOT_STAGED;
     float *scale = (float *)stage, *inverse = scale + filled;
-    return (mrn_dot_rows){scale, inverse, (int32_t *)(void *)(inverse + filled)};
+    int32_t *zero = (int32_t *)(void *)(inverse + filled);
+    return (mrn_dot_rows){scale, inverse, zero, zero + filled};
 }
 static inline unsigned char *mrn_dot_cells(void *stage, size_t rows) {
     const size_t filled = (rows + MRN_DOT_STAGED - 1) / MRN_DOT_STAGED * MRN_DOT_STAGED;

@@ -61,7 +61,7 @@ static void dense_s8(const mrn_dot_layer *layer, const float *x, size_t x_stride
     for (size_t row = 0; row < rows; row++, x += x_stride) {
         float scale, inverse;
         int32_t zero;
-        ranges_s8_generic(x, 0, 1, layer->inputs, (mrn_dot_rows){&scale, &inverse, &zero}, 0);
+        ranges_s8_generic(x, 0, 1, layer->inputs, (mrn_dot_rows){&scale, &inverse, &zero, NULL}, 0);
         stage_s8_generic(x, layer->inputs, layer->groups, inverse, zero, cells);
         for (size_t strip = 0; strip < layer->strips; strip++) {
             const strip_at at = find_strip(layer, strip);
@@ -85,5 +85,5 @@ static void dense_s8(const mrn_dot_layer *layer, const float *x, size_t x_stride
     }
 }
 
-const mrn_dots mrn_dots_bf16_generic = {1, dense_bf16, NULL};
-const mrn_dots mrn_dots_s8_generic = {1, dense_s8, NULL};
+const mrn_dots mrn_dots_bf16_generic = {1, MRN_PANEL_STRIPS, MRN_CELL, 0, dense_bf16, NULL};
+const mrn_dots mrn_dots_s8_generic = {1, MRN_PANEL_STRIPS, MRN_CELL, 0, dense_s8, NULL};

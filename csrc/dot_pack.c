@@ -95,8 +95,20 @@ int mrn_dot_check(const mrn_layer *layer, size_t precision) {
 }
 
 /* The weight of a unit for an input in one plane, as the bytes of a cell. */
-static void put_int8(const mrn_layer *layer, size_t k, size_t unit, unsigned char *cell) {
-    memcpy(cell + k % 4, (const int8_t *)layer->weight + k * layer->units + unit, 1);
+static void put_int8(const mrn_layer *layer, size_t k, size_t unit, unsigned char *cell, int paired) {
+    const int8_t weight = ((const int8_t *)layer->weight)[k * layer->units + unit];
+    cell[k % 4] = (unsigned char)(weight + (paired && k % 2 == 0 ? 128 : 0));
+}
+
+/* Where sums of paired int8 begin: below 0 by the products of the unit's own weights, modulo 2^32. */
+static int32_t first_of(const mrn_layer *layer, size_t unit) {
+    const int8_t *weight = (const int8_t *)layer->weight + unit;
+    uint32_t first = 0;
+    int32_t result;
+    for (size_t k = 0; k + 1 < layer->inputs; k += 2)
+        first -= (uint32_t)(weight[k * layer->units] * weight[(k + 1) * layer->units]);
+    memcpy(&result, &first, sizeof result);
+    return result;
 }
 
 /* A denormal becomes zero: some instructions would take it for one. */
@@ -129,43 +141,53 @@ static int largest_exponent(const mrn_layer *layer, size_t unit) {
     return exponent_of(float_of(largest));
 }
 
-unsigned char *mrn_dot_pack(const mrn_layer *layer, size_t precision, size_t depth, unsigned char *to,
+unsigned char *mrn_dot_pack(const mrn_layer *layer, size_t precision, const mrn_dots *dots, unsigned char *to,
                             mrn_dot_layer *packed) {
     const size_t inputs = layer->inputs, units = layer->units, of_cell = precisions[precision].cell_inputs;
     const size_t planes = precisions[precision].planes;
     const size_t strips = (units + MRN_STRIP - 1) / MRN_STRIP, padded = strips * MRN_STRIP;
-    const size_t groups = ((inputs + of_cell - 1) / of_cell + depth - 1) / depth * depth;
+    const size_t groups = ((inputs + of_cell - 1) / of_cell + dots->depth - 1) / dots->depth * dots->depth;
     const float absent = layer->activation == MRN_ACTIVATION_softmax ? -INFINITY : 0.0F;
     float *bias = (float *)(void *)to, *scale = bias + padded;
-    int32_t *sum = (int32_t *)(void *)(scale + padded);
-    float *slope = layer->slope ? (float *)(void *)(sum + padded) : NULL;
-    unsigned char *weight = (unsigned char *)(sum + padded * (slope ? 2 : 1));
+    int32_t *sum = (int32_t *)(void *)(scale + padded), *first = sum + padded;
+    float *slope = layer->slope ? (float *)(void *)(first + padded) : NULL;
+    unsigned char *weight = (unsigned char *)(first + padded * (slope ? 2 : 1));
     const size_t bytes = padded * groups * planes * MRN_CELL;
 
     memset(weight, 0, bytes);
+    for (size_t byte = 0; dots->paired && byte < bytes; byte += 2)
+        weight[byte] = 128;
     for (size_t u = 0; u < padded; u++) {
         bias[u] = u >= units ? absent : layer->bias ? layer->bias[u] : 0.0F;
         scale[u] = 0;
-        sum[u] = 0;
+        sum[u] = first[u] = 0;
         if (slope)
             slope[u] = u >= units ? 0.0F : layer->slope[u];
     }
-    *packed =
-        (mrn_dot_layer){weight,           bias,   scale, sum,    slope,
-                        inputs,           groups, units, strips, mrn_activation_floor(layer->activation),
-                        layer->activation};
+    *packed = (mrn_dot_layer){weight,
+                              bias,
+                              scale,
+                              sum,
+                              first,
+                              slope,
+                              inputs,
+                              groups,
+                              units,
+                              strips,
+                              mrn_activation_floor(layer->activation),
+                              layer->activation};
     for (size_t u = 0; u < units; u++) {
-        const size_t first = u / MRN_STRIP / MRN_PANEL_STRIPS * MRN_PANEL_STRIPS; /* strip of the panel */
-        const size_t left = strips - first;
-        const size_t width = (left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS) * MRN_STRIP;
+        const size_t panel = u / MRN_STRIP / dots->panel * dots->panel; /* its first strip */
+        const size_t left = strips - panel;
+        const size_t width = (left < dots->panel ? left : dots->panel) * MRN_STRIP;
         const size_t plane = groups * width * MRN_CELL;
         unsigned char *at =
-            weight + (first * MRN_STRIP * groups * planes + (u - first * MRN_STRIP)) * MRN_CELL;
+            weight + (panel * MRN_STRIP * groups * planes + (u - panel * MRN_STRIP)) * MRN_CELL;
         const int exponent = precision == MRN_PRECISION_float32_split ? largest_exponent(layer, u) : 0;
         for (size_t k = 0; k < inputs; k++) {
             unsigned char *cell = at + k / of_cell * width * MRN_CELL;
             if (precision == MRN_PRECISION_int8) {
-                put_int8(layer, k, u, cell);
+                put_int8(layer, k, u, cell, dots->paired);
                 sum[u] += ((const int8_t *)layer->weight)[k * units + u];
             } else if (precision == MRN_PRECISION_bfloat16)
                 put_bfloat16(layer, k, u, cell);
@@ -176,6 +198,8 @@ unsigned char *mrn_dot_pack(const mrn_layer *layer, size_t precision, size_t dep
             scale[u] = layer->weight_scale[u];
         else
             scale[u] = (float)exponent;
+        if (dots->paired)
+            first[u] = first_of(layer, u);
     }
     return weight + bytes;
 }

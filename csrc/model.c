@@ -10,8 +10,7 @@ enum {
     BLOCK_ROWS_MAX = 240, /* a multiple of every tile height */
     NARROW = 32,          /* widths up to which rows side by side in the lanes win over units */
     BLOCK_ROWS_MIN = 12,  /* wide layers still share each load of weights among so many rows */
-    DOT_ROWS_MAX = 256,   /* as BLOCK_ROWS_MAX, for the precisions of dot.h */
-    DOT_SCRATCH_AIM = 2 * 1024 * 1024
+    DOT_ROWS_MAX = 256    /* as BLOCK_ROWS_MAX, for the precisions of dot.h */
 };
 
 /* Sums and products that stick at SIZE_MAX instead of wrapping. */
@@ -102,13 +101,15 @@ static size_t place_table(layout *at, const void *table, size_t count) {
     return place(at, table ? multiply(count, sizeof(float)) : 0);
 }
 
-/* Bytes of a layer as dot.h packs it: bias, scale, sum and perhaps slope, then planes of cells. */
-static size_t dot_bytes(const mrn_layer *layer, size_t precision, size_t depth, size_t *stage) {
+/* Bytes of a layer as dot.h packs it: bias, scale, sum, first and perhaps slope, then planes of cells; and of
+ * a staged row. */
+static size_t dot_bytes(const mrn_layer *layer, size_t precision, const mrn_dots *dots, size_t *stage) {
     const size_t cell = mrn_dot_cell_inputs(precision), planes = mrn_dot_planes(precision);
     const size_t units = strips_of(layer->units) * MRN_STRIP;
-    const size_t groups = round_up((layer->inputs + cell - 1) / cell, depth);
-    *stage = multiply(groups, multiply(planes, MRN_CELL));
-    return add(multiply(units, (layer->slope ? 4 : 3) * sizeof(float)), multiply(units, *stage));
+    const size_t groups = round_up((layer->inputs + cell - 1) / cell, dots->depth);
+    *stage = multiply(groups, dots->staged);
+    return add(multiply(units, (layer->slope ? 5 : 4) * sizeof(float)),
+               multiply(units, multiply(groups, planes * MRN_CELL)));
 }
 
 static int lay_out(const mrn_network *network, size_t isa, layout *at) {
@@ -161,7 +162,7 @@ static int lay_out(const mrn_network *network, size_t isa, layout *at) {
         const size_t width = strips_of(network->layers[i].units) * MRN_STRIP;
         const size_t rows = add(network->layers[i].inputs, network->layers[i].slope ? 2 : 1);
         size_t stage = 0;
-        (void)place(at, at->dots ? dot_bytes(&network->layers[i], network->precision, at->dots->depth, &stage)
+        (void)place(at, at->dots ? dot_bytes(&network->layers[i], network->precision, at->dots, &stage)
                                  : multiply(multiply(width, rows), sizeof(float)));
         if (at->dots && at->dots->depth > 1)
             stage = add(stage, 2 * MRN_BLOCK_ALIGN); /* at most what mrn_dot_row_bytes adds */
@@ -172,12 +173,13 @@ static int lay_out(const mrn_network *network, size_t isa, layout *at) {
     const size_t row_bytes = multiply(round_up(widest, MRN_STRIP), sizeof(float));
     const size_t most = at->dots ? DOT_ROWS_MAX : BLOCK_ROWS_MAX;
     const size_t least = at->dots ? MRN_DOT_ROWS : BLOCK_ROWS_MIN;
-    const size_t scratch = at->dots ? DOT_SCRATCH_AIM : mrn_kernels_of(isa)->scratch;
+    /* the smaller weights of dot.h leave more room */
+    const size_t scratch = mrn_kernels_of(isa)->scratch * (at->dots ? 2 : 1);
     size_t rows = scratch / 2 / row_bytes;
     rows = rows > most ? most : rows / least * least;
     at->block_rows = rows < least ? least : rows;
     at->half = multiply(at->block_rows, row_bytes);
-    at->stage = at->dots ? multiply(at->block_rows, add(staged, MRN_DOT_RECORD)) : 0;
+    at->stage = at->dots ? add(multiply(at->block_rows, add(staged, MRN_DOT_RECORD)), MRN_BLOCK_ALIGN) : 0;
     at->stage = round_up(at->stage, MRN_BLOCK_ALIGN);
     if (at->end == SIZE_MAX || add(multiply(at->half, 2), at->stage) == SIZE_MAX)
         return MRN_E_TOO_LARGE;
@@ -246,7 +248,7 @@ int mrn_model_open(const mrn_network *network, size_t isa, void *block, size_t b
     size_t weights = 0;
     for (size_t i = 0; i < network->layer_count; i++) {
         weights += (size_t)network->layers[i].inputs * network->layers[i].units;
-        next = at.dots ? (char *)mrn_dot_pack(&network->layers[i], network->precision, at.dots->depth,
+        next = at.dots ? (char *)mrn_dot_pack(&network->layers[i], network->precision, at.dots,
                                               (unsigned char *)next, &dot_layers[i])
                        : (char *)pack_layer(&network->layers[i], mrn_kernels_of(isa)->panel,
                                             (float *)(void *)next, &layers[i]);

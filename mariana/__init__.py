@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mariana.autocomplete import Completion, Explanation, Index, open_index
+    from mariana.autocomplete import Answers, Completion, Explanation, Index, open_index
     from mariana.building import build_index
     from mariana.errors import (
         FileFormatError,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Answers": "autocomplete",
     "Completion": "autocomplete",
     "Explanation": "autocomplete",
     "FileFormatError": "errors",
@@ -49,6 +50,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Answers",
     "Completion",
     "Explanation",
     "FileFormatError",

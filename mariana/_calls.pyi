@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Kind = TypeVar("_Kind", bound=tuple[Any, ...])
+_Answers = TypeVar("_Answers")
 
 class Network:
     def __new__(
@@ -46,5 +47,6 @@ class Reader:
         fuzzy: object,
         kind: type[_Kind],
         payload: Callable[[bytes], object],
+        answers: Callable[[list[_Kind]], _Answers],
         /,
-    ) -> list[_Kind] | None: ...
+    ) -> _Answers | None: ...

@@ -8,11 +8,12 @@ that folder: a file that is cut short while it is mapped ends the process that r
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from mariana._binding import trie
 from mariana.entries import Entry, check_entries, parse_payload, read_text
@@ -37,6 +38,17 @@ ERROR_FACTORS = (1, 1024, 1024 * 64)
 
 _NO_NAMES = ()
 _WANTED_NAMES = f"context and prefer must be names: strings, {trie.TAGS_MAX} at most"
+
+
+_Answer = TypeVar("_Answer")
+
+
+class Answers(list[_Answer]):
+    """What an index answers, best first: a list that says whether it is all that there is to say."""
+
+    partial: bool = False
+    """Whether the search was cut short: the answers are right and in order, but a better one, with typing errors, may
+    be missing (docs/matching.md, "What is bounded"). Another letter finds it."""
 
 
 class Completion(NamedTuple):
@@ -265,7 +277,12 @@ class Index:
         Raises:
             StoreError: the disk is full or read-only; nothing was changed.
         """
-        return self._folder().compact()
+        source = self._folder()
+        if not source.compact():
+            return False
+        source.refresh()
+        source.settle()
+        return True
 
     def backup(self, target: str | os.PathLike[str]) -> None:
         """Copy the index as it is at one time, whole, while everybody goes on reading and writing.
@@ -287,7 +304,7 @@ class Index:
         *,
         context: Names = _NO_NAMES,
         prefer: Names = _NO_NAMES,
-    ) -> list[Completion]:
+    ) -> Answers[Completion]:
         """Return the best entries for what was typed, best first.
 
         Entries match that begin with it, or that have a word that begins with it, or all its words in any order.
@@ -304,6 +321,9 @@ class Index:
             context: only entries with this context, or one of these; none means all entries.
             prefer: entries without this context, or any of these, come later: their rank is 64 times worse.
 
+        Returns:
+            A list of :class:`Completion`; its ``partial`` says whether a better one with errors may be missing.
+
         Raises:
             OutOfRangeError: the limit is not in 1 to 100, or the prefix is too long.
             InvalidInputError: anything else is wrong with an argument, or the index is closed.
@@ -315,21 +335,24 @@ class Index:
         """
         reader = self._opened().reader
         if context is _NO_NAMES is prefer:
-            found = reader.quick.complete(prefix, limit, fuzzy, Completion, self._payload)
+            found = reader.quick.complete(prefix, limit, fuzzy, Completion, self._payload, Answers)
             if found is not None:
                 return found
-        hits, _ = reader.complete(*_query(prefix, limit, fuzzy, context, prefer))
-        return [
-            Completion(
-                hit.text.decode(),
-                hit.score,
-                hit.edits,
-                hit.highlights,
-                self._payload(hit.payload),
-                hit.id.decode() or None,
-            )
-            for hit in hits
-        ]
+        hits, partial = reader.complete(*_query(prefix, limit, fuzzy, context, prefer))
+        return _answers(
+            [
+                Completion(
+                    hit.text.decode(),
+                    hit.score,
+                    hit.edits,
+                    hit.highlights,
+                    self._payload(hit.payload),
+                    hit.id.decode() or None,
+                )
+                for hit in hits
+            ],
+            partial=partial,
+        )
 
     def complete_json(
         self,
@@ -347,7 +370,7 @@ class Index:
 
         Returns:
             JSON in UTF-8: ``{"query", "completions": [{"text", "score", "edits", "highlights", "payload"}]}``, with
-            ``id`` for those that are names of a document.
+            ``id`` for those that are names of a document, and ``"partial":true`` where the list's ``partial`` is.
         """
         reader = self._opened().reader
         if context is _NO_NAMES is prefer:
@@ -364,7 +387,7 @@ class Index:
         *,
         context: Names = _NO_NAMES,
         prefer: Names = _NO_NAMES,
-    ) -> list[Explanation]:
+    ) -> Answers[Explanation]:
         """Return what :meth:`complete` does, each answer with what its place comes from.
 
         Raises:
@@ -372,13 +395,14 @@ class Index:
         """
         source = self._opened()
         explained = []
-        for completion in self.complete(prefix, limit, fuzzy, context=context, prefer=prefer):
+        completions = self.complete(prefix, limit, fuzzy, context=context, prefer=prefer)
+        for completion in completions:
             text = completion.text.encode()
             parts = source.explain(text) if isinstance(source, LiveIndex) else None
             base, learned, selections, live = parts or (completion.score, 0.0, 0.0, False)
             factor = ERROR_FACTORS[completion.edits]
             explained.append(Explanation(completion, base, learned, selections, factor, live))
-        return explained
+        return _answers(explained, partial=completions.partial)
 
     def _payload(self, raw: bytes) -> Any:
         try:
@@ -402,17 +426,40 @@ def open_index(path: str | os.PathLike[str], *, half_life: float | None = None) 
         FileFormatError: a file is damaged, newer than this version, or no segment.
         StoreError: a file cannot be read.
         OutOfRangeError: the half-life is not in 0.01 to 36,500.
+        InvalidInputError: an argument has the wrong type.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidInputError(f"path must be a string or a path, got {type(path).__name__}")
     path = Path(path)
-    if half_life is not None and not 0.01 <= half_life <= 36_500:
-        raise OutOfRangeError("half_life must be 0.01 to 36500 days")
+    if half_life is not None:
+        half_life = _read_half_life(half_life)
     with store_errors(f"read the index {path}"):
         try:
             if path.is_dir():
                 return Index(LiveIndex(path, half_life), path)
+            if not path.exists():
+                raise NotFoundError(f"no index at {path}")
             return Index(Layers(folder.open_segment(path)), path)
         except FileNotFoundError:
             raise NotFoundError(f"no index at {path}") from None
+
+
+def _answers(found: list[_Answer], *, partial: bool) -> Answers[_Answer]:
+    answers = Answers(found)
+    if partial:
+        answers.partial = True
+    return answers
+
+
+def _read_half_life(given: object) -> float:
+    if not isinstance(given, numbers.Real) or isinstance(given, bool):
+        raise InvalidInputError(
+            f"half_life must be a number of days, 0.01 to 36500, or None; got {type(given).__name__}"
+        )
+    days = float(given)
+    if not 0.01 <= days <= 36_500:
+        raise OutOfRangeError(f"half_life must be 0.01 to 36500 days, got {days}")
+    return days
 
 
 def _check_limit(limit: object) -> None:

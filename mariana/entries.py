@@ -37,7 +37,7 @@ def read_entry(entry: object, there: set[str]) -> tuple[bytes, float, bytes, tup
     Whether the text is clean and the score in its range, the builder says.
 
     Args:
-        entry: as it was given.
+        entry: as it was given; an InvalidInputError stands for one that its reader could not make sense of.
         there: the contexts of its index so far; those of the entry are added.
 
     Raises:
@@ -46,6 +46,8 @@ def read_entry(entry: object, there: set[str]) -> tuple[bytes, float, bytes, tup
     payload: object = None
     contexts: tuple[str, ...] = ()
     id_ = b""
+    if isinstance(entry, InvalidInputError):
+        raise entry
     if isinstance(entry, tuple | list) and len(entry) == 2:
         text, score = entry
     elif isinstance(entry, Mapping):

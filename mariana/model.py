@@ -6,6 +6,7 @@ What is imported here is all that loading a sealed file and predicting need; the
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -89,9 +90,12 @@ def load_model(
         FileFormatError: the file is damaged, newer than this version, inconsistent, or does not
             give the outputs that it promises.
         KernelError: ``isa`` names no instruction set, or the system starts no more threads.
-        InvalidInputError: ``precision`` is none of the two.
+        InvalidInputError: an argument has the wrong type, or ``precision`` is none of the two.
+        OutOfRangeError: ``threads`` is not 1 to 64.
         OSError: the file cannot be read.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidInputError(f"path must be a string or a path, got {type(path).__name__}")
     found = find_model(Path(path))
     sealed = None if validate else read_sealed(found)
     if sealed is not None:
@@ -149,6 +153,7 @@ class Model:
         threads: int | None = None,
         memory: Memory | None = None,
     ) -> None:
+        _check_arguments(isa, precision, threads)
         plan = file.plan
         set_isa, set_precision, set_threads = running() or _settings()
         chosen = choose_isa(set_isa if isa is None else isa)
@@ -399,6 +404,16 @@ def find_model(path: Path) -> Path:
     if not versions:
         raise NotFoundError(f"{path}: no {MODEL_FILE} here, and no version folder (1, 2, ...) that holds one")
     return path / str(versions[-1]) / MODEL_FILE
+
+
+def _check_arguments(isa: object, precision: object, threads: object) -> None:
+    for name, given in (("isa", isa), ("precision", precision)):
+        if given is not None and not isinstance(given, str):
+            raise InvalidInputError(
+                f"{name} must be a name, as a string, or None; got {type(given).__name__}"
+            )
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool)):
+        raise InvalidInputError(f"threads must be a whole number or None, got {type(threads).__name__}")
 
 
 def _settings() -> tuple[str | None, str, int]:

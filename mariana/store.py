@@ -15,7 +15,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from mariana.errors import InvalidInputError, NotFoundError, StoreError
@@ -103,6 +103,36 @@ def make_folder(path: Path) -> None:
         fsync_directory(folder.parent)
 
 
+@contextmanager
+def unfinished(folder: Path) -> Iterator[Path]:
+    """Give a hidden folder, locked as long as its maker lives, to make something in and rename it; else it goes at the end."""
+    temporary = _temporary(folder)
+    with ExitStack() as held:
+        with locked(folder):  # else it could be taken for abandoned before it has its lock
+            temporary.mkdir()
+            held.enter_context(locked(temporary))
+        try:
+            yield temporary
+        finally:
+            _remove(temporary)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what makers of hidden folders have left that were killed; where nothing may be removed, it stays."""
+    with suppress(OSError):
+        for leftover in folder.glob(".tmp-*"):
+            with locked(folder), locked(leftover, wait=False) as abandoned:
+                if abandoned:
+                    _remove(leftover)
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        import shutil  # noqa: PLC0415 - takes long to import, and is rarely needed
+
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _temporary(folder: Path) -> Path:
     """Return a path that nothing else uses and that no listing shows."""
     return folder / f".tmp-{os.urandom(8).hex()}"
@@ -170,7 +200,7 @@ class Store:
     def publish_model(self, name: str, data: bytes, beside: Mapping[str, bytes] | None = None) -> Path:
         """Publish the bytes of a model file as the next version and return its path.
 
-        Two publishers at once get two versions.
+        Two publishers at once get two versions. What one that was killed has left behind goes.
 
         Args:
             name: of the model.
@@ -180,18 +210,13 @@ class Store:
         folder = self.path / "models" / check_name(name)
         with store_errors(f"publish model {name!r} in {self.path}"):
             make_folder(folder)
-            temporary = _temporary(folder)
-            try:
+            remove_abandoned(folder)
+            with unfinished(folder) as temporary:
                 for file, content in {MODEL_FILE: data, **(beside or {})}.items():
                     write_whole(temporary / file, content)
                 version = self._next_version(folder)
                 while not _renamed(temporary, folder / str(version)):
                     version = self._next_version(folder)
-            except BaseException:
-                import shutil  # noqa: PLC0415 - takes long to import, and is rarely needed
-
-                shutil.rmtree(temporary, ignore_errors=True)
-                raise
             fsync_directory(folder)
         return folder / str(version) / MODEL_FILE
 

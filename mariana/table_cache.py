@@ -16,12 +16,10 @@ import io
 import itertools
 import json
 import math
-import secrets
-import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from datetime import date
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -33,7 +31,14 @@ from numpy.typing import DTypeLike, NDArray
 from mariana.errors import FileFormatError, InvalidInputError, NotFoundError
 from mariana.format import read_date
 from mariana.scratch import CHUNK_ROWS, reserve
-from mariana.store import fsync_directory, locked, make_folder, store_errors, write_whole
+from mariana.store import (
+    fsync_directory,
+    make_folder,
+    remove_abandoned,
+    store_errors,
+    unfinished,
+    write_whole,
+)
 from mariana.table_size import array_header
 from mariana.tables import (
     BOOLEANS,
@@ -44,7 +49,7 @@ from mariana.tables import (
     Texts,
     check_header,
     check_width,
-    read_number,
+    spells_number,
     stem,
 )
 
@@ -89,37 +94,14 @@ def cached_table(source: str | Path, folder: Path) -> Table:
     home = folder / f"{stem(path.name)}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     with store_errors(f"write {home}"):
         make_folder(folder)
-        _remove_abandoned(folder)
+        remove_abandoned(folder)
         if not (home / _MANIFEST).exists():
-            with _unfinished(folder) as temporary:
+            with unfinished(folder) as temporary:
                 _write(kinds[suffix.lower()](path), temporary)
                 with suppress(OSError) if home.exists() else nullcontext():  # made meanwhile
                     temporary.rename(home)
             fsync_directory(folder)
     return _open(home)
-
-
-@contextmanager
-def _unfinished(folder: Path) -> Iterator[Path]:
-    """Give a hidden folder, locked as long as its maker lives, to make a cache in; it is gone at the end."""
-    temporary = folder / f".tmp-{secrets.token_hex(8)}"
-    with ExitStack() as held:
-        with locked(folder):  # else it could be taken for abandoned before it has its lock
-            temporary.mkdir()
-            held.enter_context(locked(temporary))
-        try:
-            yield temporary
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what makers have left that were killed; where nothing may be removed, it stays."""
-    with suppress(OSError):
-        for leftover in folder.glob(".tmp-*"):
-            with locked(folder), locked(leftover, wait=False) as abandoned:
-                if abandoned:
-                    shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _open(home: Path) -> Table:
@@ -225,7 +207,7 @@ class _Text(_Source):
             rows += len(lines)
             for number, cells in enumerate(columns):
                 known = set(cells) - {None}
-                if number in numeric and not all(read_number(cell) is not None for cell in known):
+                if number in numeric and not all(map(spells_number, known)):
                     numeric.remove(number)
                 if number in texts:
                     texts[number] |= known

@@ -98,7 +98,10 @@ class Column:
         with np.errstate(over="ignore"):
             wrong = np.isinf(numbers.astype(np.float32))
         if wrong.any():
-            self.refuse(int(np.argmax(wrong)), "is not finite or does not fit float32")
+            self.refuse(
+                int(np.argmax(wrong)),
+                "is infinite, or too large for float32; leave the cell empty if the number is not known",
+            )
         return numbers
 
     def _read(self, cells: Sequence[str | None], kind: Kind) -> NDArray[np.float64]:
@@ -496,7 +499,7 @@ def _text_column(name: str, texts: list[str | None]) -> Column:
 
 def _kind(cells: list[str | None]) -> Kind:
     known = {cell for cell in cells if cell is not None}
-    if all(read_number(cell) is not None for cell in known):
+    if all(map(spells_number, known)):
         return "numeric"
     if known <= BOOLEANS.keys():
         return "boolean"
@@ -505,11 +508,16 @@ def _kind(cells: list[str | None]) -> Kind:
 
 def read_number(text: str) -> float | None:
     """Return the finite number that a text spells; Python's underscores and infinities are none."""
+    return float(text) if spells_number(text) and math.isfinite(float(text)) else None
+
+
+def spells_number(text: str) -> bool:
+    """Whether a text is a number, or would be: a column of numbers with an ``inf`` is none of texts, and refused as such."""
     try:
-        value = float(text)
+        float(text)
     except ValueError:
-        return None
-    return value if math.isfinite(value) and "_" not in text else None
+        return False
+    return "_" not in text
 
 
 def stem(name: str) -> str:

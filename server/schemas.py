@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model, mode
 from mariana.autocomplete import QUERY_MAX
 from mariana.entries import DEFAULT_SCORE, ID_MAX, TEXT_MAX
 from mariana.explain import ExplainMethod
-from mariana.format import InputField, Label
+from mariana.format import InputField, Label, Quantization
 from mariana.model import Model
 from mariana.model_card import example_record
 
@@ -175,6 +175,10 @@ class ModelInfo(BaseModel):
     isa: str | None = Field(default=None, description="instruction set in use")
     precision: Literal["float32", "float32-split", "bfloat16", "int8"] | None = Field(
         default=None, description="how the layers are computed"
+    )
+    quantization: Quantization | None = Field(
+        default=None,
+        description="of a network that was quantised: the file that it comes from, and what was lost; else null",
     )
     nbytes: int | None = Field(default=None, description="of packed weights in memory")
     model_version_status: list[VersionStatus]

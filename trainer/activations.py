@@ -154,6 +154,10 @@ class PReLU(ActivationFunction):
         """Return the shape of alpha."""
         return {"alpha": (units,)}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the views out, as layers do."""
+        return {"alpha_initializer": self.alpha_initializer, "alpha": np.empty(0)}
+
     def attach(self, parameters: dict[str, Array], gradients: dict[str, Array]) -> None:
         """Take the views of alpha and its gradient."""
         if self.alpha.size:

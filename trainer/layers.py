@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +75,10 @@ class Layer:
     def count(self) -> int:
         """Number of parameters, and of numbers that are kept but not learned."""
         return sum(view.size for view in (*self.parameters.values(), *self.state.values()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the arrays out: they are views, which a copy would tear apart; the network gives a copy its own."""
+        return {name: value for name, value in vars(self).items() if not _holds_arrays(value)}
 
     def build(self, inputs: int) -> dict[str, tuple[int, ...]]:
         """Fix the number of input columns; return the shape of each parameter, those of the activation too."""
@@ -145,6 +150,11 @@ class Layer:
         """Make the constraints hold."""
         for name, constraint in self.constraints.items():
             constraint.apply(self.parameters[name], self._scratch[name])
+
+
+def _holds_arrays(value: object) -> bool:
+    some = list(value.values()) if isinstance(value, dict) else [value]
+    return any(isinstance(one, np.ndarray) for one in some)
 
 
 class Dense(Layer):

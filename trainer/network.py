@@ -119,8 +119,14 @@ class Network:
         self.input_shape = shape
         if not self.layers:
             raise InvalidInputError("the network has no layers")
+        self._allocate()
+        for layer in self.layers:
+            layer.initialize(self._weights_rng)
+
+    def _allocate(self) -> None:
+        """Name the layers and give them their arrays, of zeros."""
         counts: dict[str, int] = {}
-        columns = Input(shape).columns
+        columns = Input(self.input_shape).columns
         parameters, states = [], []
         for layer in self.layers:
             number = counts.get(layer.kind, 0)
@@ -136,7 +142,18 @@ class Network:
         self.state, kept = _carved(states, self.dtype)
         for layer, *views in zip(self.layers, weights, gradients, kept, strict=True):
             layer.attach(*views)
-            layer.initialize(self._weights_rng)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The layers' arrays are views into flat vectors, which a copy would tear apart: only these travel."""
+        return {**vars(self), "gradients": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        parameters, kept, self.gradients = self.parameters, self.state, np.empty(0, self.dtype)
+        if self.built:
+            self._allocate()
+            np.copyto(self.parameters, parameters)
+            np.copyto(self.state, kept)
 
     def summary(self, print_fn: Callable[[str], object] = print) -> None:
         """Print a table of the layers: output shape, parameters, bytes; ``?`` is not known before there is an input.

@@ -149,17 +149,29 @@ class Optimizer:
         if "use_ema" in self.common:
             self._average = Average(parameters, self.common.get("ema_momentum", 0.99))
 
+    def is_built_for(self, parameters: Array) -> bool:
+        """Return whether the state is that of this vector."""
+        return self._built_for is not None and self._built_for() is parameters
+
     def check_built_for(self, parameters: Array) -> None:
         """See to it that the state is that of this vector: the very array, because others may be as long.
 
         Raises:
             InvalidInputError: another network was compiled with this optimizer after this one.
         """
-        if self._built_for is None or self._built_for() is not parameters:
+        if not self.is_built_for(parameters):
             raise InvalidInputError(
                 f"the optimizer {self.name} keeps the state of another network, which was compiled with it later: compile each "
                 "network with an optimizer of its own"
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy belongs to nobody's parameters, until it is given to some (:meth:`belong_to`)."""
+        return {**vars(self), "_built_for": None}
+
+    def belong_to(self, parameters: Array) -> None:
+        """Keep the state that is there as that of this vector, as long as the one that it was made for."""
+        self._built_for = weakref.ref(parameters)
 
     def slot_values(self) -> dict[str, float]:
         """Return what each array of the state begins with, by its name."""

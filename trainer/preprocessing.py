@@ -52,7 +52,9 @@ def encode(
     widths = [feature.width for feature in features]
     encoded = np.zeros((len(raw), sum(widths)), dtype)
     rows, end = np.arange(len(raw)), 0
-    for feature, width, column in zip(features, widths, _rounded(raw).T, strict=True):
+    encodings = [[] if feature.kind == "categorical" else feature.encoding for feature in features]
+    numbers = iter(_rounded([pair for some in encodings for _, *pair in some]).astype(dtype))
+    for feature, encoding, width, column in zip(features, encodings, widths, _rounded(raw).T, strict=True):
         start, end = end, end + width
         missing = np.isnan(column)
         if missing.any():
@@ -76,11 +78,11 @@ def encode(
                 )
             encoded[rows, start + index] = 1
         else:
-            for place, (form, shift, scale) in enumerate(feature.encoding, start):
+            for place, (form, _, _) in enumerate(encoding, start):
                 value = (missing if form == "missing" else column).astype(dtype)
-                by = [np.asarray(_rounded(number), dtype) for number in (shift, scale)]
+                shift, scale = next(numbers)
                 with np.errstate(over="ignore", invalid="ignore"):  # as in C: infinity, and what comes of it
-                    encoded[:, place] = _shaped(form, (value - by[0]) * by[1])
+                    encoded[:, place] = _shaped(form, (value - shift) * scale)
     return encoded
 
 

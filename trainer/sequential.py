@@ -96,10 +96,26 @@ class Sequential(Network):
         if self.loss is not None and self.layers:
             self._check_loss(self.loss)
         super().build(input_shape)
-        self._engine = Engine(self.layers, self.dtype)
-        self._engine.use(backend.chosen(self.dtype))
+        self._start_engine()
         if self.optimizer is not None:
             self.optimizer.build(self.parameters, self._sizes())
+
+    def _start_engine(self) -> None:
+        self._engine = Engine(self.layers, self.dtype)
+        self._engine.use(backend.chosen(self.dtype))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the arrays of steps; a copy learns on as this network would."""
+        mine = self.optimizer is not None and self.optimizer.is_built_for(self.parameters)
+        return {**super().__getstate__(), "_engine": None, "_training_loop": None, "_optimizer_is_mine": mine}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        mine = state.pop("_optimizer_is_mine")
+        super().__setstate__(state)
+        if self.built:
+            self._start_engine()
+        if mine and self.optimizer is not None:
+            self.optimizer.belong_to(self.parameters)
 
     def set_weights(self, weights: Sequence[ArrayLike]) -> None:
         """Set all weights, in the order of ``get_weights``; an average of them begins anew.
@@ -375,7 +391,9 @@ class Sequential(Network):
         drawn = [generator.bit_generator.state for generator in generators]
         kept = self.parameters.copy(), self.state.copy(), dict(self.logs), dict(self.training)
         try:
+            optimizer.check_built_for(self.parameters)
             self.optimizer = copy.deepcopy(optimizer)
+            self.optimizer.belong_to(self.parameters)
             yield
         finally:
             self.optimizer, self.loss = optimizer, loss

@@ -17,14 +17,17 @@ export interface MarianaMessages {
   loading: string;
   empty: string;
   error: string;
+  /** Of what the server says is wrong with the question, e.g. that it is too long. */
+  refused(reason: string): string;
   count(n: number): string;
 }
 
 export interface MarianaAutocompleteEventMap {
   /** A suggestion was chosen. `preventDefault()` keeps the text of the input as it is. */
   "mariana-select": CustomEvent<Completion>;
-  /** Suggestions could not be loaded, after all tries. `detail` is the last error. */
-  "mariana-error": CustomEvent<unknown>;
+  /** Suggestions could not be loaded, after all tries. `detail` is the last error; of an answer with its status, and the
+   * reason where the question was refused. */
+  "mariana-error": CustomEvent<Error & { status?: number; reason?: string }>;
 }
 
 export class MarianaAutocomplete extends HTMLElement {

@@ -70,6 +70,12 @@ function retryAfter(response) {
   return Math.max(0, ms || 0);
 }
 
+/** Why a question was refused, in the server's words (RFC 9457); empty when it has none. */
+async function reason(response) {
+  const problem = await response.json().catch(() => null);
+  return typeof problem?.detail === "string" ? problem.detail : "";
+}
+
 /** GET the completions at `url`: at most TRIES times, with full jitter between; rejects when all have failed. */
 async function load(url, signal) {
   for (let left = TRIES - 1; ; left--) {
@@ -78,12 +84,14 @@ async function load(url, signal) {
     try {
       const response = await fetch(url, { signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT)]) });
       if (response.ok) return (await response.json()).completions;
-      error = new Error(`${url} answered ${response.status}`);
+      const { status } = response;
+      const refused = status < 500 && status !== 408 && status !== 429; // asking once more would not help
+      error = Object.assign(new Error(`${url} answered ${status}`), { status, reason: refused ? await reason(response) : "" });
       wait = retryAfter(response);
-      if (response.status < 500 && response.status !== 408 && response.status !== 429) left = 0; // our own mistake
-    } catch (reason) {
+      if (refused) left = 0;
+    } catch (failure) {
       signal.throwIfAborted(); // superseded: not a failure
-      error = reason;
+      error = failure;
     }
     if (!left || wait > LONGEST_WAIT) throw error;
     await pause(wait + Math.random() * 1000 / left, signal); // up to 0.5 s, then up to 1 s
@@ -120,6 +128,7 @@ export class MarianaAutocomplete extends (globalThis.HTMLElement ?? class {}) {
     loading: "Loading suggestions…",
     empty: "No suggestions",
     error: "Suggestions cannot be loaded just now",
+    refused: (reason) => reason, // what the server says is wrong with the question; where it says nothing: `error`
     count: (n) => (n === 1 ? "1 suggestion" : `${n} suggestions`),
   };
 
@@ -282,7 +291,7 @@ export class MarianaAutocomplete extends (globalThis.HTMLElement ?? class {}) {
     } catch (error) {
       if (sequence !== this.#sequence) return;
       this.#asked = null; // the same text may be asked again
-      this.#show("error", []);
+      this.#show("error", [], error.reason && this.messages.refused(error.reason));
       this.dispatchEvent(new CustomEvent("mariana-error", { bubbles: true, detail: error }));
     } finally {
       clearTimeout(loading);
@@ -299,7 +308,7 @@ export class MarianaAutocomplete extends (globalThis.HTMLElement ?? class {}) {
   }
 
   /** The one place that shows a state: idle, loading (old rows may stay), list, empty or error. */
-  #show(state, rows) {
+  #show(state, rows, said = "") {
     this.dataset.state = state;
     if (rows !== this.#rows) {
       this.#activate(-1);
@@ -307,13 +316,14 @@ export class MarianaAutocomplete extends (globalThis.HTMLElement ?? class {}) {
       this.#list.replaceChildren(...rows.map((row, i) => this.#option(row, i)));
       this.#panel.scrollTop = 0;
     }
-    const text = rows.length ? "" : (this.messages[state] ?? "");
+    const message = said || (this.messages[state] ?? "");
+    const text = rows.length ? "" : message;
     this.#list.toggleAttribute("hidden", !rows.length);
     this.#list.setAttribute("aria-busy", state === "loading");
     this.#message.textContent = text;
     this.#panel.toggleAttribute("hidden", state === "idle");
     this.#input.setAttribute("aria-expanded", rows.length > 0);
-    this.#announce(state === "list" ? this.messages.count(rows.length) : (this.messages[state] ?? ""));
+    this.#announce(state === "list" ? this.messages.count(rows.length) : message);
   }
 
   #announce(text) {

@@ -17,6 +17,7 @@
 #define TARGET
 #define LANES 4
 #define STRIP_VECTORS 4
+#define PANEL_STRIPS 1
 #define LANE_VECTORS 2
 #define V_LOAD(p) vld1q_f32(p)
 #define V_STORE(p, v) vst1q_f32(p, v)
@@ -62,6 +63,10 @@ static inline halves_neon floats_neon(int32x4_t cells) {
     return (halves_neon){vreinterpretq_f32_s32(vshlq_n_s32(cells, 16)),
                          vreinterpretq_f32_s32(vandq_s32(cells, vdupq_n_s32((int32_t)0xffff0000U)))};
 }
+static inline halves_neon floats_at_neon(const unsigned char *at) {
+    return (halves_neon){vreinterpretq_f32_s32(I_SET(mrn_dot_cell(at))),
+                         vreinterpretq_f32_s32(I_SET(mrn_dot_cell(at + MRN_CELL)))};
+}
 static inline float32x4_t dot_bf16_neon(float32x4_t sum, halves_neon a, halves_neon w) {
     return vfmaq_f32(vfmaq_f32(sum, a.odd, w.odd), a.even, w.even);
 }
@@ -73,15 +78,18 @@ static inline float32x4_t dot_bf16_neon(float32x4_t sum, halves_neon a, halves_n
 #define LANE_TILES(T) T(1) T(2) T(3) T(4) T(5) T(6) T(7) T(8)
 #define WEIGHTS halves_neon
 #define TAKE_WEIGHTS(cells) floats_neon(cells)
+#define STAGED (2 * MRN_CELL) /* as float32 */
 #define VALUES halves_neon
-#define TAKE_VALUES(cells) floats_neon(cells)
+#define VALUE(at) floats_at_neon(at)
+#define VALUES_OF_LANES(at, half)                                                                            \
+    ((halves_neon){vreinterpretq_f32_s32(I_LOAD(at)), vreinterpretq_f32_s32(I_LOAD((at) + (half)))})
 #define SUM float32x4_t
 #define DOT(sum, value, weights) dot_bf16_neon(sum, value, weights)
-#define FIRST(bias) (bias)
+#define FIRST(bias, row, unit) (bias)
 #define LAST(sum, zero, total, scale, unit_scale, bias) (sum)
 #define RANGES(x, x_stride, rows, inputs, about, row) ((void)0)
-#define STAGE(x, inputs, groups, about, row, cells) stage_bf16_neon(x, inputs, groups, cells)
-#define STAGE_LANES(x, inputs, rows, about, cells) stage_lanes_bf16_neon(x, inputs, rows, cells)
+#define STAGE(x, inputs, groups, about, row, cells) stage_floats_bf16_neon(x, inputs, groups, cells)
+#define STAGE_LANES(x, inputs, rows, about, cells) stage_lanes_floats_bf16_neon(x, inputs, rows, cells)
 #include "../dot_template.h"
 #undef NAME
 #undef TILE_ROWS
@@ -90,8 +98,10 @@ static inline float32x4_t dot_bf16_neon(float32x4_t sum, halves_neon a, halves_n
 #undef LANE_TILES
 #undef WEIGHTS
 #undef TAKE_WEIGHTS
+#undef STAGED
 #undef VALUES
-#undef TAKE_VALUES
+#undef VALUE
+#undef VALUES_OF_LANES
 #undef SUM
 #undef DOT
 #undef FIRST
@@ -115,8 +125,10 @@ static inline float32x4_t last_s8_neon(int32x4_t sum, int32x4_t zero, int32x4_t 
 
 #define WEIGHTS int8x16_t
 #define TAKE_WEIGHTS(cells) vreinterpretq_s8_s32(cells)
+#define STAGED MRN_CELL
 #define VALUES int8x16_t
-#define TAKE_VALUES(cells) signed_neon(cells)
+#define VALUE(at) signed_neon(I_SET(mrn_dot_cell(at)))
+#define VALUES_OF_LANES(at, half) signed_neon(I_LOAD(at))
 #define RANGES ranges_s8_neon
 #define STAGE(x, inputs, groups, about, row, cells)                                                          \
     stage_s8_neon(x, inputs, groups, (about).inverse[row], (about).zero[row], cells)
@@ -139,7 +151,7 @@ static inline pairs_neon dot_s8_neon(pairs_neon sum, int8x16_t a, int8x16_t w) {
 #define LANE_TILES(T) T(1) T(2) T(3) T(4)
 #define SUM pairs_neon
 #define DOT(sum, value, weights) dot_s8_neon(sum, value, weights)
-#define FIRST(bias) ((pairs_neon){vdupq_n_s32(0), vdupq_n_s32(0)})
+#define FIRST(bias, row, unit) ((pairs_neon){vdupq_n_s32(0), vdupq_n_s32(0)})
 #define LAST(sum, zero, total, scale, unit_scale, bias)                                                      \
     last_s8_neon(vpaddq_s32((sum).low, (sum).high), zero, total, scale, unit_scale, bias)
 #include "../dot_template.h"
@@ -174,13 +186,13 @@ static inline TARGET int32x4_t dot_s8_neondot(int32x4_t sum, int8x16_t a, int8x1
 #define LANE_TILES(T) T(1) T(2) T(3) T(4) T(5) T(6) T(7) T(8)
 #define SUM int32x4_t
 #define DOT(sum, value, weights) dot_s8_neondot(sum, value, weights)
-#define FIRST(bias) vdupq_n_s32(0)
+#define FIRST(bias, row, unit) vdupq_n_s32(0)
 #define LAST last_s8_neon
 #include "../dot_template.h"
 
-const mrn_dots mrn_dots_bf16_neon = {1, dense_bf16_neon, lanes_bf16_neon};
-const mrn_dots mrn_dots_s8_neon = {1, dense_s8_neon, lanes_s8_neon};
-const mrn_dots mrn_dots_s8_neondot = {1, dense_s8_neondot, lanes_s8_neondot};
+const mrn_dots mrn_dots_bf16_neon = {1, PANEL_STRIPS, 2 * MRN_CELL, 0, dense_bf16_neon, lanes_bf16_neon};
+const mrn_dots mrn_dots_s8_neon = {1, PANEL_STRIPS, MRN_CELL, 0, dense_s8_neon, lanes_s8_neon};
+const mrn_dots mrn_dots_s8_neondot = {1, PANEL_STRIPS, MRN_CELL, 0, dense_s8_neondot, lanes_s8_neondot};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

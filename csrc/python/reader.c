@@ -283,10 +283,19 @@ static PyObject *list_of(const reader *self, const room *taken, size_t count, Py
     return list;
 }
 
+/* As `answers(list)`, which is told where a better one may be missing; takes over the list. */
+static PyObject *as_answers(PyObject *answers, PyObject *list, int partial) {
+    PyObject *made = list ? PyObject_CallFunctionObjArgs(answers, list, NULL) : NULL;
+    Py_XDECREF(list);
+    if (made && partial && PyObject_SetAttrString(made, "partial", Py_True) < 0)
+        Py_CLEAR(made);
+    return made;
+}
+
 static PyObject *complete(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     const reader *self = (const reader *)object;
     query asked;
-    if (!enough("complete", count, 5))
+    if (!enough("complete", count, 6))
         return NULL;
     PyObject *kind = args[3], *payload = args[4];
     if (!PyType_Check(kind) || !PyType_IsSubtype((PyTypeObject *)kind, &PyTuple_Type)) {
@@ -299,15 +308,15 @@ static PyObject *complete(PyObject *object, PyObject *const *args, Py_ssize_t co
     if (!taken)
         return NULL;
     size_t found = 0;
-    int partial;
+    int partial = 0;
     PyThreadState *thread = let_go(&asked);
     const int status =
         self->complete(self->reader, asked.text, asked.bytes, &asked.options, &taken->workspace,
                        taken->completions, &found, taken->out, taken->capacity, &partial);
     come_back(thread);
-    PyObject *list = status == MRN_OK ? list_of(self, taken, found, (PyTypeObject *)kind, payload) : NOT_HERE;
+    PyObject *list = status == MRN_OK ? list_of(self, taken, found, (PyTypeObject *)kind, payload) : NULL;
     give(taken);
-    return list;
+    return status == MRN_OK ? as_answers(args[5], list, partial) : NOT_HERE;
 }
 
 static PyMethodDef methods[] = {
@@ -315,9 +324,10 @@ static PyMethodDef methods[] = {
      "json(prefix, limit, fuzzy)\n--\n\nThe best entries as the JSON that HTTP answers with; None for an "
      "unusual call."},
     {"complete", (PyCFunction)(void (*)(void))complete, METH_FASTCALL,
-     "complete(prefix, limit, fuzzy, kind, payload)\n--\n\nA list of `kind`, a named tuple; `payload` reads "
-     "the bytes "
-     "of one. None for an unusual call."},
+     "complete(prefix, limit, fuzzy, kind, payload, answers)\n--\n\n`answers` of a list of `kind`, a named "
+     "tuple; "
+     "`payload` reads the bytes of one. `partial` becomes True where a bound was hit. None for an unusual "
+     "call."},
     {NULL, NULL, 0, NULL},
 };
 

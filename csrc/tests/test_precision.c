@@ -223,6 +223,38 @@ static void test_int8(void) {
     }
 }
 
+/* int8 at its ends: steps 0 and 255 and weights of either sign, wherever a row ends; the same bits as the
+ * twin, for rows side by side and in lanes. */
+static void test_int8_ends(void) {
+    enum { UNITS = 19, MOST = 80 };
+    static const int8_t ends[] = {-128, -127, 127, 127, 0, -1};
+    static int8_t weight[MOST * UNITS];
+    static float x[16 * MOST], y[16 * UNITS], wanted[UNITS], scale[UNITS];
+    for (size_t u = 0; u < UNITS; u++)
+        scale[u] = 0.5F + (float)u;
+    for (size_t columns = 1; columns <= MOST; columns++) {
+        const mrn_layer layer = {weight, NULL, (uint32_t)columns, UNITS, MRN_ACTIVATION_linear, scale, NULL};
+        const mrn_network network = {
+            .layers = &layer, .layer_count = 1, .columns = columns, .precision = MRN_PRECISION_int8};
+        const size_t rows = pick(1, 16), kinds = pick(1, 6);
+        for (size_t w = 0; w < columns * UNITS; w++)
+            weight[w] = ends[pick(0, kinds - 1)];
+        for (size_t i = 0; i < rows * columns; i++)
+            x[i] = i / columns % 3 == 0 ? 1.0F : (float)pick(0, 1) - (float)(i / columns % 3 - 1);
+        for (size_t isa = 0; isa < mrn_isa_count(); isa++) {
+            if (!mrn_isa_usable(isa))
+                continue;
+            run(&network, UNITS, isa, x, rows, y, (int)columns % 2);
+            for (size_t row = 0; row < rows; row++) {
+                layer_int8(&layer, x + row * columns, wanted);
+                for (size_t u = 0; u < UNITS; u++)
+                    CHECK(same(wanted[u], y[row * UNITS + u]), "%s, %zu columns: %.9g, wanted %.9g",
+                          mrn_isa_name(isa), columns, y[row * UNITS + u], wanted[u]);
+            }
+        }
+    }
+}
+
 static int takes_tiles(size_t isa, uint32_t precision) {
     return mrn_dots_of(isa, precision)->depth > 1;
 }
@@ -305,18 +337,21 @@ static void test_int8_limit(void) {
     int8_t *weight = malloc(INPUTS + 1);
     float *x = malloc(2 * INPUTS * sizeof *x), y[2];
     const float scale = 1;
-    memset(weight, -128, INPUTS + 1);
     for (size_t k = 0; k < INPUTS; k++)
         x[k] = 255, x[INPUTS + k] = k ? 255 : -0.0F;
     mrn_layer layer = {weight, NULL, INPUTS, 1, MRN_ACTIVATION_linear, &scale, NULL};
     mrn_network network = {
         .layers = &layer, .layer_count = 1, .columns = INPUTS, .precision = MRN_PRECISION_int8};
-    for (size_t isa = 0; isa < mrn_isa_count(); isa++)
-        if (mrn_isa_usable(isa)) {
-            run(&network, 1, isa, x, 2, y, 1);
-            CHECK(y[0] == -255.0F * 128 * INPUTS && y[1] == (float)(-255.0 * 128 * (INPUTS - 1)), "%g %g",
-                  y[0], y[1]);
-        }
+    for (int value = -128; value <= 127; value += 255) {
+        memset(weight, value, INPUTS + 1);
+        for (size_t isa = 0; isa < mrn_isa_count(); isa++)
+            if (mrn_isa_usable(isa)) {
+                run(&network, 1, isa, x, 2, y, 1);
+                CHECK(y[0] == (float)(255.0 * value * INPUTS) &&
+                          y[1] == (float)(255.0 * value * (INPUTS - 1)),
+                      "%g %g", y[0], y[1]);
+            }
+    }
     mrn_plan plan;
     layer.inputs = (uint32_t)(network.columns = INPUTS + 1);
     CHECK(mrn_model_plan(&network, 0, &plan) == MRN_E_TOO_LARGE, "too many inputs");
@@ -373,6 +408,7 @@ static void test_refusals(void) {
 
 int main(void) {
     test_int8();
+    test_int8_ends();
     test_against_double(MRN_PRECISION_bfloat16);
     test_against_double(MRN_PRECISION_float32_split);
     test_activations();

@@ -220,8 +220,8 @@ static TARGET float stage_split(const float *x, size_t inputs, size_t groups, un
  * of the float32 kernels, so that it ends as it does there. */
 static TARGET void split_row(const mrn_dot_layer *layer, const float *x, float *y) {
     for (size_t strip = 0; strip < layer->strips; strip++) {
-        const size_t first = strip / MRN_PANEL_STRIPS * MRN_PANEL_STRIPS, left = layer->strips - first;
-        const size_t stride = (left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS) * LINE;
+        const size_t first = strip / PANEL_STRIPS * PANEL_STRIPS, left = layer->strips - first;
+        const size_t stride = (left < PANEL_STRIPS ? left : PANEL_STRIPS) * LINE;
         const size_t plane = layer->groups * stride;
         const unsigned char *at = layer->weight + first * LINE * layer->groups * 3 + (strip - first) * LINE;
         const __m512 scale = _mm512_loadu_ps(layer->scale + strip * MRN_STRIP);
@@ -275,9 +275,9 @@ static inline __attribute__((always_inline)) TARGET void dense(const operation o
         const size_t second = part ? rest - first : TILE_ROWS;
         configure(first, second);
         const unsigned char *panel = layer->weight;
-        for (size_t strip = 0; strip < layer->strips; strip += MRN_PANEL_STRIPS) {
+        for (size_t strip = 0; strip < layer->strips; strip += PANEL_STRIPS) {
             const size_t left = layer->strips - strip;
-            const size_t strips = left < MRN_PANEL_STRIPS ? left : MRN_PANEL_STRIPS;
+            const size_t strips = left < PANEL_STRIPS ? left : PANEL_STRIPS;
             for (size_t s = 0; s < strips; s += 2) {
                 const size_t n = strips - s < 2 ? 1 : 2, unit = (strip + s) * MRN_STRIP;
                 for (size_t tile = 0, count; tile < tiles; tile += count) {
@@ -315,7 +315,8 @@ static inline __attribute__((always_inline)) TARGET void dense(const operation o
                                           size_t rows, float *y, void *stage) {                              \
         dense(op, layer, x, x_stride, rows, y, stage);                                                       \
     }                                                                                                        \
-    const mrn_dots mrn_dots_##name##_amx = {TILE_CELLS, dense_##name##_amx, NULL};
+    const mrn_dots mrn_dots_##name##_amx = {                                                                 \
+        TILE_CELLS, PANEL_STRIPS, ((op) == SPLIT ? 3 : 1) * MRN_CELL, 0, dense_##name##_amx, NULL};
 DENSE(bf16, BFLOAT16)
 DENSE(s8, INT8)
 DENSE(split, SPLIT)

@@ -28,10 +28,11 @@ static inline TARGET __m512 dot_bf16_avx512(__m512 sum, halves_avx512 a, halves_
 #define WEIGHTS halves_avx512
 #define TAKE_WEIGHTS(cells) floats_avx512(cells)
 #define VALUES halves_avx512
-#define TAKE_VALUES(cells) floats_avx512(cells)
+#define VALUE(at) floats_avx512(I_SET(mrn_dot_cell(at)))
+#define VALUES_OF_LANES(at, half) floats_avx512(I_LOAD(at))
 #define SUM __m512
 #define DOT(sum, value, weights) dot_bf16_avx512(sum, value, weights)
-#define FIRST(bias) (bias)
+#define FIRST(bias, row, unit) (bias)
 #define LAST(sum, zero, total, scale, unit_scale, bias) (sum)
 #define RANGES(x, x_stride, rows, inputs, about, row) ((void)0)
 #define STAGE(x, inputs, groups, about, row, cells) wide_stage_bf16_avx512(x, inputs, groups, cells)
@@ -39,7 +40,8 @@ static inline TARGET __m512 dot_bf16_avx512(__m512 sum, halves_avx512 a, halves_
 #include "../dot_template.h"
 #undef NAME
 #undef TAKE_WEIGHTS
-#undef TAKE_VALUES
+#undef VALUE
+#undef VALUES_OF_LANES
 #undef SUM
 #undef DOT
 #undef FIRST
@@ -63,10 +65,11 @@ static inline TARGET __m512i dot_s8_avx512(__m512i sum, halves_avx512 a, halves_
 
 #define NAME(x) x##_s8_avx512
 #define TAKE_WEIGHTS(cells) signed_avx512(cells)
-#define TAKE_VALUES(cells) unsigned_avx512(cells)
+#define VALUE(at) unsigned_avx512(I_SET(mrn_dot_cell(at)))
+#define VALUES_OF_LANES(at, half) unsigned_avx512(I_LOAD(at))
 #define SUM __m512i
 #define DOT(sum, value, weights) dot_s8_avx512(sum, value, weights)
-#define FIRST(bias) _mm512_setzero_si512()
+#define FIRST(bias, row, unit) _mm512_setzero_si512()
 #define LAST last_s8_avx512
 #define RANGES wide_ranges_s8_avx512
 #define STAGE(x, inputs, groups, about, row, cells)                                                          \
@@ -74,8 +77,8 @@ static inline TARGET __m512i dot_s8_avx512(__m512i sum, halves_avx512 a, halves_
 #define STAGE_LANES stage_lanes_s8_avx512
 #include "../dot_template.h"
 
-const mrn_dots mrn_dots_bf16_avx512 = {1, dense_bf16_avx512, lanes_bf16_avx512};
-const mrn_dots mrn_dots_s8_avx512 = {1, dense_s8_avx512, lanes_s8_avx512};
+const mrn_dots mrn_dots_bf16_avx512 = {1, PANEL_STRIPS, MRN_CELL, 0, dense_bf16_avx512, lanes_bf16_avx512};
+const mrn_dots mrn_dots_s8_avx512 = {1, PANEL_STRIPS, MRN_CELL, 0, dense_s8_avx512, lanes_s8_avx512};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

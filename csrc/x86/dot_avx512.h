@@ -9,6 +9,8 @@
 
 #define LANES 16
 #define STRIP_VECTORS 1
+#define PANEL_STRIPS MRN_PANEL_STRIPS
+#define STAGED MRN_CELL
 #define LANE_UNITS 8
 #define LANE_VECTORS 2
 #define LANE_TILES(T) T(1) T(2) T(3) T(4) T(5) T(6) T(7) T(8)
@@ -45,6 +47,7 @@ typedef __m512i ivec;
 
 #include "../dot_stage.h"
 #include "../dot_lanes.h"
+#include "dot_range.h"
 
 /* The lanes of a vector from `at` on that come before `end`. */
 static inline TARGET __mmask16 NAME(lanes_from)(size_t at, size_t end) {
@@ -122,25 +125,7 @@ static inline TARGET void NAME(wide_ranges_s8)(const float *x, size_t x_stride, 
     __m512i both = _mm512_max_epi32(_mm512_unpacklo_epi64(highs, lows), _mm512_unpackhi_epi64(highs, lows));
     both = _mm512_max_epi32(both, _mm512_shuffle_epi32(both, _MM_PERM_CDAB));
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
-    const __m256i found = _mm512_castsi512_si256(_mm512_permutexvar_epi32(order, both));
-    /* four rows, each number as in range_s8 */
-    const __m256i broken = _mm256_cmpgt_epi32(found, _mm256_set1_epi32(0x7f7fffff));
-    const __m256i bits =
-        _mm256_xor_si256(found, _mm256_setr_epi32(0, 0, 0, 0, INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN));
-    const __m256 range = _mm256_castsi256_ps(bits), parts = _mm256_div_ps(range, _mm256_set1_ps(255.0F));
-    const __m128 least = _mm256_extractf128_ps(range, 1);
-    const __m128 step = _mm_sub_ps(_mm256_castps256_ps128(parts), _mm256_extractf128_ps(parts, 1));
-    const __m128 scale = _mm_max_ps(step, _mm_set1_ps(1e-37F));
-    const __m128 inverse = _mm_div_ps(_mm_set1_ps(1.0F), scale);
-    const __m128 shifted = _mm_sub_ps(_mm_set1_ps(MAGIC), _mm_mul_ps(least, inverse));
-    const __m128i zero =
-        _mm_sub_epi32(_mm_min_epi32(_mm_castps_si128(shifted), _mm_set1_epi32(MAGIC_BITS + 255)),
-                      _mm_set1_epi32(MAGIC_BITS));
-    const __m128i not_finite =
-        _mm_or_si128(_mm256_castsi256_si128(broken), _mm256_extracti128_si256(broken, 1));
-    _mm_storeu_ps(about.scale + row, _mm_blendv_ps(scale, _mm_set1_ps(NAN), _mm_castsi128_ps(not_finite)));
-    _mm_storeu_ps(about.inverse + row, inverse);
-    _mm_storeu_si128((__m128i *)(void *)(about.zero + row), _mm_andnot_si128(not_finite, zero));
+    NAME(ranges_of_four)(_mm512_castsi512_si256(_mm512_permutexvar_epi32(order, both)), about, row);
 }
 
 static inline TARGET __m512i NAME(rounded)(const float *x, __m512 inverse) {

@@ -38,17 +38,19 @@ static inline TARGET void convert_lanes_avx512bf16(const float *x, size_t inputs
 #define WEIGHTS __m512i
 #define TAKE_WEIGHTS(cells) (cells)
 #define VALUES __m512i
-#define TAKE_VALUES(cells) (cells)
+#define VALUE(at) (I_SET(mrn_dot_cell(at)))
+#define VALUES_OF_LANES(at, half) (I_LOAD(at))
 #define SUM __m512
 #define DOT(sum, value, weights) _mm512_dpbf16_ps(sum, (__m512bh)(value), (__m512bh)(weights))
-#define FIRST(bias) (bias)
+#define FIRST(bias, row, unit) (bias)
 #define LAST(sum, zero, total, scale, unit_scale, bias) (sum)
 #define RANGES(x, x_stride, rows, inputs, about, row) ((void)0)
 #define STAGE(x, inputs, groups, about, row, cells) convert_avx512bf16(x, inputs, groups, cells)
 #define STAGE_LANES(x, inputs, rows, about, cells) convert_lanes_avx512bf16(x, inputs, rows, cells)
 #include "../dot_template.h"
 
-const mrn_dots mrn_dots_bf16_avx512bf16 = {1, dense_bf16_avx512bf16, lanes_bf16_avx512bf16};
+const mrn_dots mrn_dots_bf16_avx512bf16 = {1, PANEL_STRIPS,          MRN_CELL,
+                                           0, dense_bf16_avx512bf16, lanes_bf16_avx512bf16};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

@@ -20,10 +20,11 @@ static inline TARGET __m512i dot_avx512vnni(__m512i sum, __m512i value, __m512i 
 #define WEIGHTS __m512i
 #define TAKE_WEIGHTS(cells) (cells)
 #define VALUES __m512i
-#define TAKE_VALUES(cells) (cells)
+#define VALUE(at) (I_SET(mrn_dot_cell(at)))
+#define VALUES_OF_LANES(at, half) (I_LOAD(at))
 #define SUM __m512i
 #define DOT(sum, value, weights) dot_avx512vnni(sum, value, weights)
-#define FIRST(bias) _mm512_setzero_si512()
+#define FIRST(bias, row, unit) _mm512_setzero_si512()
 #define LAST last_s8_avx512vnni
 #define RANGES wide_ranges_s8_avx512vnni
 #define STAGE(x, inputs, groups, about, row, cells)                                                          \
@@ -31,7 +32,8 @@ static inline TARGET __m512i dot_avx512vnni(__m512i sum, __m512i value, __m512i 
 #define STAGE_LANES stage_lanes_s8_avx512vnni
 #include "../dot_template.h"
 
-const mrn_dots mrn_dots_s8_avx512vnni = {1, dense_s8_avx512vnni, lanes_s8_avx512vnni};
+const mrn_dots mrn_dots_s8_avx512vnni = {1, PANEL_STRIPS,        MRN_CELL,
+                                         0, dense_s8_avx512vnni, lanes_s8_avx512vnni};
 
 #else
 typedef int mrn_nothing_here; /* ISO C wants a declaration */

@@ -55,7 +55,7 @@ def choose_isa(highest: str | None = None) -> int:
         KernelError: ``highest`` names no instruction set.
     """
     chosen = ffi.new("size_t *")
-    status = lib.mrn_isa_choose(ffi.NULL if highest is None else highest.encode(), chosen)
+    status = lib.mrn_isa_choose(ffi.NULL if highest is None else highest.encode(errors="replace"), chosen)
     if status != 0:
         raise KernelError(
             f"unknown instruction set {highest!r}; known here: {', '.join(isa_names())}", status="E_ISA"

@@ -12,6 +12,7 @@ import click
 
 from mariana.autocomplete import (
     LIMIT_MAX,
+    Answers,
     Completion,
     Explanation,
     Fuzzy,
@@ -63,36 +64,31 @@ def index_terms(
     """
     file = BUNDLED[terms]() if terms in BUNDLED else Path(terms)
     skipped: list[tuple[int, str]] = []
-    lines: list[int] = []
+    lines: list[int] = []  # by position
 
-    def skip(line: int, reason: str) -> None:
-        if strict:
-            raise InvalidInputError(f"line {line}: {reason}")
-        skipped.append((line, reason))
-
-    def entries() -> Iterator[Mapping[str, Any]]:
+    def entries() -> Iterator[Mapping[str, Any] | InvalidInputError]:
         for line, entry in read_terms(file):
-            if isinstance(entry, str):
-                skip(line, entry)
-            else:
-                lines.append(line)
-                yield entry
+            lines.append(line)
+            yield InvalidInputError(entry) if isinstance(entry, str) else entry
 
-    def refuse(position: int, reason: str) -> None:
-        skip(lines[position], reason)
+    def skip(position: int, reason: str) -> None:
+        skipped.append((lines[position], reason))
 
     try:
         report = build_index(
             path,
             entries(),
             progress=progress,
-            on_invalid=refuse,
+            on_invalid=None if strict else skip,
             allow_empty=False,
             any_word=any_word,
             camel_case=camel_case,
         )
     except InvalidInputError as error:
-        first = f"; line {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        if error.faults:
+            ((pointer, reason),) = error.faults
+            raise InvalidInputError(f"{file}: line {lines[int(pointer.split('/')[1])]}: {reason}") from error
+        first = "; line {}: {}".format(*min(skipped)) if skipped else ""
         raise InvalidInputError(f"{file}: {error}{first}") from error
     return Indexed(report, sorted(skipped))
 
@@ -216,16 +212,29 @@ def complete(
             return
         completions = opened.complete(prefix, limit, errors, context=context, prefer=prefer)
     if as_json:
-        document = {"query": prefix, "completions": [_as_json(completion) for completion in completions]}
-        click.echo(json.dumps(document, ensure_ascii=False))
+        _echo_json(prefix, [_as_json(completion) for completion in completions], partial=completions.partial)
         return
     width = max([len(_number(completion.score)) for completion in completions], default=0)
     for completion in completions:
         score, payload = _number(completion.score), _shown_payload(completion)
         click.echo(f"{score:>{width}}  {_highlighted(completion)}  {payload}".rstrip())
+    _say_if_partial(completions)
 
 
-def _show_explained(prefix: str, explained: list[Explanation], *, as_json: bool) -> None:
+def _say_if_partial(answers: Answers[Any]) -> None:
+    if answers.partial:
+        click.echo(
+            "not all of the index could be looked through: a better entry, with typing errors, may be missing; type more",
+            err=True,
+        )
+
+
+def _echo_json(prefix: str, rows: list[dict[str, Any]], *, partial: bool) -> None:
+    document = {"query": prefix, "completions": rows, **({"partial": True} if partial else {})}
+    click.echo(json.dumps(document, ensure_ascii=False))
+
+
+def _show_explained(prefix: str, explained: Answers[Explanation], *, as_json: bool) -> None:
     if as_json:
         rows = [
             {
@@ -238,7 +247,7 @@ def _show_explained(prefix: str, explained: list[Explanation], *, as_json: bool)
             }
             for one in explained
         ]
-        click.echo(json.dumps({"query": prefix, "completions": rows}, ensure_ascii=False))
+        _echo_json(prefix, rows, partial=explained.partial)
         return
     cells = [("score", "base", "learned", "selections", "errors", "rank", "changed", "id", "text")]
     cells += [
@@ -260,6 +269,7 @@ def _show_explained(prefix: str, explained: list[Explanation], *, as_json: bool)
         click.echo(
             "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[8]])
         )
+    _say_if_partial(explained)
 
 
 def _open(index: str, store: Store) -> Index:

@@ -114,6 +114,8 @@ class NumericFeature(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if not self.knots:
+            return self
         places = np.array(self.knots, np.float32).astype(np.float64)
         if len(places) == 1 or (np.diff(places) < 1e-37).any():
             raise ValueError(f"feature {self.name!r} needs no knots, or two and more that ascend in float32")

@@ -126,7 +126,7 @@ def publish_locked(folder: Path, file: Any, upto: int, onto: int | None = None) 
         folder: of the index.
         file: the bytes of the segment.
         upto: a sequence number of the journal.
-        onto: publish only if this segment still counts.
+        onto: publish only if this segment still counts, of which the new one is a compaction.
 
     Returns:
         Whether it was published.
@@ -144,7 +144,7 @@ def publish_locked(folder: Path, file: Any, upto: int, onto: int | None = None) 
         if journal is not None:
             try:
                 with journal.writing():
-                    journal.rebase(number, upto)
+                    journal.rebase(number, upto, compacted=onto is not None)
             except MarianaError:
                 if journal.head().base != number:
                     path.unlink()

@@ -25,8 +25,8 @@ from mariana.live import learning
 from mariana.store import fsync_directory, store_errors
 
 JOURNAL_FILE = "index.db"
-FORMAT = 2
-"""1 had no column ``id``; it is added where one writes."""
+FORMAT = 3
+"""1 had no ``items.id``, 2 no ``meta.merged``; they are added where one writes."""
 BUSY_SECONDS = 10.0
 """How long a transaction waits for those of other processes."""
 
@@ -40,6 +40,7 @@ CREATE TABLE meta (
     format     INTEGER NOT NULL,
     base       INTEGER NOT NULL,
     sequence   INTEGER NOT NULL,
+    merged     INTEGER NOT NULL,
     clock      REAL NOT NULL,
     landmark   REAL NOT NULL,
     half_life  REAL NOT NULL,
@@ -69,7 +70,7 @@ CREATE TABLE spent (
     PRIMARY KEY (client, text)
 ) WITHOUT ROWID;
 """
-_HEAD = "base, sequence, clock, landmark, half_life"
+_HEAD = "base, sequence, merged, clock, landmark, half_life"
 
 
 class Head(NamedTuple):
@@ -78,6 +79,8 @@ class Head(NamedTuple):
     Attributes:
         base: number of the segment that the changes are changes of.
         sequence: of the last change.
+        merged: whoever holds the changes up to this one may keep the segment that he holds them on: the rows of the
+            journal are all that he lacks. Who does not needs ``base``.
         clock: the latest time that it has gone by, days since 1970.
         landmark: the time as of which learnt weights count, likewise.
         half_life: of what is learnt, days.
@@ -85,6 +88,7 @@ class Head(NamedTuple):
 
     base: int
     sequence: int
+    merged: int
     clock: float
     landmark: float
     half_life: float
@@ -157,7 +161,7 @@ class Journal:
                     connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
                     now = learning.tick(time.time() / learning.DAY, half_life)
                     connection.execute(
-                        "INSERT INTO meta VALUES (1, ?, ?, 0, ?, ?, ?, 0, ?)",
+                        "INSERT INTO meta VALUES (1, ?, ?, 0, 0, ?, ?, ?, 0, ?)",
                         (FORMAT, base, now, now, half_life, b""),
                     )
                 finally:
@@ -175,20 +179,29 @@ class Journal:
         if application != _APPLICATION_ID:
             raise FileFormatError(f"{self.path}: not the journal of an index; move it away")
         (version,) = self._one("SELECT format FROM meta")
-        if version == 1:
-            self._add_ids()
+        if version in (1, 2):
+            self._upgrade()
         elif version != FORMAT:
             raise FileFormatError(
                 f"{self.path}: format {version}, but this version of Mariana knows {FORMAT}: update Mariana"
             )
 
-    def _add_ids(self) -> None:
-        """Bring a journal of format 1 to this one."""
-        with self.writing():
-            if self._one("SELECT format FROM meta") == (1,):  # unless another process was quicker
-                self.connection.execute("ALTER TABLE items ADD COLUMN id TEXT")
-                self.connection.execute("CREATE INDEX items_by_id ON items (id) WHERE id NOT NULL")
-                self.connection.execute("UPDATE meta SET format = ?", (FORMAT,))
+    def _upgrade(self) -> None:
+        """Bring a journal of an older format to this one."""
+        with journal_errors(self.path):
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                (version,) = self._one("SELECT format FROM meta")  # another process may have been quicker
+                if version < 2:
+                    self.connection.execute("ALTER TABLE items ADD COLUMN id TEXT")
+                    self.connection.execute("CREATE INDEX items_by_id ON items (id) WHERE id NOT NULL")
+                if version < FORMAT:
+                    self.connection.execute("ALTER TABLE meta ADD COLUMN merged INTEGER NOT NULL DEFAULT 0")
+                    self.connection.execute("UPDATE meta SET format = ?, merged = sequence", (FORMAT,))
+                self.connection.execute("COMMIT")
+            except BaseException:
+                self._rollback()
+                raise
 
     def close(self) -> None:
         """Close the file."""
@@ -362,8 +375,14 @@ class Journal:
         """Say how far the changes of this transaction go."""
         self.connection.execute("UPDATE meta SET sequence = ?, clock = ?", (sequence, clock))
 
-    def rebase(self, base: int, upto: int) -> None:
-        """Stand on another segment, which holds all changes up to a sequence number."""
+    def rebase(self, base: int, upto: int, *, compacted: bool) -> None:
+        """Stand on another segment, which holds all changes up to a sequence number.
+
+        Args:
+            base: the number of the segment.
+            upto: the last change that it holds.
+            compacted: whether it holds what the one before did with the changes; else it is another list.
+        """
         # Others wait to write meanwhile. Freed pages need not be overwritten, and emptying a table frees them unread.
         self.connection.execute("PRAGMA secure_delete = FAST")
         (later,) = self._one("SELECT count(*) FROM items WHERE sequence > ?", (upto,))
@@ -378,6 +397,7 @@ class Journal:
         else:
             self.connection.execute("DELETE FROM items WHERE sequence <= ?", (upto,))
         self.connection.execute("UPDATE meta SET base = ?, sequence = sequence + 1", (base,))
+        self.connection.execute("UPDATE meta SET merged = iif(?, ?, sequence)", (compacted, upto))
 
     def age(self, clock: float) -> None:
         """Count what was learnt as of now, and forget what has faded."""

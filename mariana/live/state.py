@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mariana._binding.trie import TAGS_MAX, Reader, Segment
-from mariana.errors import FileFormatError, InvalidInputError, NotFoundError, StoreError
+from mariana.errors import FileFormatError, InvalidInputError, MarianaError, NotFoundError, StoreError
 from mariana.live import folder, learning
 from mariana.live.journal import JOURNAL_FILE, Head, Item, Journal
 from mariana.live.layers import Layers
@@ -32,8 +33,12 @@ HALF_LIFE = 30.0
 """Of what is learnt, days, unless told otherwise."""
 
 _TRIES = 16
-_FIXED = itemgetter(*map(Head._fields.index, ("base", "landmark", "half_life")))
-"""Of a head: as long as these stay, what is new can be taken on top of what is held."""
+_FIXED = itemgetter(*map(Head._fields.index, ("landmark", "half_life")))
+"""Of a head: as long as these stay, the scores do that are held."""
+
+_GENTLY = 1024
+"""Changes that are taken at once, and not all of them, by a thread that nobody waits for; it rests as long as it worked:
+whoever writes needs the interpreter again and again, and would wait for it each time."""
 
 _log = logging.getLogger("mariana")
 
@@ -71,11 +76,18 @@ class _Holding:
     """What is held of an index: the segment, the journal's rows, and both as layers."""
 
     def __init__(
-        self, path: Path, journal: Journal | None, head: Head | None, known: _Holding | None
+        self,
+        path: Path,
+        journal: Journal | None,
+        head: Head | None,
+        known: _Holding | None,
+        *,
+        gently: bool = False,
     ) -> None:
         """Take all of it; ``journal`` is in a transaction. FileNotFoundError: a publisher was quicker."""
         self.head = head
-        self.segment = folder.segment_path(path, folder.current_segment(path, head))
+        self.number = folder.current_segment(path, head)
+        self.segment = folder.segment_path(path, self.number)
         self.file = _identity(self.segment)
         base = (
             known.base if known is not None and known.file == self.file else folder.open_segment(self.segment)
@@ -85,16 +97,36 @@ class _Holding:
         self.learned: dict[bytes, float] = {}
         self.layers = Layers(base)
         if journal is not None and head is not None:
-            self.take(journal, head, after=0)
+            self.take(journal, head, after=0, gently=gently)
 
-    def take(self, journal: Journal, head: Head, after: int) -> None:
+    @property
+    def behind(self) -> bool:
+        """Whether this is right, but on top of a segment that another one has taken the place of."""
+        return self.head is not None and self.head.base != self.number
+
+    def goes_on(self, head: Head) -> bool:
+        """Whether what the journal has from here on is all that this lacks."""
+        known = self.head
+        return (
+            known is not None
+            and _FIXED(known) == _FIXED(head)
+            and (self.number == head.base or known.sequence >= head.merged)
+        )
+
+    def take(self, journal: Journal, head: Head, after: int, *, gently: bool = False) -> None:
         """Take what was written after a sequence number."""
         items, learned = dict(journal.items(after)), dict(journal.learned(after))
         self.items.update(items)
         self.learned.update(learned)
         self.head = head
+        texts = list({**items, **learned})
+        at_once = _GENTLY if gently else max(len(texts), 1)
         try:
-            self.layers.apply({text: self.effective(text) for text in {**items, **learned}})
+            for at in range(0, len(texts), at_once):
+                begun = time.perf_counter()
+                self.layers.apply({text: self.effective(text) for text in texts[at : at + at_once]})
+                if gently:
+                    time.sleep(time.perf_counter() - begun)
         except BaseException:
             self.head = None  # so that all is taken anew
             raise
@@ -102,6 +134,13 @@ class _Holding:
     def given(self, text: bytes) -> Item | None:
         """Return an entry as it was given; None when there is none of this text."""
         return self.items[text] if text in self.items else self.layers.find_in_base(text)
+
+    def names_of(self, ids: set[bytes]) -> list[bytes]:
+        """Return the texts of entries that are names of some documents, but for those that the journal has."""
+        names = [text for text in self.layers.names_in_base(ids) if text not in self.items]
+        if self.behind:  # the journal does not have all any more that was changed
+            names += [text for text, item in self.items.items() if item is not None and item.id in ids]
+        return names
 
     def learnt(self, text: bytes, score: float) -> tuple[float, float]:
         """Return an entry's selections, and what they add to its score."""
@@ -155,6 +194,7 @@ class LiveIndex:
         self._queue: list[_Request] = []
         self._queue_lock = threading.Lock()
         self._compaction: subprocess.Popen[bytes] | None = None
+        self._renewal: threading.Thread | None = None
         self._closed = False
         self._seen = -1  # the journal's version when it was read
         self._clock: learning.Clock | None = None
@@ -179,8 +219,7 @@ class LiveIndex:
     @property
     def sequence(self) -> int:
         """The number of the last change that is visible here; 0 when there never was one."""
-        head = self._now.head
-        return 0 if head is None else head.sequence
+        return _sequence(self._now)
 
     @property
     def live(self) -> bool:
@@ -283,12 +322,64 @@ class LiveIndex:
         now, known = self._now, self._now.head
         if head == known:
             return False
-        if known is not None and _FIXED(known) == _FIXED(head):
+        if known is not None and now.goes_on(head):
             now.take(journal, head, after=known.sequence)
         else:
             now = _Holding(self.path, journal, head, now)
         self._hold(now)
+        if now.behind and self._renewal is None:
+            self._renewal = threading.Thread(target=self._renew, name="renewal", daemon=True)
+            self._renewal.start()
         return True
+
+    def _renew(self) -> None:
+        """Let a holding on top of the segment that counts take the place of one that is behind.
+
+        It is made beside it: after a compaction, that takes as long as there are many changes, and nobody shall wait.
+        """
+        try:
+            for _ in range(_TRIES):
+                try:
+                    if self._renewed():
+                        return
+                except FileNotFoundError:
+                    continue  # published once more
+        except (MarianaError, OSError) as error:
+            _log.warning("the index %s goes on with its older segment: %s", self.path, error)
+        finally:
+            with self._lock:
+                self._renewal = None
+
+    def _renewed(self) -> bool:
+        """Try it; says whether there is nothing left to do."""
+        journal = Journal.open(self.path)  # the other one is in use
+        if journal is None:
+            return True
+        try:
+            with journal.reading() as head:
+                fresh = _Holding(self.path, journal, head, None, gently=True)
+            for _ in range(2):  # what came meanwhile, and what came meanwhile
+                with journal.reading() as head:
+                    if not fresh.goes_on(head):
+                        return False
+                    fresh.take(journal, head, after=_sequence(fresh), gently=True)
+        finally:
+            journal.close()
+        with self._lock:
+            if self._closed or self._journal is None or not self._now.behind:
+                return True
+            with self._journal.reading() as head:
+                if not fresh.goes_on(head):
+                    return False
+                fresh.take(self._journal, head, after=_sequence(fresh))
+            self._hold(fresh)
+        return True
+
+    def settle(self) -> None:
+        """Wait until what is held lies on the segment that counts, if that is being looked after."""
+        renewal = self._renewal
+        if renewal is not None:
+            renewal.join()
 
     # ---- writing -----------------------------------------------------------------------------------------
 
@@ -325,7 +416,7 @@ class LiveIndex:
             there = [text for text in wanted if _is_there(journal, now, text)]
             if documents:
                 there += journal.names_of(documents)
-                there += [text for text in now.layers.names_in_base(documents) if not journal.item(text)[0]]
+                there += [text for text in now.names_of(documents) if not journal.item(text)[0]]
             there = list(dict.fromkeys(there))
             journal.delete(sequence, there)
             return len(there)
@@ -468,7 +559,8 @@ class LiveIndex:
     def compact(self) -> bool:
         """Build a segment of all entries and let it take the place of the segment and the changes.
 
-        Others read and write meanwhile. What was learnt stays apart, since it fades.
+        Others read and write meanwhile. What was learnt stays apart, since it fades. This index goes on as it is until its
+        next look.
 
         Returns:
             Whether that was done: not when there is no change, nor when another process is at it.
@@ -476,6 +568,7 @@ class LiveIndex:
         Raises:
             StoreError: the disk is full or read-only; nothing has changed.
         """
+        self.settle()
         with (
             self._lock
         ):  # never waited for with the folder's lock in hand: _writable takes them in this order
@@ -493,12 +586,12 @@ class LiveIndex:
             with store_errors(f"compact the index {self.path}"):
                 if not folder.publish_locked(self.path, file, head.sequence, onto=head.base):
                     return False
-        self.refresh()
         return True
 
     def _compact_if_needed(self) -> None:
         """Start a process that compacts: it takes seconds of Python for millions of entries, and much memory."""
-        if len(self._now.items) < COMPACT_LEAST + self._now.base.entries // COMPACT_SHARE:
+        now = self._now
+        if now.behind or len(now.items) < COMPACT_LEAST + now.base.entries // COMPACT_SHARE:
             return
         with self._lock:
             if self._closed or (self._compaction is not None and self._compaction.poll() is None):
@@ -556,6 +649,7 @@ class LiveIndex:
         if compaction is not None:
             compaction.terminate()  # whatever it has done by now is right
             compaction.wait()
+        self.settle()
         with self._lock:
             journal, self._journal = self._journal, None
             if journal is not None and self._pid == os.getpid():
@@ -565,7 +659,11 @@ class LiveIndex:
 def _is_there(journal: Journal, now: _Holding, text: bytes) -> bool:
     """Whether there is an entry of this text, to a transaction that may have changed it."""
     changed, item = journal.item(text)
-    return item is not None if changed else now.layers.find_in_base(text) is not None
+    return (item if changed else now.given(text)) is not None
+
+
+def _sequence(held: _Holding) -> int:
+    return 0 if held.head is None else held.head.sequence
 
 
 def _identity(path: Path) -> tuple[int, ...]:

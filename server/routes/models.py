@@ -76,6 +76,7 @@ def _info(served: ServedModel, state: State) -> ModelInfo:
             "layers": [layer.units for layer in about.layers],
             "isa": model.isa,
             "precision": model.precision,
+            "quantization": about.quantization,
             "nbytes": model.nbytes,
         }
     )

@@ -359,6 +359,52 @@ def test_retry_after_is_honoured(site: Site) -> None:
     assert times[1] - times[0] >= 1
 
 
+TOO_LONG = "the query has more than 256 bytes before or after folding: shorten it"
+CANNOT = "Suggestions cannot be loaded just now"
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        ({"status": 422, "json": {"status": 422, "detail": TOO_LONG}}, TOO_LONG),
+        ({"status": 404, "json": {"detail": "<b>no</b> index"}}, "<b>no</b> index"),
+        ({"status": 403, "json": {"detail": ["not", "words"]}}, CANNOT),
+        ({"status": 400, "json": None}, CANNOT),
+        ({"status": 404, "body": "<h1>Not Found</h1>", "content_type": "text/html"}, CANNOT),
+        ({"status": 503, "json": {"detail": "a database is down"}, "headers": {"Retry-After": "60"}}, CANNOT),
+        ({"status": 429, "json": {"detail": "too many"}, "headers": {"Retry-After": "60"}}, CANNOT),
+    ],
+)
+def test_what_the_server_refuses_is_shown_in_its_words(site: Site, answer: dict, shown: str) -> None:
+    site.answer = lambda _, route: route.fulfill(**answer)
+    field = site.open()
+    site.page.evaluate(
+        "document.addEventListener('mariana-error', (event) => (window.failed = event.detail))"
+    )
+    field.press_sequentially("s")
+    sync_api.expect(site.page.locator(".mariana-message")).to_have_text(shown)
+    sync_api.expect(site.page.get_by_role("status")).to_have_text(shown)
+    assert site.asked == ["s"]
+    assert site.page.evaluate("[failed.status, failed.reason]") == [
+        answer["status"],
+        "" if shown == CANNOT else shown,
+    ]
+    site.answer = lambda _, route: route.fulfill(json=completions(NAMES))
+    field.press_sequentially("a")
+    site.wait_open()
+    assert not site.page.locator(".mariana-message").is_visible()
+
+
+def test_the_words_of_a_refusal_can_be_translated(site: Site) -> None:
+    site.answer = lambda _, route: route.fulfill(status=422, json={"detail": TOO_LONG})
+    field = site.open()
+    site.page.evaluate(
+        "void (document.querySelector('mariana-autocomplete').messages.refused = (reason) => `Abgelehnt: ${reason.length}`)"
+    )
+    field.press_sequentially("s")
+    sync_api.expect(site.page.locator(".mariana-message")).to_have_text(f"Abgelehnt: {len(TOO_LONG)}")
+
+
 def test_a_client_error_is_not_retried(site: Site) -> None:
     site.answer = lambda _, route: route.fulfill(status=404, body="")
     site.open().press_sequentially("s")
@@ -556,4 +602,4 @@ def test_the_list_follows_the_writing_direction(site: Site) -> None:
 
 
 def test_the_module_is_small() -> None:
-    assert len(gzip.compress(WIDGET.read_bytes(), 9)) < 6_400, "comments included"
+    assert len(gzip.compress(WIDGET.read_bytes(), 9)) < 6_600, "comments included"

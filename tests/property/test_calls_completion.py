@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import mariana
 from mariana._binding import build, calls, trie
-from mariana.autocomplete import Completion, Index
+from mariana.autocomplete import Answers, Completion, Index
 from mariana.errors import FileFormatError, InvalidInputError, MarianaError
 
 pytestmark = pytest.mark.skipif(calls is None, reason="the extension for quick calls is not built here")
@@ -124,7 +124,7 @@ def test_ordinary_queries_go_the_quick_way_and_no_others(both: tuple[Index, Inde
         ("\ud800", 10, 0),
     ):
         assert quick.json(*other) is None
-        assert quick.complete(*other, Completion, json.loads) is None
+        assert quick.complete(*other, Completion, json.loads, Answers) is None
 
 
 def test_answers_are_what_they_seem(both: tuple[Index, Index]) -> None:
@@ -179,11 +179,11 @@ def test_a_call_within_a_call(both: tuple[Index, Index]) -> None:
         nonlocal depth
         if depth < 20:
             depth += 1
-            assert quick.complete("ha", 20, "auto", Completion, payload) == expected
+            assert quick.complete("ha", 20, "auto", Completion, payload, Answers) == expected
             assert quick.json("東", 5, 0) == both[1].complete_json("東", 5, 0)
         return json.loads(raw)
 
-    assert quick.complete("ha", 20, "auto", Completion, payload) == expected
+    assert quick.complete("ha", 20, "auto", Completion, payload, Answers) == expected
     assert depth == 20
 
 
@@ -198,7 +198,7 @@ def test_who_looks_at_all_objects_sees_whole_ones(both: tuple[Index, Index]) -> 
         assert [len(repr(o)) for o in some[-200:]]
         return json.loads(raw)
 
-    assert quick.complete("ha", 3, 0, Completion, payload) == both[1].complete("ha", 3, 0)
+    assert quick.complete("ha", 3, 0, Completion, payload, Answers) == both[1].complete("ha", 3, 0)
     assert seen
 
 
@@ -220,8 +220,8 @@ def test_it_takes_what_it_was_made_for(both: tuple[Index, Index]) -> None:
             quick.json(*wrong)
     for kind in (list, dict, 3, None):
         with pytest.raises(TypeError, match="subtypes of tuple"):
-            quick.complete("ha", 1, 0, kind, json.loads)
-    assert quick.complete("hall 001", 1, 0, tuple, json.loads) == [
+            quick.complete("ha", 1, 0, kind, json.loads, Answers)
+    assert quick.complete("hall 001", 1, 0, tuple, json.loads, Answers) == [
         ("hall 001", 1.0, 0, ((0, 8),), None, None)
     ]
     with pytest.raises(TypeError):
@@ -288,13 +288,13 @@ def _json(quick: Any, times: int) -> None:
 def _objects(quick: Any, times: int) -> None:
     for _ in range(times // 10):
         for query in (*ASKED, "\ud800"):
-            quick.complete(query, 10, 0, Completion, json.loads)
+            quick.complete(query, 10, 0, Completion, json.loads, Answers)
 
 
 def _failing(quick: Any, times: int) -> None:
     for _ in range(times // 100):
         with pytest.raises(KeyError):
-            quick.complete("ha", 10, 0, Completion, {}.__getitem__)
+            quick.complete("ha", 10, 0, Completion, {}.__getitem__, Answers)
 
 
 @pytest.mark.parametrize("call", [_json, _objects, _failing])

@@ -1,17 +1,30 @@
 """Building and opening indexes from Python, and what is refused."""
 
 import gc
+import itertools
 import json
 import os
+import pickle
+import random
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import mariana
-from mariana import Completion, FileFormatError, InvalidInputError, NotFoundError, StoreError, reference
+from mariana import (
+    Answers,
+    Completion,
+    FileFormatError,
+    InvalidInputError,
+    NotFoundError,
+    StoreError,
+    reference,
+)
 from mariana.autocomplete import QUERY_MAX, Fuzzy
+from mariana.cli import cli
 from mariana.errors import OutOfRangeError
 
 ENTRIES = [
@@ -126,6 +139,61 @@ def test_entries_that_are_refused(tmp_path: Path, entry: object) -> None:
         on_invalid=lambda at, _: refused.append(at),  # type: ignore[list-item]
     )
     assert (report.entries, report.skipped, refused) == (2, 1, [1])
+
+
+def test_the_first_entry_that_is_refused_is_named(tmp_path: Path) -> None:
+    """Texts are looked at when all are there, fields before; what is not read is not looked at."""
+    rest = iter([("fine", 1)] * 10_000)
+    entries = [("fine", 1), ("a\0", 1), {"text": 3}, InvalidInputError("not read"), *[("fine", 1)] * 2000]
+    with pytest.raises(InvalidInputError, match="entry 1: the text is not UTF-8") as caught:
+        mariana.build_index(tmp_path / "x", itertools.chain(entries, rest))
+    assert caught.value.faults == ((caught.value.pointer, str(caught.value).partition(": ")[2]),)
+    assert len(list(rest)) > 8000
+    with pytest.raises(InvalidInputError, match="entry 0: not read"):
+        mariana.build_index(tmp_path / "x", entries[3:])
+
+
+@pytest.mark.parametrize("path", [None, 5, b"x", ["x"]])
+def test_paths_that_are_none(path: object) -> None:
+    for opened in (mariana.open_index, mariana.load_model):
+        with pytest.raises(
+            InvalidInputError, match=f"path must be a string or a path, got {type(path).__name__}"
+        ):
+            opened(path)  # type: ignore[operator]
+    with pytest.raises(NotFoundError, match="no index at"):
+        mariana.open_index("a\0b")
+
+
+def test_what_was_cut_short_says_so(tmp_path: Path) -> None:
+    """Two errors among 200,000 texts without any likeness cannot all be looked for."""
+    letters = random.Random(1)
+    names = sorted({"".join(letters.choices("abcdefghijklmnop", k=12)) for _ in range(200_000)})
+    mariana.build_index(tmp_path / "x", [(name, letters.random()) for name in names])
+    cut: dict[bool, str] = {}
+    with mariana.open_index(tmp_path / "x") as index:
+        for query in ("b", "abcdefgh", "hgfedcba", "bbbbbbbb", "nothing like it"):
+            for asked in ({}, {"prefer": "none"}):  # the second not through the quick extension
+                partial = json.loads(index.complete_json(query, **asked)).get("partial", False)
+                answers = index.complete(query, **asked)
+                assert type(answers) is Answers
+                assert answers.partial is index.explain(query, **asked).partial is partial
+            cut[index.complete(query).partial] = query
+    for options in ([], ["--explain"]):
+        for partial, query in cut.items():
+            said = CliRunner().invoke(cli, ["complete", str(tmp_path / "x"), query, *options])
+            assert said.exit_code == 0
+            assert ("may be missing" in said.stderr) is partial
+            said = CliRunner().invoke(cli, ["complete", str(tmp_path / "x"), query, "--json", *options])
+            assert json.loads(said.stdout).get("partial", False) is partial
+            assert said.stderr == ""
+    assert len(cut) == 2
+
+
+def test_answers_are_a_list(index: mariana.Index) -> None:
+    answers = index.complete("sai")
+    assert answers == list(answers) == pickle.loads(pickle.dumps(answers))
+    assert repr(answers) == repr(list(answers))
+    assert not answers.partial
 
 
 @pytest.mark.parametrize("names", [5, [b"city"], [None], [["city"]], ["city"] * 65, object()])

@@ -1,6 +1,7 @@
 """The commands index and complete: the kinds of files, what is said, and the cities that ship."""
 
 import gzip
+import itertools
 import json
 import tracemalloc
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mariana.cli import cli
+from mariana.cli.index import index_terms
 from mariana.datasets.cities import cities_path
 from mariana.errors import FileFormatError, InvalidInputError, MarianaError, NotFoundError
 from mariana.terms import read_terms
@@ -88,9 +90,25 @@ def test_bad_lines_are_named_and_left_out(tmp_path: Path, name: str) -> None:
     assert f"{len(lines)} lines skipped" in said.stdout
     strict = run(tmp_path, "index", str(path), "--name", "y", "--strict")
     assert isinstance(strict.exception, InvalidInputError)
-    assert "line " in str(strict.exception)
-    assert name in str(strict.exception)
+    assert f"{path}: line {lines[0]}: " in str(strict.exception)
     assert not (tmp_path / "store/indexes/y").exists()
+
+
+# Refused by the reader of files, by that of entries, and when all of them are there.
+@pytest.mark.parametrize("wrong", list(itertools.permutations(["a\t1\t\t\t\t\t", "a\t1\t\t|", "a\x00"])))
+@pytest.mark.parametrize("apart", [1, 3000])
+def test_strict_names_the_first_bad_line_however_it_is_found(
+    tmp_path: Path, wrong: tuple[str, ...], apart: int
+) -> None:
+    lines = [f"good {i}" for i in range(3 * apart)]
+    lines[::apart] = wrong
+    (tmp_path / "a.tsv").write_text("fine\n" + "\n".join(lines), encoding="utf-8")
+    with pytest.raises(InvalidInputError) as first:
+        index_terms(str(tmp_path / "a.tsv"), tmp_path / "x", strict=True)
+    assert "a.tsv: line 2: " in str(first.value)
+    assert not (tmp_path / "x").exists()
+    done = index_terms(str(tmp_path / "a.tsv"), tmp_path / "x")
+    assert [line for line, _ in done.skipped] == [2, 2 + apart, 2 + 2 * apart]
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,15 @@ def test_complete() -> None:
     assert seen[0].url.path == "/v1/indexes/cities/complete"
 
 
+def test_completions_say_whether_they_are_all() -> None:
+    handler, _ = answers(
+        httpx2.Response(200, json=CITIES), httpx2.Response(200, json={**CITIES, "partial": True})
+    )
+    whole, cut = (client(handler).complete("cities", "são") for _ in range(2))
+    assert whole == cut == list(cut)
+    assert (whole.partial, cut.partial) == (False, True)
+
+
 def test_changes() -> None:
     receipt = {"sequence": 7, "count": 2}
     handler, seen = answers(*(httpx2.Response(200, json=receipt) for _ in range(4)))

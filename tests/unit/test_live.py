@@ -11,13 +11,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import mariana
-from mariana import FileFormatError, Index, InvalidInputError, NotFoundError, Receipt, StoreError
+from mariana import (
+    FileFormatError,
+    Index,
+    InvalidInputError,
+    NotFoundError,
+    OutOfRangeError,
+    Receipt,
+    StoreError,
+)
 from mariana.live import folder, journal, layers, learning, state
 
 ENTRIES = [("Saigon", 9), ("Sapporo", 7), {"text": "São Paulo", "score": 12, "payload": {"country": "BR"}}]
@@ -153,6 +162,7 @@ def test_compaction_changes_nothing_but_the_files(index: Index, path: Path) -> N
         assert [p.name for p in path.glob("*.mrx")] == ["segment-00000002.mrx"]
         assert index.complete("", limit=100) == other.complete("", limit=100) == before
         assert other.refresh()
+        other._source.settle()
         assert index.info.path == other.info.path == folder.segment_path(path, 2)
         assert index.complete("", limit=100) == other.complete("", limit=100) == before
         index.insert([("Sana", 3)])
@@ -170,6 +180,7 @@ def test_many_changes_are_compacted_by_themselves(
         index.insert([(f"town {i}", i)])
     assert index._source._compaction.wait(30) == 0
     index.refresh()
+    index._source.settle()
     assert index.info.path != folder.segment_path(path, 1)
     assert len(index) == 63
 
@@ -191,6 +202,108 @@ def test_writes_and_reads_go_on_during_a_compaction(
     with mariana.open_index(path) as other:
         for seen in (index, other):
             assert scores(seen) == {"São Paulo": 12, "Saigon": 9, "Santos": 6, "Sana": 2}
+
+
+@pytest.fixture
+def held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Whoever opens a segment beside others waits for this event."""
+    go_on, opens = threading.Event(), folder.open_segment
+
+    def open_late(path: Path) -> object:
+        if threading.current_thread().name == "renewal":
+            assert go_on.wait(60)
+        return opens(path)
+
+    monkeypatch.setattr(folder, "open_segment", open_late)
+    yield go_on
+    go_on.set()
+
+
+def test_nobody_waits_for_the_segment_of_a_compaction(
+    index: Index, path: Path, held_up: threading.Event
+) -> None:
+    """Who is behind answers, writes, deletes and learns as everybody else, on the segment that he has."""
+    index.insert(
+        [
+            ("Salta", 10),
+            {"text": "Sana", "score": 1, "id": "sana"},
+            {"text": "Sanaa", "score": 2, "id": "sana"},
+        ]
+    )
+    index.delete(["Sapporo"])
+    with mariana.open_index(path) as other:
+        thread = threading.Thread(target=other.compact)  # which is held up when it is published
+        thread.start()
+        while folder.segment_numbers(path) != [2]:
+            time.sleep(0.01)
+        assert index.refresh()
+        assert index._source._now.behind
+        assert index.insert([("Santos", 5), ("Salta", 11)]).count == 2
+        assert index.delete(["Sapporo", "Salta", "Nowhere"]).count == 1, "as the compaction has it"
+        assert index.delete(ids=["sana"]).count == 2, "whom only the new segment has"
+        assert index.select("Santos").count == 1
+        with pytest.raises(NotFoundError):
+            index.select("Sapporo")
+        expected = {"São Paulo": 12, "Saigon": 9, "Santos": pytest.approx(10, rel=1e-6)}
+        assert scores(index) == expected
+        with mariana.open_index(path) as third:
+            assert scores(third) == expected
+        assert index.info.path == folder.segment_path(path, 1)
+        held_up.set()
+        index._source.settle()
+        thread.join()
+        other.refresh()
+        for seen in (index, other):
+            assert seen.info.path == folder.segment_path(path, 2)
+            assert scores(seen) == expected
+        assert index.insert([("Salta", 1)]).count == 1
+        assert index.compact()
+        assert scores(index) == {**expected, "Salta": 1}
+
+
+def test_another_list_is_taken_at_once_by_who_is_behind(
+    index: Index, path: Path, held_up: threading.Event
+) -> None:
+    index.insert([("Salta", 10)])
+    with mariana.open_index(path) as other:
+        thread = threading.Thread(target=other.compact)
+        thread.start()
+        while folder.segment_numbers(path) != [2]:
+            time.sleep(0.01)
+        index.insert([("Santos", 5)])
+        assert index._source._now.behind
+        mariana.build_index(path, [("Lima", 1)])
+        index.insert([("Leon", 2)])
+        assert not index._source._now.behind
+        assert texts(index) == ["Leon", "Lima"]
+        held_up.set()
+        thread.join()
+        index._source.settle()
+        assert texts(index) == ["Leon", "Lima"]
+
+
+def test_a_segment_that_cannot_be_opened_beside_changes_nothing(
+    index: Index, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    index.insert([("Salta", 10)])
+    before = index.complete("")
+    with mariana.open_index(path) as other:
+        assert other.compact()
+    opens = folder.open_segment
+
+    def refuse(path: Path) -> object:
+        raise StoreError(5, f"cannot read {path}")
+
+    monkeypatch.setattr(folder, "open_segment", refuse)
+    assert index.refresh()
+    index._source.settle()
+    assert "goes on with its older segment: [Errno 5] cannot read" in caplog.text
+    assert index.complete("") == before
+    assert index._source._now.behind
+    monkeypatch.setattr(folder, "open_segment", opens)
+    index.insert([("Sana", 1)])  # the next change tries again
+    index._source.settle()
+    assert not index._source._now.behind
 
 
 def test_a_list_that_comes_during_a_compaction_wins(
@@ -226,9 +339,9 @@ def test_what_came_during_a_compaction_stays_however_much_it_is(index: Index, pa
         there.put(head.sequence + 1, items)
         there.advance(head.sequence + 1, head.clock)
     with there.writing():
-        there.rebase(9, head.sequence)
+        there.rebase(9, head.sequence, compacted=True)
     with there.reading() as now:
-        assert (now.base, now.sequence) == (9, head.sequence + 2)
+        assert (now.base, now.sequence, now.merged) == (9, head.sequence + 2, head.sequence)
         assert list(there.items(0)) == items
     there.close()
 
@@ -290,20 +403,29 @@ def test_a_document_is_shown_once_and_deleted_by_its_id(tmp_path: Path) -> None:
         assert error.value.pointer == "/1/id"
 
 
-def test_a_journal_of_format_1_gets_ids(index: Index, path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_journal_of_an_older_format_gets_what_it_lacks(index: Index, path: Path, version: int) -> None:
     index.insert([("Salta", 1), {"text": "Sana", "contexts": ["YE"]}])
     before = index.complete("")
     index.close()
     connection = sqlite3.connect(path / "index.db")
-    connection.executescript(
-        "DROP INDEX items_by_id; ALTER TABLE items DROP COLUMN id; UPDATE meta SET format = 1"
-    )
+    connection.executescript(f"ALTER TABLE meta DROP COLUMN merged; UPDATE meta SET format = {version}")
+    if version == 1:
+        connection.executescript("DROP INDEX items_by_id; ALTER TABLE items DROP COLUMN id")
     connection.close()
     with mariana.open_index(path) as again, mariana.open_index(path) as other:
         assert again.complete("") == before
         again.insert([{"text": "Sanaa", "score": 100, "id": "sana"}])
         other.refresh()
         assert names_of(other, "sana")[0] == ("Sanaa", "sana")
+        before = again.complete("")
+        assert again.compact()
+        other.refresh()
+        assert again.complete("") == other.complete("") == before
+        mariana.build_index(path, [("Lima", 1)])
+        for seen in (again, other):
+            seen.refresh()
+            assert texts(seen) == ["Lima"]
 
 
 def test_a_backup_is_the_index_at_one_time(index: Index, path: Path, tmp_path: Path) -> None:
@@ -524,8 +646,12 @@ def test_another_half_life_keeps_what_is_learnt(index: Index, path: Path) -> Non
     index.refresh()
     assert index._source.explain(b"Saigon").selections == pytest.approx(4, rel=1e-6)
     for wrong in (0, -1, 1e9, float("nan")):
-        with pytest.raises(InvalidInputError, match="half_life"):
+        with pytest.raises(OutOfRangeError, match=r"half_life must be 0.01 to 36500 days, got "):
             mariana.open_index(path, half_life=wrong)
+    for nothing in ("x", b"2", True, [2], 2j):
+        with pytest.raises(InvalidInputError, match=r"half_life must be a number of days, .*; got "):
+            mariana.open_index(path, half_life=nothing)  # type: ignore[arg-type]
+    mariana.open_index(path, half_life=np.float32(2)).close()
 
 
 def test_one_client_counts_once_a_day_for_an_entry(

@@ -75,6 +75,29 @@ def test_the_instruction_set_can_be_lowered(model_file: Write, monkeypatch: pyte
         load_model(path)
 
 
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ({"isa": 5}, "isa must be a name, as a string, or None; got int"),
+        ({"isa": b"avx2"}, "isa must be a name, .* got bytes"),
+        ({"precision": 16}, "precision must be a name, .* got int"),
+        ({"precision": "float16"}, "precision must be float32 or float32-split, got 'float16'"),
+        ({"threads": "2"}, "threads must be a whole number or None, got str"),
+        ({"threads": 2.0}, "threads must be a whole number or None, got float"),
+        ({"threads": True}, "threads must be a whole number or None, got bool"),
+        ({"threads": 0}, "threads must be 1 to 64, got 0"),
+    ],
+)
+def test_arguments_that_are_refused(model_file: Write, argument: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidInputError, match=words):
+        load_model(model_file(), **argument)  # type: ignore[arg-type]
+
+
+def test_an_instruction_set_that_cannot_be_spelled(model_file: Write) -> None:
+    with pytest.raises(KernelError, match="unknown instruction set"):
+        load_model(model_file(), isa="\ud800")
+
+
 def test_what_a_model_tells_of_itself(model: Model) -> None:
     assert (model.columns, model.outputs) == (3, 3)
     assert model.nbytes > 4 * model.info.parameters

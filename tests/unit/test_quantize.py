@@ -260,6 +260,14 @@ def test_the_command_publishes_a_version(store: Store, tmp_path: Path) -> None:
     assert facts["precision"] == facts["runs_in"] == "bfloat16"
     assert facts["quantization"]["losses"] == answer["losses"]
 
+    with TestClient(create_app(Settings(store=store.path))) as client:
+        told = client.get("/v1/models/fruit").json()
+        assert told["precision"] == "bfloat16"
+        assert told["quantization"] == facts["quantization"]
+        Store(store.path).publish_model("wide", store.model_path("fruit", 1).read_bytes())
+    with TestClient(create_app(Settings(store=store.path))) as client:
+        assert client.get("/v1/models/wide").json()["quantization"] is None
+
 
 @BOTH
 def test_an_export_to_onnx_wants_the_float32_version(store: Store, tmp_path: Path, to: Narrow) -> None:

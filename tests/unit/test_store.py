@@ -3,6 +3,8 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +141,36 @@ def test_publishers_at_once_get_versions_of_their_own(tmp_path: Path) -> None:
         thread.join()
     assert len(set(published)) == 20
     assert store.model_versions("busy") == list(range(1, 21))
+
+
+def test_what_a_killed_publisher_left_goes_and_what_a_living_one_makes_stays(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\n"
+        "from mariana import store\n"
+        "def write(path, data):\n"
+        "    path.write_bytes(b'half')\n"
+        "    print(path.parent.name, flush=True)\n"
+        "    time.sleep(60)\n"
+        "store.write_whole = write\n"
+        "store.Store(sys.argv[1]).publish_model('iris', b'data')\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    folder = tmp_path / "models" / "iris"
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as living,
+    ):
+        assert killed.stdout is not None
+        assert living.stdout is not None
+        left, made = killed.stdout.readline().strip(), living.stdout.readline().strip()
+        killed.kill()
+        killed.wait()
+        assert {left, made} == {path.name for path in folder.iterdir()}
+        Store(tmp_path).publish_model("iris", b"whole")
+        assert {"1", made} == {path.name for path in folder.iterdir()}
+        living.kill()
+    Store(tmp_path).publish_model("iris", b"whole")
+    assert {"1", "2"} == {path.name for path in folder.iterdir()}
 
 
 def test_what_is_published_follows_the_umask(tmp_path: Path) -> None:

@@ -153,6 +153,20 @@ def test_what_cannot_be_read_cannot_be_cached(tmp_path: Path, name: str, data: b
     assert not list((tmp_path / "cache").iterdir())
 
 
+@pytest.mark.parametrize("written", ["inf", "-inf", "Infinity", "1e999", "1e39"])
+def test_a_number_without_end_is_refused_and_makes_no_texts(tmp_path: Path, written: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,y,city\n1.5,a,inf\nnan,b,Rome\n" + written + ",c,Oslo\n", encoding="utf-8")
+    for table in (read_table(path), cached_table(path, tmp_path / "cache")):
+        assert table.columns["x"].kind == "numeric"
+        assert list(table.columns["city"].texts()) == ["inf", "Rome", "Oslo"]
+        with pytest.raises(InvalidInputError, match=r"line 4.*'x'.* is infinite, or too large for float32"):
+            table.columns["x"].numbers("numeric")
+    said = CliRunner().invoke(cli, ["train", str(path), "--target", "y", "--store", str(tmp_path / "store")])
+    assert isinstance(said.exception, InvalidInputError)
+    assert "line 4" in str(said.exception)
+
+
 def test_other_files_are_not_cached(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         cached_table(tmp_path / "none.csv", tmp_path)

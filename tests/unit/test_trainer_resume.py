@@ -1,10 +1,13 @@
 """A training that was stopped at any step, even by kill -9, ends as if it had not been; a checkpoint is whole or absent."""
 
+import copy
 import json
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -220,3 +223,59 @@ def test_the_average_is_shown_and_the_raw_weights_go_on() -> None:
     once.set_weights(thrice.get_weights())
     once.fit(x, y, 64, 1, 0)
     np.testing.assert_array_less(np.abs(once.parameters - thrice.parameters), 0.1)
+
+
+@pytest.mark.parametrize("name", ["ema", "nadam", "momentum"])
+@pytest.mark.parametrize("duplicate", [lambda net: pickle.loads(pickle.dumps(net)), copy.deepcopy])
+def test_a_copy_learns_on_with_the_same_bits(
+    name: str, duplicate: Callable[[Sequential], Sequential]
+) -> None:
+    net = network(name)
+    again = {"epochs": 2, "verbose": 0, "augmentations": [MixUp(0.3)]}
+    net.fit(X, Y, **again)
+    copied = duplicate(net)
+    assert not np.shares_memory(copied.parameters, net.parameters)
+    for layer in copied.layers:
+        for view in layer.parameters.values():
+            assert np.shares_memory(view, copied.parameters)
+        for view in layer.state.values():
+            assert np.shares_memory(view, copied.state)
+    assert (copied.predict(X) == net.predict(X)).all()
+    before = copied.predict(X)
+    found = [one.fit(X, Y, **again).history for one in (net, copied)]
+    assert found[0] == found[1]
+    assert (copied.predict(X) == net.predict(X)).all()
+    assert (copied.predict(X) != before).any()
+    assert copied.training == net.training
+    assert (copied.parameters == net.parameters).all()
+    assert (copied.state == net.state).all()
+
+
+def test_a_pickle_of_a_network_that_is_not_built_or_not_compiled() -> None:
+    bare = pickle.loads(pickle.dumps(Sequential([Dense(3, "prelu")], seed=1)))
+    assert (bare.predict(X) == Sequential([Dense(3, "prelu")], seed=1).predict(X)).all()
+    net = network("nadam")
+    copied = pickle.loads(pickle.dumps(net))
+    for one in (net, copied):
+        one.fit(X, Y, verbose=0)
+    assert (copied.parameters == net.parameters).all()
+    shared = SGD(0.1)
+    nets = [Sequential([Dense(3, "softmax")], seed=1) for _ in range(2)]
+    for one in nets:
+        one.compile(shared, "sparse_categorical_crossentropy")
+        one.build((X.shape[1],))
+    with pytest.raises(InvalidInputError, match="keeps the state of another network"):
+        pickle.loads(pickle.dumps(nets[0])).fit(X, Y)
+    pickle.loads(pickle.dumps(nets[1])).fit(X, Y, verbose=0)
+
+
+def test_a_network_is_pickled_while_it_learns() -> None:
+    class Keep(Callback):
+        def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+            del epoch, logs
+            kept.append(pickle.dumps(self.model))
+
+    kept: list[bytes] = []
+    net = network("ema")
+    net.fit(X, Y, epochs=2, verbose=0, callbacks=[Keep()])
+    assert (pickle.loads(kept[-1]).predict(X) == net.predict(X)).all()

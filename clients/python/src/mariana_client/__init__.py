@@ -35,6 +35,7 @@ from mariana_client._errors import (
 from mariana_client._types import (
     ClassPrediction,
     Completion,
+    Completions,
     Explanation,
     Health,
     IndexInfo,
@@ -56,6 +57,7 @@ __all__ = [
     "BadRequestError",
     "ClassPrediction",
     "Completion",
+    "Completions",
     "ConflictError",
     "Explanation",
     "FieldError",

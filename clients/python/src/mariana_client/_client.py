@@ -10,7 +10,7 @@ import httpx2
 
 from mariana_client import _protocol
 from mariana_client._protocol import Call, Entry, Explain, Fuzzy, Rows
-from mariana_client._types import Completion, Health, IndexInfo, ModelInfo, Predictions, Receipt
+from mariana_client._types import Completions, Health, IndexInfo, ModelInfo, Predictions, Receipt
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class Mariana(_Base):
         """
         return self._call(_protocol.predict(model, rows, version, explain), _protocol.read_predictions)
 
-    def complete(self, index: str, query: str, limit: int = 10, fuzzy: Fuzzy = "auto") -> list[Completion]:
+    def complete(self, index: str, query: str, limit: int = 10, fuzzy: Fuzzy = "auto") -> Completions:
         """The best completions of what was typed so far, at most `limit` (1..100), best first."""
         return self._call(_protocol.complete(index, query, limit, fuzzy), _protocol.read_completions)
 
@@ -186,9 +186,7 @@ class AsyncMariana(_Base):
         """See :meth:`Mariana.predict`."""
         return await self._call(_protocol.predict(model, rows, version, explain), _protocol.read_predictions)
 
-    async def complete(
-        self, index: str, query: str, limit: int = 10, fuzzy: Fuzzy = "auto"
-    ) -> list[Completion]:
+    async def complete(self, index: str, query: str, limit: int = 10, fuzzy: Fuzzy = "auto") -> Completions:
         """See :meth:`Mariana.complete`."""
         return await self._call(_protocol.complete(index, query, limit, fuzzy), _protocol.read_completions)
 

@@ -20,7 +20,7 @@ from mariana_client._errors import (
     APITimeoutError,
     MarianaClientError,
 )
-from mariana_client._types import Completion, IndexInfo, ModelInfo, Predictions, Receipt
+from mariana_client._types import Completions, IndexInfo, ModelInfo, Predictions, Receipt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,11 +118,6 @@ def _change(method: str, index: str, what: str, document: Mapping[str, Any]) -> 
     return Call(method, path, content=content, headers={"Content-Type": "application/json"})
 
 
-def read_completions(answer: Any) -> list[Completion]:
-    """Best first."""
-    return [Completion.from_json(row) for row in answer["completions"]]
-
-
 def read_models(answer: Any) -> list[ModelInfo]:
     """As the server lists them."""
     return [ModelInfo.from_json(row) for row in answer["models"]]
@@ -134,6 +129,7 @@ def read_indexes(answer: Any) -> list[IndexInfo]:
 
 
 read_predictions = Predictions.from_json
+read_completions = Completions.from_json
 read_receipt = Receipt.from_json
 
 

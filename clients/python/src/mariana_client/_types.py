@@ -123,6 +123,24 @@ class Completion:
         return cls(row["text"], row["score"], row["edits"], highlights, row["payload"], row.get("id"))
 
 
+class Completions(list[Completion]):
+    """Suggestions, best first: a list.
+
+    Attributes:
+        partial: Whether the search was cut short: these are right and in order, but a better one, with typing errors, may
+            be missing.
+    """
+
+    partial: bool = False
+
+    @classmethod
+    def from_json(cls, answer: Mapping[str, Any]) -> "Completions":
+        """Read the server's JSON."""
+        completions = cls(Completion.from_json(row) for row in answer["completions"])
+        completions.partial = answer.get("partial", False)
+        return completions
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """A change to an index that is on the server's disk.
