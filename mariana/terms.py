@@ -134,6 +134,8 @@ def _csv_lines(file: TextIO) -> Iterator[tuple[int, list[str] | str]]:
             return
         except csv.Error as error:
             yield first, f"not CSV: {error}"
+            for number in range(first + 1, reader.line_num + 1):  # which are lost with it
+                yield number, f"not CSV: within the quotes that line {first} opens"
 
 
 def _read_table(lines: Iterable[tuple[int, list[str] | str]]) -> Iterator[Row]:

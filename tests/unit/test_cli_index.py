@@ -153,10 +153,28 @@ def test_a_line_without_end_is_refused_before_it_is_read(tmp_path: Path, kind: s
     assert not (tmp_path / "store").exists()
 
 
-def test_a_quote_that_is_never_closed_is_named_where_it_begins(tmp_path: Path) -> None:
+def test_a_quote_that_is_never_closed_is_named_with_the_lines_after_it(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('a,1\n"b,2\nc,3\nd,4\n')
-    assert [bad["line"] for bad in document(tmp_path, "index", str(path), "--name", "x")["skipped"]] == [2]
+    assert [bad["line"] for bad in document(tmp_path, "index", str(path), "--name", "x")["skipped"]] == [
+        2,
+        3,
+        4,
+    ]
+
+
+@pytest.mark.parametrize("at", [0, 9_900])
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
+def test_lines_that_a_stray_quote_takes_with_it_are_counted(tmp_path: Path, at: int, *, closed: bool) -> None:
+    lines = [f"a word {number},{number}" for number in range(10_000)]
+    lines[at] = '"stray,1'
+    if closed:
+        lines[at + 50] = '5" disk,1'
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(lines) + "\n")
+    done = document(tmp_path, "index", str(path), "--name", "x")
+    assert done["entries"] + len(done["skipped"]) == len(lines)
+    assert done["skipped"][0]["line"] == at + 1
 
 
 def test_a_folder_named_as_a_bundled_set_does_not_hide_it(
