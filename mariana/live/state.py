@@ -328,7 +328,7 @@ class LiveIndex:
             now = _Holding(self.path, journal, head, now)
         self._hold(now)
         if now.behind and self._renewal is None:
-            self._renewal = threading.Thread(target=self._renew, name="renewal", daemon=True)
+            self._renewal = threading.Thread(target=self._renew, name="renewal")
             self._renewal.start()
         return True
 
