@@ -308,8 +308,8 @@ class Index:
         """Return the best entries for what was typed, best first.
 
         Entries match that begin with it, or that have a word that begins with it, or all its words in any order.
-        Case, accents and compatibility forms do not count. Best means: by score, descending; then by the code points
-        of the text, ascending; then by its UTF-8 bytes. What matches less well is put back in rank: the first
+        Case, accents and compatibility forms do not count. Best means: by score, descending; then by the number of
+        code points of the text, ascending; then by its UTF-8 bytes. What matches less well is put back in rank: the first
         typing error costs a factor of 1,024. docs/matching.md has all the rules.
 
         Args:

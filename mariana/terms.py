@@ -49,8 +49,7 @@ def read_terms(path: str | Path) -> Iterator[Row]:
 
     Raises:
         NotFoundError: there is no such file.
-        InvalidInputError: the name ends in nothing known, the first line names an unknown column, or a line has
-            ``LINE_MAX`` characters.
+        InvalidInputError: the name ends in nothing known, or the first line names an unknown column.
         FileFormatError: not a regular file, or damaged gzip.
     """
     path = Path(path)
@@ -87,25 +86,38 @@ def _opened(path: Path) -> Iterator[TextIO]:
 
 
 def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
+    """Yield the lines with their numbers, each of at most ``LINE_MAX`` characters: what is longer is cut."""
     for number in itertools.count(1):
-        line = file.readline(LINE_MAX)
-        if len(line) == LINE_MAX:  # the next one may have gigabytes, out of a small .gz
-            raise InvalidInputError(
-                f"line {number} has {LINE_MAX:,} characters or more: put one entry a line"
-            )
+        line = part = file.readline(LINE_MAX)
         if not line:
             return
+        while len(part) == LINE_MAX and part[-1] != "\n":  # it may have gigabytes, out of a small .gz
+            part = file.readline(LINE_MAX)
         yield number, line
 
 
-def _read_txt(file: TextIO) -> Iterator[Row]:
+def _whole_lines(file: TextIO) -> Iterator[tuple[int, str | None]]:
+    """Yield the lines with their numbers; None for one that was cut."""
     for number, line in _lines(file):
-        if line.strip():
+        yield number, line if len(line) < LINE_MAX or line[-1] == "\n" else None
+
+
+_TOO_LONG = f"the line has more than {LINE_MAX:,} characters: put one entry a line"
+
+
+def _read_txt(file: TextIO) -> Iterator[Row]:
+    for number, line in _whole_lines(file):
+        if line is None:
+            yield number, _TOO_LONG
+        elif line.strip():
             yield number, {"text": line.strip()}
 
 
 def _read_jsonl(file: TextIO) -> Iterator[Row]:
-    for number, line in _lines(file):
+    for number, line in _whole_lines(file):
+        if line is None:
+            yield number, _TOO_LONG
+            continue
         if not line.strip():
             continue
         try:
@@ -117,7 +129,10 @@ def _read_jsonl(file: TextIO) -> Iterator[Row]:
 
 
 def _read_tsv(file: TextIO) -> Iterator[Row]:
-    return _read_table(((n, line.rstrip("\r\n").split("\t")) for n, line in _lines(file)))
+    return _read_table(
+        (number, _TOO_LONG if line is None else line.rstrip("\r\n").split("\t"))
+        for number, line in _whole_lines(file)
+    )
 
 
 def _read_csv(file: TextIO) -> Iterator[Row]:
@@ -125,6 +140,7 @@ def _read_csv(file: TextIO) -> Iterator[Row]:
 
 
 def _csv_lines(file: TextIO) -> Iterator[tuple[int, list[str] | str]]:
+    # a line that was cut has a cell beyond csv's own limit, or too many of them
     reader = csv.reader((line for _, line in _lines(file)), strict=True)
     while True:
         first = reader.line_num + 1  # a quoted cell may go on for lines
@@ -134,6 +150,8 @@ def _csv_lines(file: TextIO) -> Iterator[tuple[int, list[str] | str]]:
             return
         except csv.Error as error:
             yield first, f"not CSV: {error}"
+            for number in range(first + 1, reader.line_num + 1):  # which are lost with it
+                yield number, f"not CSV: within the quotes that line {first} opens"
 
 
 def _read_table(lines: Iterable[tuple[int, list[str] | str]]) -> Iterator[Row]:

@@ -126,7 +126,7 @@ _SENTENCES = {
     "int_parsing": "expected a whole number",
     "int_parsing_size": "expected a whole number",
     "int_from_float": "expected a whole number",
-    "finite_number": "expected a finite number that fits float32",
+    "finite_number": "expected a finite number, not too large for its type",
     "list_type": "expected an array",
     "string_type": "expected a string",
     "string_too_long": "the string is too long; /openapi.json says how long it may be",
@@ -143,8 +143,9 @@ def _sentence(detail: ErrorDetails) -> str:
     wanted = detail.get("ctx", {})
     match detail["type"]:
         case "too_short" | "too_long":
-            length = wanted.get("min_length", wanted.get("max_length"))
-            return f"expected {length} items, found {wanted['actual_length']}"
+            least, most = wanted.get("min_length"), wanted.get("max_length")
+            bound = f"at least {least}" if most is None else f"at most {most}"
+            return f"expected {bound} items, found {wanted['actual_length']}"
         case "greater_than_equal":
             return f"expected at least {wanted['ge']:g}"
         case "less_than_equal":

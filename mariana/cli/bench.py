@@ -76,7 +76,7 @@ def _dense(isas: tuple[str, ...], seconds: float, *, as_json: bool) -> None:
             click.echo(f"{roof.name:34} {roof.best:9,.1f} {roof.unit:8} median {roof.median:,.1f}")
     if not as_json:
         click.echo(
-            f"\n{'network':20} {'batch':>5} {'precision':9} {'on':11} {'best us':>9} {'median':>9} {'G/s':>7}  share of its roof"
+            f"\n{'network':20} {'batch':>5} {'precision':13} {'on':11} {'best us':>9} {'median':>9} {'G/s':>7}  share of its roof"
         )
     for shape in roofline.SHAPES:
         roofs = roofline.best_of(roofs, roofline.roofs(seconds))  # again: the machine's speed swings
@@ -86,7 +86,7 @@ def _dense(isas: tuple[str, ...], seconds: float, *, as_json: bool) -> None:
                 continue
             share = f"{row.share:6.0%} of {row.bound}" if row.share is not None else "  no roof measured"
             click.echo(
-                f"{'-'.join(map(str, row.shape)):20} {row.batch:5} {row.precision:9} {row.isa:11} {row.best * 1e6:9,.2f} "
+                f"{'-'.join(map(str, row.shape)):20} {row.batch:5} {row.precision:13} {row.isa:11} {row.best * 1e6:9,.2f} "
                 f"{row.median * 1e6:9,.2f} {row.rate:7,.1f}  {share}"
             )
     if as_json:

@@ -142,6 +142,8 @@ def _server(
         log_config=_logging(settings),
         access_log=False,
         server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_keep_alive=math.ceil(settings.idle_timeout),
         timeout_graceful_shutdown=GRACE_SECONDS,
     )

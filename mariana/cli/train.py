@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import click
 
+from mariana._binding import choose_isa
 from mariana.cli.data import cache_option, open_table
 from mariana.cli.options import json_option, settings, store_option
 from mariana.cli.text import printable
@@ -212,7 +213,9 @@ def train(
     chosen = {name: options.pop(name) for name in ("validation", "test", "numbers", "class_weight")}
     recipe = Recipe(**options)
     say = (lambda _: None) if as_json else click.echo
-    published = Store(settings(store=store).store)
+    using = settings(store=store)
+    choose_isa(using.isa)  # a name that is none ends it here, not after the last epoch
+    published = Store(using.store)
     table = open_table(data, cache, published.path / "cache", say)
     name = check_name(model_name(table.name) if name is None else name)
     prepared = prepare(table, target, task, recipe, **chosen)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import click
 
+from mariana._binding import choose_isa
 from mariana.cli.data import cache_option, open_table
 from mariana.cli.options import json_option, settings, store_option
 from mariana.cli.train import described, model_name, score_table
@@ -86,7 +87,9 @@ def tune(
     """
     recipe = Recipe(seed=seed, epochs=epochs)
     say = (lambda _: None) if as_json else click.echo
-    published = Store(settings(store=store).store)
+    using = settings(store=store)
+    choose_isa(using.isa)  # a name that is none ends it here, not after the last epoch
+    published = Store(using.store)
     table = open_table(data, cache, published.path / "cache", say, jobs)
     name = check_name(model_name(table.name) if name is None else name)
     journal = published.path / "tuning" / f"{name}.journal" if journal is None else journal

@@ -13,6 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from mariana import build_index
+from mariana.errors import InvalidInputError
+from mariana.settings import load_settings
+from mariana.store import Store
+
 
 @contextmanager
 def serving(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
@@ -32,8 +37,8 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
         process.communicate()
 
 
-def _get(url: str, body: bytes | None = None) -> tuple[dict[str, str], dict]:
-    with urllib.request.urlopen(urllib.request.Request(url, body), timeout=20) as answer:
+def _get(url: str, body: bytes | None = None, **headers: str) -> tuple[dict[str, str], dict]:
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=20) as answer:
         return {name.lower(): value for name, value in answer.headers.items()}, json.load(answer)
 
 
@@ -121,3 +126,22 @@ def test_an_instruction_set_that_is_none_ends_it() -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("mariana: unknown instruction set 'sse9'; known here: generic")
+
+
+@pytest.mark.parametrize(("trusted", "clients"), [("", 1), ("10.0.0.0/8,127.0.0.1", 3), ("10.0.0.0/8", 1)])
+def test_whom_a_proxy_speaks_for_counts_only_where_it_is_trusted(
+    tmp_path: Path, trusted: str, clients: int
+) -> None:
+    build_index(Store(tmp_path).new_index_path("towns"), [("Saigon", 9)])
+    with serving("--store", str(tmp_path), MARIANA_LEARN="on", MARIANA_TRUSTED_PROXIES=trusted) as (_, url):
+        body = b'{"query": "sai", "text": "Saigon"}'
+        told = [
+            _get(f"{url}v1/indexes/towns/selections", body, **{"X-Forwarded-For": f"192.0.2.{n}"})[1]
+            for n in range(3)
+        ]
+    assert sum(answer["count"] for answer in told) == clients
+
+
+def test_a_trusted_proxy_is_an_address() -> None:
+    with pytest.raises(InvalidInputError, match=r"10\.0\.0\.0/8"):
+        load_settings(trusted_proxies="proxy.example")

@@ -140,23 +140,44 @@ def test_files_without_an_entry_are_refused(
 
 
 @pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
-def test_a_line_without_end_is_refused_before_it_is_read(tmp_path: Path, kind: str) -> None:
+def test_a_line_without_end_is_skipped_and_never_held(tmp_path: Path, kind: str) -> None:
+    good = b'{"text": "good"}\n' if kind == "jsonl" else b"good\n"
     path = tmp_path / f"bomb.{kind}.gz"
-    path.write_bytes(gzip.compress(b"good\n" + b"a" * (32 << 20), 1))
+    path.write_bytes(gzip.compress(good + b"a" * (32 << 20) + b"\n" + good.replace(b"good", b"more"), 1))
     tracemalloc.start()
-    result = run(tmp_path, "index", str(path), "--name", "x")
+    done = document(tmp_path, "index", str(path), "--name", "x")
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert isinstance(result.exception, InvalidInputError)
-    assert f"{path}: line 2 has " in str(result.exception)
+    assert done["entries"] == 2
+    assert [bad["line"] for bad in done["skipped"]] == [2]
     assert most < 16 << 20
-    assert not (tmp_path / "store").exists()
+    strict = run(tmp_path, "index", str(path), "--name", "x", "--strict")
+    assert isinstance(strict.exception, InvalidInputError)
+    assert "line 2" in str(strict.exception)
 
 
-def test_a_quote_that_is_never_closed_is_named_where_it_begins(tmp_path: Path) -> None:
+def test_a_quote_that_is_never_closed_is_named_with_the_lines_after_it(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('a,1\n"b,2\nc,3\nd,4\n')
-    assert [bad["line"] for bad in document(tmp_path, "index", str(path), "--name", "x")["skipped"]] == [2]
+    assert [bad["line"] for bad in document(tmp_path, "index", str(path), "--name", "x")["skipped"]] == [
+        2,
+        3,
+        4,
+    ]
+
+
+@pytest.mark.parametrize("at", [0, 9_900])
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
+def test_lines_that_a_stray_quote_takes_with_it_are_counted(tmp_path: Path, at: int, *, closed: bool) -> None:
+    lines = [f"a word {number},{number}" for number in range(10_000)]
+    lines[at] = '"stray,1'
+    if closed:
+        lines[at + 50] = '5" disk,1'
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(lines) + "\n")
+    done = document(tmp_path, "index", str(path), "--name", "x")
+    assert done["entries"] + len(done["skipped"]) == len(lines)
+    assert done["skipped"][0]["line"] == at + 1
 
 
 def test_a_folder_named_as_a_bundled_set_does_not_hide_it(

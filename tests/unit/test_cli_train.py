@@ -564,3 +564,16 @@ def test_the_threads_chosen_reach_blas() -> None:
         assert pools() == before
     with pytest.raises(InvalidInputError, match="threads"), use_threads(0):
         pass
+
+
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_an_unknown_instruction_set_ends_it_before_it_learns(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MARIANA_ISA", "abacus")
+    result = CliRunner().invoke(
+        cli, [command, "iris", "--target", "species", "--store", str(tmp_path / "store")]
+    )
+    assert isinstance(result.exception, MarianaError)
+    assert "abacus" in str(result.exception)
+    assert not (tmp_path / "store").exists()
