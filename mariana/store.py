@@ -119,11 +119,10 @@ def unfinished(folder: Path) -> Iterator[Path]:
 
 def remove_abandoned(folder: Path) -> None:
     """Remove what makers of hidden folders have left that were killed; where nothing may be removed, it stays."""
-    with suppress(OSError):
-        for leftover in folder.glob(".tmp-*"):
-            with locked(folder), locked(leftover, wait=False) as abandoned:
-                if abandoned:
-                    _remove(leftover)
+    for leftover in folder.glob(".tmp-*"):
+        with suppress(OSError), locked(folder), locked(leftover, wait=False) as abandoned:
+            if abandoned:
+                _remove(leftover)
 
 
 def _remove(folder: Path) -> None:

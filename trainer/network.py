@@ -7,10 +7,11 @@ of a batch normalisation) are views into a third.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -142,6 +143,10 @@ class Network:
         self.state, kept = _carved(states, self.dtype)
         for layer, *views in zip(self.layers, weights, gradients, kept, strict=True):
             layer.attach(*views)
+
+    def __copy__(self) -> Self:
+        """Copy deeply: two networks cannot share their layers, whose arrays are views into the vectors of one."""
+        return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """The layers' arrays are views into flat vectors, which a copy would tear apart: only these travel."""

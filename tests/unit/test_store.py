@@ -14,7 +14,7 @@ import pytest
 
 from mariana import store as store_module
 from mariana.errors import InvalidInputError, NotFoundError, StoreError
-from mariana.store import NAME_PATTERN, Store, check_name, versions_in, write_whole
+from mariana.store import NAME_PATTERN, Store, check_name, remove_abandoned, versions_in, write_whole
 
 
 def files(folder: Path) -> list[str]:
@@ -141,6 +141,14 @@ def test_publishers_at_once_get_versions_of_their_own(tmp_path: Path) -> None:
         thread.join()
     assert len(set(published)) == 20
     assert store.model_versions("busy") == list(range(1, 21))
+
+
+def test_a_stray_file_does_not_keep_abandoned_folders(tmp_path: Path) -> None:
+    for number in range(8):
+        (tmp_path / f".tmp-file{number}").touch()
+        (tmp_path / f".tmp-folder{number}").mkdir()
+    remove_abandoned(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {f".tmp-file{number}" for number in range(8)}
 
 
 def test_what_a_killed_publisher_left_goes_and_what_a_living_one_makes_stays(tmp_path: Path) -> None:

@@ -269,6 +269,21 @@ def test_a_pickle_of_a_network_that_is_not_built_or_not_compiled() -> None:
     pickle.loads(pickle.dumps(nets[1])).fit(X, Y, verbose=0)
 
 
+@pytest.mark.parametrize("name", ["ema", "nadam"])
+def test_a_shallow_copy_leaves_the_network_whole(name: str) -> None:
+    net = network(name)
+    net.fit(X, Y, verbose=0)
+    before = net.predict(X)
+    copied = copy.copy(net)
+    copied.fit(X, Y, verbose=0)
+    assert (net.predict(X) == before).all()
+    for layer in net.layers:
+        for view in layer.parameters.values():
+            assert np.shares_memory(view, net.parameters)
+    net.fit(X, Y, verbose=0)
+    assert (copied.parameters == net.parameters).all()
+
+
 def test_a_network_is_pickled_while_it_learns() -> None:
     class Keep(Callback):
         def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
