@@ -54,7 +54,8 @@ NAME(tile)(const size_t R, const size_t S, const mrn_dot_layer *layer, size_t un
                                             const unsigned char *weight, size_t line, size_t strip_stride,   \
                                             const unsigned char *staged, mrn_dot_rows about, size_t row,     \
                                             float *y, size_t y_stride) {                                     \
-        NAME(tile)(R, S, layer, unit, weight, line, strip_stride, staged, about, row, y, y_stride);          \
+        NAME(tile)(R, S, layer, unit, weight, line, PANEL_STRIPS > 1 ? MRN_STRIP * MRN_CELL : strip_stride,  \
+                   staged, about, row, y, y_stride);                                                         \
     }
 TILES(TILE)
 #undef TILE
