@@ -226,7 +226,9 @@ class Front:
         self.table: Mapping[str, Hot] = {}
         """The frequent requests by path."""
         self.raw: Mapping[bytes, Hot] = {}
-        """The same, by method and path as they stand in a request."""
+        """The same, by method and path as they stand in a request; none where a proxy says who the client is, for that
+        is known only further on."""
+        self._behind_proxy = bool(settings.trusted_proxies)
         self.connections: set[Any] = set()
         """Of ``protocol``."""
         self.resting: list[Any] = []
@@ -241,7 +243,8 @@ class Front:
     def publish(self, table: Mapping[str, Hot]) -> None:
         """Put other frequent requests in place, between two requests."""
         self.table = table
-        self.raw = {f"{hot.method} {path}".encode(): hot for path, hot in table.items()}
+        if not self._behind_proxy:
+            self.raw = {f"{hot.method} {path}".encode(): hot for path, hot in table.items()}
 
     def identity(self, given: bytes) -> bytes:
         """Return the id of a request: the one that it brought, if it is one, or a new one."""

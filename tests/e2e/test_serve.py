@@ -1,5 +1,6 @@
 """`mariana serve` as a real process: it says where it is, answers, and ends with 0 when told to."""
 
+import http.client
 import json
 import os
 import signal
@@ -140,6 +141,30 @@ def test_whom_a_proxy_speaks_for_counts_only_where_it_is_trusted(
             for n in range(3)
         ]
     assert sum(answer["count"] for answer in told) == clients
+
+
+@pytest.mark.parametrize(("trusted", "refused"), [("", 7), ("127.0.0.1", 0)])
+def test_rates_are_of_the_clients_that_a_trusted_proxy_names(
+    tiny_store: Path, trusted: str, refused: int
+) -> None:
+    """On one connection, as a proxy keeps it."""
+    environment = {
+        "MARIANA_RATE_LIMIT": "0.001",
+        "MARIANA_RATE_BURST": "3",
+        "MARIANA_TRUSTED_PROXIES": trusted,
+    }
+    with serving("--store", str(tiny_store), **environment) as (_, url):
+        connection = http.client.HTTPConnection(url.split("/")[2], timeout=20)
+        codes = []
+        for n in range(10):
+            headers = {"X-Forwarded-For": f"192.0.2.{n}", "Content-Type": "application/json"}
+            connection.request("POST", "/v1/models/tiny/predict", b'{"instances": [[1, 2, 3, 4]]}', headers)
+            answer = connection.getresponse()
+            answer.read()
+            codes.append(answer.status)
+        connection.close()
+    assert codes.count(200) == 10 - refused
+    assert codes.count(429) == refused
 
 
 def test_a_trusted_proxy_is_an_address() -> None:
