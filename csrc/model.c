@@ -10,7 +10,7 @@ enum {
     BLOCK_ROWS_MAX = 240, /* a multiple of every tile height */
     NARROW = 32,          /* widths up to which rows side by side in the lanes win over units */
     BLOCK_ROWS_MIN = 16,  /* wide layers share each load of weights among the rows of an item (threads.c) */
-    DOT_ROWS_MAX = 256 /* as BLOCK_ROWS_MAX, for the precisions of dot.h */
+    DOT_ROWS_MAX = 256    /* as BLOCK_ROWS_MAX, for the precisions of dot.h */
 };
 
 /* Sums and products that stick at SIZE_MAX instead of wrapping. */
