@@ -102,7 +102,7 @@ def _whole_lines(file: TextIO) -> Iterator[tuple[int, str | None]]:
         yield number, line if len(line) < LINE_MAX or line[-1] == "\n" else None
 
 
-_TOO_LONG = f"the line has more than {LINE_MAX:,} characters: put one entry a line"
+_TOO_LONG = f"the line has {LINE_MAX:,} characters or more: put one entry a line"
 
 
 def _read_txt(file: TextIO) -> Iterator[Row]:
