@@ -143,9 +143,9 @@ def _sentence(detail: ErrorDetails) -> str:
     wanted = detail.get("ctx", {})
     match detail["type"]:
         case "too_short" | "too_long":
-            least, most = wanted.get("min_length"), wanted.get("max_length")
-            bound = f"at least {least}" if most is None else f"at most {most}"
-            return f"expected {bound} items, found {wanted['actual_length']}"
+            least, most = wanted.get("min_length"), wanted.get("max_length")  # a row has both: its width
+            bound = f"{least} items" if most is None else f"{most} items at most"
+            return f"expected {bound}, found {wanted['actual_length']}"
         case "greater_than_equal":
             return f"expected at least {wanted['ge']:g}"
         case "less_than_equal":
