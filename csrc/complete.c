@@ -82,37 +82,44 @@ static void highlight(const search *s, const mrn_answer *answer, const uint8_t *
 
 /* Spell the keys of what trie_best gave one behind the other, each from that of its parent; 0 when they may
  * not fit. Where their scores stand is looked up before, for all at once: each may have to wait for memory,
- * and so they wait together. What copy_short reads behind a suffix is in the file: the ties follow the keys.
- */
+ * and so they wait together; meanwhile the first key, from which most others begin, gets to where it can be
+ * read again. What copy_short reads behind a suffix is in the file: the ties follow the keys. */
 static int spell_pool(const search *s, uint8_t *room, size_t capacity, size_t *room_used) {
+    enum { KEY_ROOM = MRN_KEY_MAX + 1 + 16 };
     const mrn_index *index = s->reader->segments[0].index;
     const uint64_t *pool = s->space->pool;
-    const uint8_t *query = (const uint8_t *)s->space->query;
     mrn_spelled *keys = s->space->spelled;
-    const size_t count = s->count, query_bytes = s->query_bytes;
-    size_t used = 0;
+    const size_t count = s->count;
+    uint8_t *to = room;
+    if (count > 0) {
+        if (capacity < KEY_ROOM)
+            return 0;
+        const size_t behind = pool_position(pool[0]), rest = keys[0].suffix_bytes - behind;
+        copy_short(to, (const uint8_t *)s->space->query, s->query_bytes);
+        to += s->query_bytes;
+        copy_short(to, keys[0].suffix + behind, rest);
+        to += rest;
+        keys[0].key = 0;
+        keys[0].key_bytes = (uint32_t)(to - room);
+    }
     for (size_t i = 0; i < count; i++)
         keys[i].score = tie_class(index, pool_node(pool[i]));
-    for (size_t i = 0; i < count; i++) {
-        const uint64_t item = pool[i];
-        const mrn_spelled *parent = &keys[pool_parent(item)];
-        const size_t position = pool_position(item), skipped = i > 0 ? 0 : position,
-                     rest = keys[i].suffix_bytes - skipped,
-                     start = i > 0 ? parent->key_bytes - parent->suffix_bytes + position : query_bytes;
-        if (capacity - used < MRN_KEY_MAX + 1 + 16)
+    for (size_t i = 1; i < count; i++) {
+        const mrn_spelled *parent = &keys[pool_parent(pool[i])];
+        const size_t shared = parent->key_bytes - parent->suffix_bytes + pool_position(pool[i]);
+        const uint8_t byte = (uint8_t)pool[i], *from = to;
+        if (capacity - (size_t)(to - room) < KEY_ROOM)
             return 0;
-        uint8_t *to = room + used;
-        copy_short(to, i > 0 ? room + parent->key : query, start);
-        to += start;
-        *to = (uint8_t)item; /* 0: none, at the start or where a key ends */
-        to += (uint8_t)item != 0;
-        copy_short(to, keys[i].suffix + skipped, rest);
-        to += rest;
-        keys[i].key = (uint32_t)used;
-        keys[i].key_bytes = (uint32_t)((size_t)(to - room) - used);
-        used = (size_t)(to - room);
+        copy_short(to, room + parent->key, shared);
+        to += shared;
+        *to = byte; /* 0: none, the key ends */
+        to += byte != 0;
+        copy_short(to, keys[i].suffix, keys[i].suffix_bytes);
+        to += keys[i].suffix_bytes;
+        keys[i].key = (uint32_t)(from - room);
+        keys[i].key_bytes = (uint32_t)(to - from);
     }
-    *room_used = used;
+    *room_used = (size_t)(to - room);
     return 1;
 }
 

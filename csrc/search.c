@@ -259,7 +259,7 @@ static void search_exact(search *s, size_t number) {
         if (g->dead != NULL || s->filtered || s->preferring || s->marks || s->documents) {
             offer_stream(s, number, KIND_KEY, &at);
         } else {
-            size_t found = trie_best(&g->keys, &at, s->limit, s->space->pool, s->space->spelled),
+            size_t found = trie_best(g, &at, s->limit, s->space->pool, s->space->spelled),
                    first = log_pool(s, &at, found);
             for (size_t i = 0; i < found; i++)
                 search_offer(s, number, KIND_KEY, pool_node(s->space->pool[i]), first + i, s->query_bytes, 0);
@@ -292,7 +292,7 @@ static int search_plain(search *s) {
         return 0;
     if (!trie_walk(&g->keys, (const uint8_t *)s->space->query, s->query_bytes, &s->start))
         return 1;
-    s->count = trie_best(&g->keys, &s->start, s->limit, s->space->pool, s->space->spelled);
+    s->count = trie_best(g, &s->start, s->limit, s->space->pool, s->space->spelled);
     s->plain = g->index->items[MRN_SECTION_TEXTS] == 0;
     if (!s->plain)
         answer_pool(s);

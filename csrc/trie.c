@@ -102,7 +102,9 @@ static size_t branches_from(const trie_node *n, size_t position, uint64_t *numbe
     return count;
 }
 
-size_t trie_best(const trie *t, const place *from, size_t limit, uint64_t *pool, mrn_spelled *suffixes) {
+size_t trie_best(const reader_segment *segment, const place *from, size_t limit, uint64_t *pool,
+                 mrn_spelled *suffixes) {
+    const trie *t = &segment->keys;
     trie_node n = from->node;
     size_t count = 1 + branches_from(&n, from->position, pool + 1, limit - 1);
     pool[0] = pool_item(from->rank, 0, from->position, 0);
@@ -116,6 +118,8 @@ size_t trie_best(const trie *t, const place *from, size_t limit, uint64_t *pool,
         suffixes[done].suffix_bytes = (uint32_t)n.suffix_bytes;
         if (++done == count)
             return count;
+        __builtin_prefetch(
+            tie_block(segment->index, pool_node(pool[done]))); /* its score is asked for next */
         read_node(t, pool_node(pool[done]), &n);
         if (done + 1 == limit) /* what follows it cannot win */
             continue;

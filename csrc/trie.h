@@ -135,9 +135,10 @@ int trie_walk(const trie *t, const uint8_t *key, size_t key_bytes, place *at);
 int trie_walk_whole(const trie *t, const uint8_t *key, size_t key_bytes, place *at);
 int trie_next_whole(const trie *t, place *at);
 
-/* The best `limit` nodes below a place, best first: items to be read with the functions below, and their
- * suffixes. Returns how many. */
-size_t trie_best(const trie *t, const place *from, size_t limit, uint64_t *pool, mrn_spelled *suffixes);
+/* The best `limit` nodes below a place in the keys of a segment, best first: items to be read with the
+ * functions below, and their suffixes. Returns how many. */
+size_t trie_best(const reader_segment *segment, const place *from, size_t limit, uint64_t *pool,
+                 mrn_spelled *suffixes);
 
 ALWAYS_INLINE uint32_t pool_node(uint64_t item) {
     return (uint32_t)(item >> 26);

@@ -217,7 +217,6 @@ ALWAYS_INLINE void prefetch_node(const trie *t, uint32_t rank) {
     const uint8_t *group = t->base + from,
                   *likely = group + ((to - from) / MRN_NODE_GROUP) * (size_t)(rank % MRN_NODE_GROUP);
     __builtin_prefetch(group);
-    __builtin_prefetch(group + MRN_NODE_GROUP - 1);
     __builtin_prefetch(likely);
     __builtin_prefetch(likely + 48);
 }
@@ -250,18 +249,20 @@ ALWAYS_INLINE uint64_t read_number(const uint8_t *base, uint32_t i) {
 
 /* ---- Ties and scores ---------------------------------------------------------------------------------- */
 
+ALWAYS_INLINE const uint8_t *tie_block(const mrn_index *index, uint32_t rank) {
+    return (const uint8_t *)index->file + index->place[MRN_SECTION_TIES] + TIES_BYTES * (size_t)(rank / 64);
+}
+
 /* The first entry that has the score of this one: how many entries have a higher one. */
 ALWAYS_INLINE uint32_t tie_start(const mrn_index *index, uint32_t rank) {
-    const uint8_t *block =
-        (const uint8_t *)index->file + index->place[MRN_SECTION_TIES] + TIES_BYTES * (size_t)(rank / 64);
+    const uint8_t *block = tie_block(index, rank);
     uint64_t bits = load64(block) & (~UINT64_C(0) >> (63 - rank % 64));
     return bits == 0 ? load32(block + 8) : rank / 64 * 64 + bit_length(bits) - 1;
 }
 
 /* The number of an entry's score among the different ones, from 0. */
 ALWAYS_INLINE uint32_t tie_class(const mrn_index *index, uint32_t rank) {
-    const uint8_t *block =
-        (const uint8_t *)index->file + index->place[MRN_SECTION_TIES] + TIES_BYTES * (size_t)(rank / 64);
+    const uint8_t *block = tie_block(index, rank);
     uint64_t bits = load64(block) & (~UINT64_C(0) >> (63 - rank % 64));
     return load32(block + 12) + count_bits(bits) - 1;
 }

@@ -333,7 +333,8 @@ class Index:
             >>> [c.text for c in index.complete("dus", limit=2)]  # doctest: +SKIP
             ['Dushanbe', 'Düsseldorf']
         """
-        reader = self._opened().reader
+        source = self._source  # not by a call, which would be a tenth of it all
+        reader = (self._opened() if source is None else source).reader
         if context is _NO_NAMES is prefer:
             found = reader.quick.complete(prefix, limit, fuzzy, Completion, self._payload, Answers)
             if found is not None:
@@ -372,7 +373,8 @@ class Index:
             JSON in UTF-8: ``{"query", "completions": [{"text", "score", "edits", "highlights", "payload"}]}``, with
             ``id`` for those that are names of a document, and ``"partial":true`` where the list's ``partial`` is.
         """
-        reader = self._opened().reader
+        source = self._source  # not by a call, which would be a tenth of it all
+        reader = (self._opened() if source is None else source).reader
         if context is _NO_NAMES is prefer:
             body = reader.quick.json(prefix, limit, fuzzy)
             if body is not None:
