@@ -53,7 +53,7 @@ class Follower:
 
     def _look(self, name: str, index: Index, *, fade: bool) -> None:
         try:
-            index.refresh()
+            index.refresh(wait=False)  # one that waits for its disk shall not hold up the others
             if fade:
                 index.fade()
         except (MarianaError, OSError) as error:

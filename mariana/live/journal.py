@@ -180,14 +180,26 @@ class Journal:
             raise FileFormatError(f"{self.path}: not the journal of an index; move it away")
         (version,) = self._one("SELECT format FROM meta")
         if version in (1, 2):
-            self._upgrade()
+            self._upgrade(version)
         elif version != FORMAT:
             raise FileFormatError(
                 f"{self.path}: format {version}, but this version of Mariana knows {FORMAT}: update Mariana"
             )
 
-    def _upgrade(self) -> None:
+    def _upgrade(self, version: int) -> None:
         """Bring a journal of an older format to this one."""
+        try:
+            self._add_what_is_missing()
+        except StoreError as error:
+            if error.errno != errno.EROFS:
+                raise
+            raise StoreError(
+                errno.EROFS,
+                f"{self.path} is of format {version}, and has to be brought to format {FORMAT}, but may not be written: "
+                "open the index once where it may",
+            ) from error
+
+    def _add_what_is_missing(self) -> None:
         with journal_errors(self.path):
             self.connection.execute("BEGIN IMMEDIATE")
             try:
