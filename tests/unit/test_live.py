@@ -1034,6 +1034,49 @@ def test_a_read_only_disk_serves(small_disk: Path) -> None:
         remount(small_disk, "rw")
 
 
+def test_who_may_only_read_sees_what_others_write(small_disk: Path, tmp_path: Path) -> None:
+    """Through a read-only mount of a folder that others write in, as a container has it."""
+    written, seen = Path(mariana.build_index(small_disk / "towns", ENTRIES)), tmp_path / "seen"
+    with mariana.open_index(written) as index:
+        index.insert([("Salta", 8)])
+    seen.mkdir()
+    subprocess.run(["mount", "--bind", written, seen], check=True)
+    try:
+        remount(seen, "bind,ro")
+        with mariana.open_index(seen) as reader:
+            assert not reader.refresh()
+            for first in ("Sana", "Sanaa"):
+                with mariana.open_index(written) as index:
+                    index.delete(["Saigon", "São Paulo", "Sana"])
+                    index.insert([(first, 9)])
+                    assert reader.refresh()
+                    assert texts(reader)[:3] == [first, "Salta", "Sapporo"]
+            assert not reader.refresh()
+            mariana.build_index(written, [("Lima", 1)])
+            assert reader.refresh()
+            assert texts(reader) == ["Lima"]
+            with pytest.raises(StoreError):
+                reader.insert([("Leon", 1)])
+    finally:
+        subprocess.run(["umount", "--lazy", seen], check=True)
+
+
+def test_a_disk_that_is_writable_again_is_written_to(small_disk: Path) -> None:
+    path = Path(mariana.build_index(small_disk / "towns", ENTRIES))
+    with mariana.open_index(path) as index:
+        index.insert([("Salta", 1)])
+    remount(small_disk, "ro")
+    try:
+        index = mariana.open_index(path)
+        with pytest.raises(StoreError):
+            index.insert([("Sana", 1)])
+    finally:
+        remount(small_disk, "rw")
+    with index:
+        assert index.insert([("Sana", 1)]) == Receipt(2, 1)
+        assert "Sana" in texts(index)
+
+
 def test_a_journal_of_an_older_format_on_a_read_only_disk_is_refused_in_words(small_disk: Path) -> None:
     path = Path(mariana.build_index(small_disk / "towns", ENTRIES))
     with mariana.open_index(path) as index:
