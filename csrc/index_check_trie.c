@@ -1,34 +1,34 @@
 /* Checking a trie of an index segment, node by node in the order of the file: each is reached by one branch
  * of an earlier one, which said where the path to it stands.
  *
- * Nearly all nodes are near and ASCII: suffix_fits and near_branches see that at a glance. They only ever say
- * that a node is right; of one that is odd in any way, check_node finds out byte by byte whether it is wrong,
- * and says how. What look-ups rely on, and where it is checked:
+ * Nearly all groups of nodes are ASCII and their keys short: index_check_glance.c sees at a glance that they
+ * are right. Of one that is odd in any way, check_group finds out byte by byte whether it is wrong, and says
+ * how; it writes what the glance wrote once more. What look-ups rely on, and where it is checked, in the
+ * latter file too where a function is named twice:
  *
- *   read_node       A group and its nodes lie in the section, one after the other, the far ones likewise; the
- * parts of a node fill it: check_trie (places, sums of lengths), near_branches, read_far. read_branch     A
- * rank is a node's, above its parent's and that of the branch before, so that a walk ends and the first
- * branches are the best; a position lies in the suffix or at its end: fit_branches, check_branches. One
- * branch leads to each node: check_trie counts them. trie_walk       A path has one continuation: no branch
- * goes where the suffix or another branch goes: fit_branches, check_branches. spell, read_text   A key has 1
- * to MRN_KEY_MAX bytes, and nothing follows its end (byte 0): the states that branches pass on, suffix_fits,
- * check_suffix, check_branch. append_byte, highlights, JSON   A key is UTF-8 without control characters:
- * is_plain, check_suffix, check_branch. filters         A subtree's contexts are those of its entries:
- * masks_agree.
+ * read_node: a group and its nodes lie in the section, one after the other, the far ones likewise; the parts
+ * of a node fill it: check_trie (places, sums of lengths), check_group or the heads of glance_prepare,
+ * read_far.
  *
- * 8 bytes may be read at once anywhere in a section (MRN_SLACK), and 16 in a trie: the ties follow it. */
+ * read_branch: a rank is a node's, above its parent's and that of the branch before, so that a walk ends and
+ * the first branches are the best; a position lies in the suffix or at its end: check_branches, fit_branches.
+ * One branch leads to each node: check_trie counts them.
+ *
+ * trie_walk: a path has one continuation: no branch goes where the suffix or another branch goes:
+ * check_branches, fit_branches.
+ *
+ * spell, read_text: a key has 1 to MRN_KEY_MAX bytes, and nothing follows its end (byte 0): the states that
+ * branches pass on; check_suffix and check_branch, states_fit.
+ *
+ * append_byte, highlights, JSON: a key is UTF-8 without control characters: check_suffix and check_branch,
+ * plain and the steps of glance_prepare.
+ *
+ * filters: a subtree's contexts are those of its entries: masks_agree.
+ *
+ * 8 bytes may be read at once behind the end of a section (MRN_SLACK), and 32 behind that of a trie: the ties
+ * follow it. */
 
 #include "index_check.h"
-
-/* ---- Tries -------------------------------------------------------------------------------------------- */
-
-typedef struct scratch {
-    uint64_t *seen;   /* a bit for each (position, byte) of one node's branches */
-    uint16_t *states; /* of each node: where the path to it stands, see below */
-    uint8_t *trail;   /* UTF-8 state before each byte of one suffix, and after it */
-} scratch;
-
-enum { SEEN_WORDS = BRANCHES_MAX / 64, TRAIL_BYTES = MRN_KEY_MAX + 8, FEW_WAYS = 16 };
 
 /* A group of nodes has 4 bytes for its place and 16 for their lengths at least. */
 static size_t node_count_max(size_t bytes) {
@@ -36,27 +36,10 @@ static size_t node_count_max(size_t bytes) {
 }
 
 size_t trie_scratch_bytes(size_t file_bytes) {
-    return SEEN_WORDS * 8 + node_count_max(file_bytes) * 2 + TRAIL_BYTES + 8;
+    return sizeof(trie_scratch) + node_count_max(file_bytes) * sizeof(uint16_t);
 }
 
-static scratch lay_out(void *block, size_t file_bytes) {
-    scratch s;
-    s.seen = block;
-    s.states = (uint16_t *)(s.seen + SEEN_WORDS);
-    s.trail = (uint8_t *)(s.states + node_count_max(file_bytes));
-    return s;
-}
-
-/* Where the path to a node stands: how many bytes of its key are behind, what UTF-8 still wants, whether
- * the key has ended (the path came through a branch with byte 0). */
-enum {
-    STATE_DEPTH = 0x7ff,
-    STATE_UTF8_SHIFT = 11,
-    STATE_UTF8 = 7,
-    STATE_ENDED = 0x4000,
-    STATE_UNREACHED = 0xffff,
-    UTF8_INVALID = 8
-};
+enum { UTF8_INVALID = 8 };
 
 /* The states of UTF-8: 0 between characters; 1, 2, 3: as many bytes are wanted; 4 to 7: the next byte is
  * bounded further, after E0, ED, F0, F4. A key holds no control character of ASCII. */
@@ -118,102 +101,17 @@ static const char *check_branch(const trie_node *n, unsigned state, size_t posit
     return NULL;
 }
 
-/* Whether bytes are ASCII without control characters; those of branches may be 0 too, where a key ends. Up to
- * 16 behind them are read, and may be anything. */
-ALWAYS_INLINE int is_plain(const uint8_t *at, size_t bytes, int of_branches) {
-#if defined(__SSE2__)
-    const __m128i zero = _mm_setzero_si128(), space = _mm_set1_epi8(0x20), above = _mm_set1_epi8(0x7f);
-    for (;; at += 16, bytes -= 16) {
-        const __m128i some = _mm_loadu_si128((const __m128i *)(const void *)at);
-        __m128i odd = _mm_or_si128(_mm_cmplt_epi8(some, space), _mm_cmpeq_epi8(some, above));
-        if (of_branches)
-            odd = _mm_andnot_si128(_mm_cmpeq_epi8(some, zero), odd);
-        const unsigned found = (unsigned)_mm_movemask_epi8(odd);
-        if (bytes <= 16)
-            return (found & ((1U << bytes) - 1)) == 0;
-        if (found != 0)
-            return 0;
-    }
-#else
-    const uint64_t ones = UINT64_C(0x0101010101010101), low = 0x7f * ones, high = 0x80 * ones;
-    for (; bytes > 0; at += 8) {
-        const uint64_t word = load64(at), part = word & low; /* no sum below carries into the next byte */
-        uint64_t odd = (word | ~(part + 0x60 * ones) | (part + ones)) & high;
-        if (of_branches)
-            odd &= word | (part + low);
-        if (bytes <= 8)
-            return (odd << (64 - 8 * bytes)) == 0;
-        if (odd != 0)
-            return 0;
-        bytes -= 8;
-    }
-    return 1;
-#endif
-}
-
-/* Whether two branches of a node with few of them leave in one way: each is compared with those before it. */
-static int ways_clash(const trie_node *n) {
-    for (size_t i = 1; i < n->branches; i++)
-        for (size_t j = 0; j < i; j++)
-            if (n->bytes[i] == n->bytes[j] && read_branch(n, i).position == read_branch(n, j).position)
-                return 1;
-    return 0;
-}
-
-/* Bits of the ways of many branches: as many positions as the node has, 256 bits each. */
-static void clear_ways(uint64_t *seen, const trie_node *n) {
-    memset(seen, 0, (n->suffix_bytes + 1) * (256 / 8));
-}
-
 ALWAYS_INLINE uint64_t note_way(uint64_t *seen, size_t position, unsigned byte) {
     uint64_t *word = &seen[position * 4 + byte / 64], bit = UINT64_C(1) << (byte % 64), known = *word & bit;
     *word |= bit;
     return known;
 }
 
-/* Check the branches of node `rank`, whose bytes are plain, and write the states of the nodes behind them.
- * The path to the node and its suffix are ASCII, and no longer than a key with one more byte may be. 0:
- * something is wrong, or they want a closer look. Of few branches each has a bit of 64, which others may have
- * too. */
-ALWAYS_INLINE int fit_branches(const trie *t, const trie_node *n, uint32_t rank, unsigned depth,
-                               uint16_t *states, uint64_t *seen) {
-    const uint8_t *suffix = n->suffix, *bytes = n->bytes, *packed = n->packed;
-    const size_t suffix_bytes = n->suffix_bytes, count = n->branches;
-    const unsigned position_bits = n->position_bits, branch_bits = n->branch_bits;
-    const uint64_t branch_mask = n->branch_mask, position_mask = (UINT64_C(1) << position_bits) - 1;
-    const uint32_t nodes = t->nodes;
-    uint32_t before = rank;
-    uint64_t ways = 0, known = 0;
-    unsigned along = 0;
-    size_t bit = 0;
-    for (size_t i = 0; i < count; i++, bit += branch_bits) {
-        const uint64_t both = load64(packed + bit / 8) >> (bit % 8) & branch_mask;
-        const size_t position = both & position_mask;
-        const uint32_t to = (uint32_t)(both >> position_bits);
-        const unsigned byte = bytes[i];
-        if (to <= before || to >= nodes || position > suffix_bytes)
-            return 0;
-        before = to;
-        states[to] = (uint16_t)(byte == 0 ? (depth + position) | STATE_ENDED : depth + position + 1);
-        along |= (suffix[position] == byte) & (position < suffix_bytes);
-        if (seen == NULL) {
-            const uint64_t way = UINT64_C(1) << ((position * 27 + byte) % 64); /* 26 letters a position */
-            known |= ways & way;
-            ways |= way;
-        } else {
-            known |= note_way(seen, position, byte);
-        }
-    }
-    return along == 0 && known == 0;
-}
-
 /* Check the branches of node `rank` one by one and write the states of the nodes behind them. */
 static const char *check_branches(const trie *t, const trie_node *n, uint32_t rank, unsigned state,
-                                  scratch *s) {
+                                  trie_scratch *s) {
     uint32_t before = rank;
-    const int few = n->branches <= FEW_WAYS;
-    if (!few)
-        clear_ways(s->seen, n);
+    memset(s->seen, 0, (n->suffix_bytes + 1) * (256 / 8));
     for (size_t i = 0; i < n->branches; i++) {
         branch b = read_branch(n, i);
         unsigned next;
@@ -224,52 +122,26 @@ static const char *check_branches(const trie *t, const trie_node *n, uint32_t ra
         if (wrong != NULL)
             return wrong;
         s->states[b.rank] = (uint16_t)next;
-        if (!few && note_way(s->seen, b.position, n->bytes[i]))
+        if (note_way(s->seen, b.position, n->bytes[i]))
             return "two branches leave in one way";
     }
-    return few && ways_clash(n) ? "two branches leave in one way" : NULL;
-}
-
-/* Whether a suffix that is reached in `state` is ASCII, and leaves room in the key for a byte more. */
-ALWAYS_INLINE int suffix_fits(const uint8_t *suffix, size_t bytes, unsigned state) {
-    const unsigned depth = state & STATE_DEPTH;
-    return (state == depth || (state == (depth | STATE_ENDED) && bytes == 0)) &&
-           depth + bytes - 1 < MRN_KEY_MAX - 1 && is_plain(suffix, bytes, 0);
+    return NULL;
 }
 
 ALWAYS_INLINE size_t node_bytes(const trie_node *n) {
     return 1 + n->suffix_bytes + n->branches + packed_bytes(n->branches, n->branch_bits);
 }
 
-/* The number of branches of a node that is near, has some, and is what nearly all such nodes are: ASCII. 0:
- * it is not, and check_node has to say what it is. */
-static size_t near_branches(const trie *t, const uint8_t *at, size_t bytes, uint32_t rank, unsigned state,
-                            uint16_t *states) {
-    trie_node n;
-    read_node_at(t, MRN_NODE_BRANCHES, at, &n);
-    const int fits = state <= STATE_DEPTH && node_bytes(&n) == bytes &&
-                     suffix_fits(n.suffix, n.suffix_bytes, state) && is_plain(n.bytes, n.branches, 1) &&
-                     fit_branches(t, &n, rank, state, states, NULL);
-    return fits ? n.branches : 0;
-}
-
 /* Check what a node that is reached in `state` says. */
-static const char *check_node(const trie *t, const trie_node *n, uint32_t rank, unsigned state, scratch *s) {
+static const char *check_node(const trie *t, const trie_node *n, uint32_t rank, trie_scratch *s) {
+    const unsigned state = s->states[rank];
     if (state == STATE_UNREACHED)
         return "no branch leads to a node";
-    if (n->branches > 0 && state <= STATE_DEPTH && suffix_fits(n->suffix, n->suffix_bytes, state) &&
-        is_plain(n->bytes, n->branches, 1)) {
-        clear_ways(s->seen, n);
-        if (fit_branches(t, n, rank, state, s->states, s->seen))
-            return NULL;
-    }
     const char *wrong = check_suffix(n, state, s->trail);
     return wrong != NULL ? wrong : check_branches(t, n, rank, state, s);
 }
 
-/* Read a node whose parts must lie before `end`; where it ends, or NULL. */
-static const uint8_t *read_far(const trie *t, unsigned kind, const uint8_t *at, const uint8_t *end,
-                               trie_node *n) {
+const uint8_t *read_far(const trie *t, unsigned kind, const uint8_t *at, const uint8_t *end, trie_node *n) {
     size_t head = kind & MRN_NODE_BRANCHES ? 6 : 2, room = (size_t)(end - at);
     if (room < head)
         return NULL;
@@ -286,22 +158,66 @@ static const uint8_t *read_far(const trie *t, unsigned kind, const uint8_t *at, 
 }
 
 /* The contexts of a node, which has been checked, and all below it are its own and those of its branches. */
-static int masks_agree(const opening *o, const trie *t, unsigned id, uint32_t rank) {
+static int masks_agree(const opening *o, unsigned id, uint32_t rank, const trie_node *n) {
     const mrn_index *index = &o->index;
     const unsigned masks = id == MRN_SECTION_KEYS ? MRN_SECTION_KEY_MASKS : MRN_SECTION_WORD_MASKS;
     uint32_t entry = rank;
     if (id == MRN_SECTION_WORDS)
         entry = (uint32_t)read_number(o->sections[MRN_SECTION_WORD_ENTRIES].from, rank);
     uint64_t mask = read_mask(index, MRN_SECTION_MASKS, entry);
-    trie_node n;
-    read_node(t, rank, &n);
-    for (size_t i = 0; i < n.branches; i++)
-        mask |= read_mask(index, masks, read_branch(&n, i).rank);
+    for (size_t i = 0; i < n->branches; i++)
+        mask |= read_mask(index, masks, read_branch(n, i).rank);
     return mask == read_mask(index, masks, rank);
 }
 
-int check_trie(const opening *o, unsigned id, void *block, size_t file_bytes) {
-    scratch parts = lay_out(block, file_bytes), *s = &parts;
+/* Check a group of nodes one by one; the others are as in glance_group. */
+static int check_group(const opening *o, const trie *t, unsigned id, const uint8_t *kinds, uint32_t first,
+                       const uint8_t **far, trie_scratch *s, uint64_t *branches) {
+    const uint8_t *at = kinds + MRN_NODE_GROUP, *const end = o->sections[id].to;
+    const int masked = o->index.items[MRN_SECTION_TAGS] > 0;
+    for (uint32_t i = 0; i < MRN_NODE_GROUP && first + i < t->nodes; i++) {
+        const unsigned kind = kinds[i];
+        const size_t bytes = kind & MRN_NODE_BYTES;
+        trie_node n;
+        if (kind & MRN_NODE_FAR) {
+            if (bytes != 4 || load32(at) != (size_t)(*far - t->base))
+                return refuse(o, "a node is not where it should be", at);
+            *far = read_far(t, kind, *far, end, &n);
+            if (*far == NULL)
+                return refuse(o, "a node breaks the format", at);
+        } else {
+            if (kind & MRN_NODE_BRANCHES && bytes == 0)
+                return refuse(o, "a node breaks the format", at);
+            read_node_at(t, kind, at, &n);
+            if (kind & MRN_NODE_BRANCHES && node_bytes(&n) != bytes)
+                return refuse(o, "a node breaks the format", at);
+        }
+        const char *wrong = check_node(t, &n, first + i, s);
+        if (wrong != NULL)
+            return refuse(o, wrong, at);
+        if (masked && !masks_agree(o, id, first + i, &n))
+            return refuse(o, "the contexts of a node are not those below it", at);
+        *branches += n.branches;
+        at += bytes;
+    }
+    return MRN_OK;
+}
+
+/* The same of a group that was seen to be right, but for its contexts. */
+static int check_masks_of_group(const opening *o, const trie *t, unsigned id, const uint8_t *kinds,
+                                uint32_t first) {
+    const uint8_t *at = kinds + MRN_NODE_GROUP;
+    for (uint32_t i = 0; i < MRN_NODE_GROUP && first + i < t->nodes; at += kinds[i++] & MRN_NODE_BYTES) {
+        trie_node n;
+        read_node_at(t, kinds[i], at, &n);
+        if (!masks_agree(o, id, first + i, &n))
+            return refuse(o, "the contexts of a node are not those below it", at);
+    }
+    return MRN_OK;
+}
+
+int check_trie(const opening *o, unsigned id, void *block) {
+    trie_scratch *s = block;
     const extent section = o->sections[id];
     const trie t = segment_trie(&o->index, id);
     const int masked = o->index.items[MRN_SECTION_TAGS] > 0;
@@ -324,54 +240,36 @@ int check_trie(const opening *o, unsigned id, void *block, size_t file_bytes) {
     const uint8_t *near_end = far;
     uint64_t branches = 0;
     memset(s->states, 0xff, (size_t)t.nodes * sizeof *s->states);
+    for (size_t i = t.nodes; i < MRN_NODE_GROUP * groups; i++)
+        s->states[i] = 1; /* that of a leaf, so that the last group looks as if it were full */
     s->states[0] = 0;
+    if (groups > 1)
+        glance_prepare(&t, s);
     for (uint32_t first = 0; first < t.nodes; first += MRN_NODE_GROUP) {
-        const uint8_t *lengths = at;
+        const uint8_t *kinds = at;
         if (load32(section.from + first / MRN_NODE_GROUP * 4) != (size_t)(at - section.from) ||
             (size_t)(near_end - at) < MRN_NODE_GROUP)
             return refuse(o, "a group of nodes is not where it should be", at);
         at += MRN_NODE_GROUP;
-        const uint32_t here = t.nodes - first < MRN_NODE_GROUP ? t.nodes - first : MRN_NODE_GROUP;
-        for (uint32_t i = here; i < MRN_NODE_GROUP; i++)
-            if (lengths[i] != 0)
-                return refuse(o, "the last group has nodes too many", lengths);
-        if ((size_t)(near_end - at) < sum_lengths(lengths, 15) + (lengths[15] & MRN_NODE_BYTES))
+        for (uint32_t i = t.nodes - first; i < MRN_NODE_GROUP; i++)
+            if (kinds[i] != 0)
+                return refuse(o, "the last group has nodes too many", kinds);
+        const size_t bytes = sum_lengths(kinds, 15) + (kinds[15] & MRN_NODE_BYTES);
+        if ((size_t)(near_end - at) < bytes)
             return refuse(o, "a node breaks the format", at);
-        for (uint32_t i = 0; i < here; i++) {
-            const uint32_t rank = first + i;
-            const unsigned kind = lengths[i], state = s->states[rank];
-            const size_t bytes = kind & MRN_NODE_BYTES;
-            size_t found = 0;
-            int fits = 0;
-            if (kind <= MRN_NODE_BYTES)
-                fits = suffix_fits(at, bytes, state);
-            else if (!(kind & MRN_NODE_FAR))
-                fits = (found = near_branches(&t, at, bytes, rank, state, s->states)) > 0;
-            if (!fits) {
-                trie_node n;
-                if (kind & MRN_NODE_FAR) {
-                    if (bytes != 4 || load32(at) != (size_t)(far - section.from))
-                        return refuse(o, "a node is not where it should be", at);
-                    far = read_far(&t, kind, far, section.to, &n);
-                    if (far == NULL)
-                        return refuse(o, "a node breaks the format", at);
-                } else {
-                    if (kind & MRN_NODE_BRANCHES && bytes == 0)
-                        return refuse(o, "a node breaks the format", at);
-                    read_node_at(&t, kind, at, &n);
-                    if (kind & MRN_NODE_BRANCHES && node_bytes(&n) != bytes)
-                        return refuse(o, "a node breaks the format", at);
-                }
-                const char *wrong = check_node(&t, &n, rank, state, s);
-                if (wrong != NULL)
-                    return refuse(o, wrong, at);
-                found = n.branches;
-            }
-            branches += found;
-            if (masked && !masks_agree(o, &t, id, rank))
-                return refuse(o, "the contexts of a node are not those below it", at);
-            at += bytes;
-        }
+        const uint8_t *far_then = NULL; /* the path to the root is empty, as no other is */
+        if (first > 0)
+            far_then = glance_group(&t, kinds, first, far, section.to, s, &branches);
+        int status = MRN_OK;
+        if (far_then == NULL)
+            status = check_group(o, &t, id, kinds, first, &far, s, &branches);
+        else if (masked)
+            status = check_masks_of_group(o, &t, id, kinds, first);
+        if (status != MRN_OK)
+            return status;
+        if (far_then != NULL)
+            far = far_then;
+        at += bytes;
     }
     if (at != near_end || far != section.to)
         return refuse(o, "something follows its nodes", at);

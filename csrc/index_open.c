@@ -168,9 +168,9 @@ int mrn_index_open(const char *file, size_t file_bytes, void *block, size_t bloc
     if (status == MRN_OK && words)
         status = check_word_entries(&o);
     if (status == MRN_OK)
-        status = check_trie(&o, MRN_SECTION_KEYS, block, file_bytes);
+        status = check_trie(&o, MRN_SECTION_KEYS, block);
     if (status == MRN_OK && words)
-        status = check_trie(&o, MRN_SECTION_WORDS, block, file_bytes);
+        status = check_trie(&o, MRN_SECTION_WORDS, block);
     if (status == MRN_OK)
         status = check_blobs(&o, MRN_SECTION_TEXTS);
     if (status == MRN_OK)

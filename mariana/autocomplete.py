@@ -241,8 +241,14 @@ class Index:
             raise InvalidInputError(f"client must be a string, got {type(client).__name__}")
         return source.select(read_text(text, ""), client)
 
-    def refresh(self) -> bool:
+    def refresh(self, *, wait: bool = True) -> bool:
         """Take what other processes have written, or a rebuild; costs microseconds when there is nothing.
+
+        All is visible then that was acknowledged, anywhere, before the call.
+
+        Args:
+            wait: for a thread that is writing here. Without, what others wrote may be left to the next call: for one
+                that looks again and again, at many indexes.
 
         Returns:
             Whether there was something new.
@@ -252,7 +258,7 @@ class Index:
             StoreError: it cannot be read; the index stays as it was.
         """
         source = self._opened()
-        return isinstance(source, LiveIndex) and source.refresh()
+        return isinstance(source, LiveIndex) and source.refresh(wait=wait)
 
     def fade(self) -> bool:
         """Let fade what was learnt, if it is time for the next step (eight in a half-life).

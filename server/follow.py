@@ -6,9 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from mariana.autocomplete import Index
-from mariana.errors import MarianaError
+from mariana.errors import MarianaError, StoreError
 
 POLL_SECONDS = 0.03
 """Between two looks: a change is seen within this and the time to take it over; a look costs microseconds."""
@@ -53,9 +54,10 @@ class Follower:
 
     def _look(self, name: str, index: Index, *, fade: bool) -> None:
         try:
-            index.refresh()
+            index.refresh(wait=False)  # one that waits for its disk shall not hold up the others
             if fade:
-                index.fade()
+                with suppress(StoreError):  # it ranks as before where nothing can be written
+                    index.fade()
         except (MarianaError, OSError) as error:
             reason = " ".join(str(error).split())
             if self.told.get(name) != reason:  # once, not thirty times a second

@@ -121,7 +121,8 @@ class Journal:
 
     path: Path
     connection: sqlite3.Connection
-    _file: tuple[int, int]
+    _file: tuple[object, ...]
+    _frozen: bool
 
     @classmethod
     def open(cls, folder: Path) -> Self | None:
@@ -136,10 +137,11 @@ class Journal:
         path = folder / JOURNAL_FILE
         with store_errors(f"read {path}"), journal_errors(path):
             try:
-                status = path.stat()
+                files = [_identity(path, frozen=frozen) for frozen in (False, True)]
             except (FileNotFoundError, NotADirectoryError):
                 return None
-            journal = cls(path, _connect(path), (status.st_dev, status.st_ino))
+            connection, frozen = _connect(path)
+            journal = cls(path, connection, files[frozen], frozen)
             try:
                 journal._check()
             except BaseException:
@@ -180,14 +182,26 @@ class Journal:
             raise FileFormatError(f"{self.path}: not the journal of an index; move it away")
         (version,) = self._one("SELECT format FROM meta")
         if version in (1, 2):
-            self._upgrade()
+            self._upgrade(version)
         elif version != FORMAT:
             raise FileFormatError(
                 f"{self.path}: format {version}, but this version of Mariana knows {FORMAT}: update Mariana"
             )
 
-    def _upgrade(self) -> None:
+    def _upgrade(self, version: int) -> None:
         """Bring a journal of an older format to this one."""
+        try:
+            self._add_what_is_missing()
+        except StoreError as error:
+            if error.errno != errno.EROFS:
+                raise
+            raise StoreError(
+                errno.EROFS,
+                f"{self.path} is of format {version}, and has to be brought to format {FORMAT}, but may not be written: "
+                "open the index once where it may",
+            ) from error
+
+    def _add_what_is_missing(self) -> None:
         with journal_errors(self.path):
             self.connection.execute("BEGIN IMMEDIATE")
             try:
@@ -433,22 +447,33 @@ class Journal:
         return head
 
     def in_place(self) -> bool:
-        """Whether the file is still the one of its name: not when the index was deleted, or restored from a copy."""
+        """Whether the file is still what was opened.
+
+        Not when the index was deleted or restored from a copy, when it could not be written then and can now, nor when
+        it was opened as a file that nobody writes and somebody did, who has other rights or another mount.
+        """
         try:
-            status = self.path.stat()
+            return _identity(self.path, frozen=self._frozen) == self._file
         except OSError:
             return False
-        return (status.st_dev, status.st_ino) == self._file
 
 
 def _hashed(client: str, salt: bytes) -> bytes:
     return hashlib.blake2b(client.encode("utf-8", "replace"), digest_size=16, salt=salt).digest()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    """Open the file for writing where that is allowed, or else for reading."""
+def _identity(path: Path, *, frozen: bool) -> tuple[object, ...]:
+    """Return what stays while an open file is to be kept open; ``frozen``: SQLite takes no notice of its log."""
+    status = path.stat()
+    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    content = (status.st_mtime_ns, status.st_size, Path(f"{path}-wal").exists()) if frozen else ()
+    return status.st_dev, status.st_ino, writable, *content
+
+
+def _connect(path: Path) -> tuple[sqlite3.Connection, bool]:
+    """Open the file for writing where that is allowed, or else for reading; tell whether as one that nobody writes."""
     for mode in ("mode=rw", "mode=ro", "mode=ro&immutable=1"):
-        # Nobody writes where not even the log's index can be made; without a log, the file says all.
+        # Where not even the log's index can be made, and without a log, the file says all (``in_place``: as long as it does).
         if "immutable" in mode and Path(f"{path}-wal").exists():
             break
         connection = sqlite3.connect(
@@ -471,7 +496,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             connection.close()
             raise
         else:
-            return connection
+            return connection, "immutable" in mode
     raise failure
 
 

@@ -11,18 +11,16 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from mariana._binding.trie import TAGS_MAX, Reader, Segment
+from mariana._binding.trie import TAGS_MAX, Reader
 from mariana.errors import FileFormatError, InvalidInputError, MarianaError, NotFoundError, StoreError
 from mariana.live import folder, learning
+from mariana.live.holding import Holding, identity
 from mariana.live.journal import JOURNAL_FILE, Head, Item, Journal
-from mariana.live.layers import Layers
 from mariana.store import fsync_directory, locked, make_folder, store_errors, write_whole
 
 COMPACT_LEAST = 10_000
@@ -33,13 +31,6 @@ HALF_LIFE = 30.0
 """Of what is learnt, days, unless told otherwise."""
 
 _TRIES = 16
-_FIXED = itemgetter(*map(Head._fields.index, ("landmark", "half_life")))
-"""Of a head: as long as these stay, the scores do that are held."""
-
-_GENTLY = 1024
-"""Changes that are taken at once, and not all of them, by a thread that nobody waits for; it rests as long as it worked:
-whoever writes needs the interpreter again and again, and would wait for it each time."""
-
 _log = logging.getLogger("mariana")
 
 
@@ -72,92 +63,12 @@ class Explained(NamedTuple):
     live: bool
 
 
-class _Holding:
-    """What is held of an index: the segment, the journal's rows, and both as layers."""
-
-    def __init__(
-        self,
-        path: Path,
-        journal: Journal | None,
-        head: Head | None,
-        known: _Holding | None,
-        *,
-        gently: bool = False,
-    ) -> None:
-        """Take all of it; ``journal`` is in a transaction. FileNotFoundError: a publisher was quicker."""
-        self.head = head
-        self.number = folder.current_segment(path, head)
-        self.segment = folder.segment_path(path, self.number)
-        self.file = _identity(self.segment)
-        base = (
-            known.base if known is not None and known.file == self.file else folder.open_segment(self.segment)
-        )
-        self.base: Segment = base
-        self.items: dict[bytes, Item | None] = {}
-        self.learned: dict[bytes, float] = {}
-        self.layers = Layers(base)
-        if journal is not None and head is not None:
-            self.take(journal, head, after=0, gently=gently)
-
-    @property
-    def behind(self) -> bool:
-        """Whether this is right, but on top of a segment that another one has taken the place of."""
-        return self.head is not None and self.head.base != self.number
-
-    def goes_on(self, head: Head) -> bool:
-        """Whether what the journal has from here on is all that this lacks."""
-        known = self.head
-        return (
-            known is not None
-            and _FIXED(known) == _FIXED(head)
-            and (self.number == head.base or known.sequence >= head.merged)
-        )
-
-    def take(self, journal: Journal, head: Head, after: int, *, gently: bool = False) -> None:
-        """Take what was written after a sequence number."""
-        items, learned = dict(journal.items(after)), dict(journal.learned(after))
-        self.items.update(items)
-        self.learned.update(learned)
-        self.head = head
-        texts = list({**items, **learned})
-        at_once = _GENTLY if gently else max(len(texts), 1)
-        try:
-            for at in range(0, len(texts), at_once):
-                begun = time.perf_counter()
-                self.layers.apply({text: self.effective(text) for text in texts[at : at + at_once]})
-                if gently:
-                    time.sleep(time.perf_counter() - begun)
-        except BaseException:
-            self.head = None  # so that all is taken anew
-            raise
-
-    def given(self, text: bytes) -> Item | None:
-        """Return an entry as it was given; None when there is none of this text."""
-        return self.items[text] if text in self.items else self.layers.find_in_base(text)
-
-    def names_of(self, ids: set[bytes]) -> list[bytes]:
-        """Return the texts of entries that are names of some documents, but for those that the journal has."""
-        names = [text for text in self.layers.names_in_base(ids) if text not in self.items]
-        if self.behind:  # the journal does not have all any more that was changed
-            names += [text for text, item in self.items.items() if item is not None and item.id in ids]
-        return names
-
-    def learnt(self, text: bytes, score: float) -> tuple[float, float]:
-        """Return an entry's selections, and what they add to its score."""
-        weight = self.learned.get(text)
-        if weight is None or self.head is None:
-            return 0.0, 0.0
-        count = learning.selections(weight, self.head.landmark, self.head.half_life)
-        return count, learning.learned_part(score, count)
-
-    def effective(self, text: bytes) -> Item | None:
-        """Return an entry with the score it is ranked by."""
-        item = self.given(text)
-        return None if item is None else item._replace(score=item.score + self.learnt(text, item.score)[1])
-
-
-Work = Callable[[Journal, _Holding, int, float], int]
+Work = Callable[[Journal, Holding, int, float], int]
 """Writes one request: the journal in a transaction, what is held, the sequence number, the time; returns its count."""
+
+
+class _Closed(Exception):  # noqa: N818 - nothing is wrong
+    """Ends a renewal."""
 
 
 @dataclass(slots=True)
@@ -195,7 +106,7 @@ class LiveIndex:
         self._queue_lock = threading.Lock()
         self._compaction: subprocess.Popen[bytes] | None = None
         self._renewal: threading.Thread | None = None
-        self._closed = False
+        self._closed = threading.Event()
         self._seen = -1  # the journal's version when it was read
         self._clock: learning.Clock | None = None
         self._journal: Journal | None = None
@@ -207,7 +118,7 @@ class LiveIndex:
         """Return the number of entries."""
         return self.reader.entries
 
-    def _hold(self, held: _Holding) -> None:
+    def _hold(self, held: Holding) -> None:
         self._now = held
         self.reader = held.layers.reader
 
@@ -219,7 +130,7 @@ class LiveIndex:
     @property
     def sequence(self) -> int:
         """The number of the last change that is visible here; 0 when there never was one."""
-        return _sequence(self._now)
+        return self._now.sequence
 
     @property
     def live(self) -> bool:
@@ -236,18 +147,18 @@ class LiveIndex:
             count, part = now.learnt(text, item.score)
             return Explained(item.score, part, count, text in now.items)
 
-    def _open(self, known: _Holding | None = None) -> _Holding:
+    def _open(self, known: Holding | None = None) -> Holding:
         """Open what is there, in place of what was open."""
         with store_errors(f"read the index {self.path}"):
             for _ in range(_TRIES):  # a publisher may remove the segment between the journal and the opening
                 journal = Journal.open(self.path)
                 try:
                     if journal is None:
-                        held = _Holding(self.path, None, None, known)
+                        held = Holding(self.path, None, None, known)
                     else:
                         self._seen = journal.version()
                         with journal.reading() as head:
-                            held = _Holding(self.path, journal, head, known)
+                            held = Holding(self.path, journal, head, known)
                 except BaseException as error:
                     if journal is not None:
                         journal.close()
@@ -261,19 +172,22 @@ class LiveIndex:
                 return held
         raise FileFormatError(f"{missing}: is not there, but counts; restore the index from a copy")
 
-    def refresh(self) -> bool:
+    def refresh(self, *, wait: bool = True) -> bool:
         """Take what others have written since; costs microseconds when nobody has.
 
+        Args:
+            wait: for a thread that is writing; else nothing is taken then, as a write does it too.
+
         Returns:
-            Whether anything was new. A thread that is writing looks as well, so that nobody waits for it here.
+            Whether anything was new.
 
         Raises:
             FileFormatError, StoreError: it cannot be read; what was read before stays.
         """
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(blocking=wait):
             return False
         try:
-            return not self._closed and self._refresh()
+            return not self._closed.is_set() and self._refresh()
         finally:
             self._lock.release()
 
@@ -287,7 +201,7 @@ class LiveIndex:
         return self._journal.version() != self._seen and self._read(self._journal)
 
     def _check_usable(self) -> None:
-        if self._closed:
+        if self._closed.is_set():
             raise InvalidInputError("the index is closed")
         if self._pid != os.getpid():
             raise InvalidInputError("the index was opened before a fork: open it in this process")
@@ -312,7 +226,7 @@ class LiveIndex:
             numbers = folder.segment_numbers(self.path)
             return bool(numbers) and (
                 (self.path / JOURNAL_FILE).exists()
-                or _identity(folder.segment_path(self.path, numbers[-1])) != self._now.file
+                or identity(folder.segment_path(self.path, numbers[-1])) != self._now.file
             )
         except FileNotFoundError:
             return False  # the next look will tell
@@ -325,7 +239,7 @@ class LiveIndex:
         if known is not None and now.goes_on(head):
             now.take(journal, head, after=known.sequence)
         else:
-            now = _Holding(self.path, journal, head, now)
+            now = Holding(self.path, journal, head, now)
         self._hold(now)
         if now.behind and self._renewal is None:
             self._renewal = threading.Thread(target=self._renew, name="renewal")
@@ -344,11 +258,18 @@ class LiveIndex:
                         return
                 except FileNotFoundError:
                     continue  # published once more
+        except _Closed:
+            return
         except (MarianaError, OSError) as error:
             _log.warning("the index %s goes on with its older segment: %s", self.path, error)
         finally:
             with self._lock:
                 self._renewal = None
+
+    def _rest(self, worked: float) -> None:
+        """Leave others as much time as this took; the renewal does, for which nobody waits but who closes the index."""
+        if self._closed.wait(worked):
+            raise _Closed
 
     def _renewed(self) -> bool:
         """Try it; says whether there is nothing left to do."""
@@ -357,21 +278,21 @@ class LiveIndex:
             return True
         try:
             with journal.reading() as head:
-                fresh = _Holding(self.path, journal, head, None, gently=True)
+                fresh = Holding(self.path, journal, head, None, self._rest)
             for _ in range(2):  # what came meanwhile, and what came meanwhile
                 with journal.reading() as head:
                     if not fresh.goes_on(head):
                         return False
-                    fresh.take(journal, head, after=_sequence(fresh), gently=True)
+                    fresh.take(journal, head, fresh.sequence, self._rest)
         finally:
             journal.close()
         with self._lock:
-            if self._closed or self._journal is None or not self._now.behind:
+            if self._closed.is_set() or self._journal is None or not self._now.behind:
                 return True
             with self._journal.reading() as head:
                 if not fresh.goes_on(head):
                     return False
-                fresh.take(self._journal, head, after=_sequence(fresh))
+                fresh.take(self._journal, head, fresh.sequence)
             self._hold(fresh)
         return True
 
@@ -393,7 +314,7 @@ class LiveIndex:
             StoreError: the disk is full (``errno.ENOSPC``), it may not be written, or others write for too long.
         """
 
-        def work(journal: Journal, now: _Holding, sequence: int, _clock: float) -> int:
+        def work(journal: Journal, now: Holding, sequence: int, _clock: float) -> int:
             journal.put(sequence, entries)
             if now.head is not None and any(item.contexts for _, item in entries):
                 names = journal.contexts(now.head.sequence).union(now.layers.reader.tags)
@@ -412,7 +333,7 @@ class LiveIndex:
         """
         wanted, documents = list(texts), {*ids}
 
-        def work(journal: Journal, now: _Holding, sequence: int, _clock: float) -> int:
+        def work(journal: Journal, now: Holding, sequence: int, _clock: float) -> int:
             there = [text for text in wanted if _is_there(journal, now, text)]
             if documents:
                 there += journal.names_of(documents)
@@ -436,7 +357,7 @@ class LiveIndex:
             StoreError: as :meth:`put`.
         """
 
-        def work(journal: Journal, now: _Holding, sequence: int, clock: float) -> int:
+        def work(journal: Journal, now: Holding, sequence: int, clock: float) -> int:
             if not _is_there(journal, now, text):
                 raise NotFoundError("no such entry in the index")
             if client is not None and not journal.spend(client, text, clock):
@@ -519,10 +440,6 @@ class LiveIndex:
 
     def _commit_together(self, group: list[_Request]) -> list[Receipt]:
         journal = self._writable()
-        if (
-            journal.version() != self._seen
-        ):  # another segment takes a while, and other processes write meanwhile
-            self._read(journal)
         with store_errors(f"write to the index {self.path}"), journal.writing() as head:
             self._catch_up(journal, head)
             sequence, clock = head.sequence, self._time(head)
@@ -539,11 +456,11 @@ class LiveIndex:
         return self._journal
 
     def _writable(self) -> Journal:
-        """Return the journal, made if there is none."""
-        self._check_usable()
-        if self._journal is not None and not self._journal.in_place():
-            self._hold(self._open(self._now))
-        if self._journal is None:
+        """Return the journal, made if there is none; what it has is held."""
+        self._refresh()  # before the transaction: another segment takes a while, and other processes write meanwhile
+        if (
+            self._journal is None
+        ):  # else the folder's lock is not needed, which a compaction holds for seconds
             with store_errors(f"write to the index {self.path}"), locked(self.path):
                 if not (self.path / JOURNAL_FILE).exists():
                     base = folder.current_segment(self.path, None)
@@ -572,7 +489,7 @@ class LiveIndex:
         with (
             self._lock
         ):  # never waited for with the folder's lock in hand: _writable takes them in this order
-            if self._closed or self._journal is None:
+            if self._closed.is_set() or self._journal is None:
                 return False
             self._refresh()
             now = self._now
@@ -594,7 +511,7 @@ class LiveIndex:
         if now.behind or len(now.items) < COMPACT_LEAST + now.base.entries // COMPACT_SHARE:
             return
         with self._lock:
-            if self._closed or (self._compaction is not None and self._compaction.poll() is None):
+            if self._closed.is_set() or (self._compaction is not None and self._compaction.poll() is None):
                 return
             command = [sys.executable, "-m", "mariana.live", os.fspath(self.path)]
             try:
@@ -628,7 +545,7 @@ class LiveIndex:
     def _copy(self, target: Path) -> None:
         for _ in range(_TRIES):
             with self._lock:
-                if self._closed:
+                if self._closed.is_set():
                     raise InvalidInputError("the index is closed")
                 head = None if self._journal is None else self._journal.copy(target)
             number = folder.current_segment(self.path, head)
@@ -642,9 +559,9 @@ class LiveIndex:
         raise FileFormatError(f"{missing}: is not there, but counts; restore the index from a copy")
 
     def close(self) -> None:
-        """Let go of the files; what runs finishes first. Closing twice does nothing."""
+        """Let go of the files; calls that run finish first, a renewal ends where it is. Closing twice does nothing."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             compaction, self._compaction = self._compaction, None
         if compaction is not None:
             compaction.terminate()  # whatever it has done by now is right
@@ -656,16 +573,7 @@ class LiveIndex:
                 journal.close()
 
 
-def _is_there(journal: Journal, now: _Holding, text: bytes) -> bool:
+def _is_there(journal: Journal, now: Holding, text: bytes) -> bool:
     """Whether there is an entry of this text, to a transaction that may have changed it."""
     changed, item = journal.item(text)
     return (item if changed else now.given(text)) is not None
-
-
-def _sequence(held: _Holding) -> int:
-    return 0 if held.head is None else held.head.sequence
-
-
-def _identity(path: Path) -> tuple[int, ...]:
-    status = path.stat()
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from mariana import (
     Receipt,
     StoreError,
 )
-from mariana.live import folder, journal, layers, learning, state
+from mariana.live import folder, holding, journal, layers, learning, state
 
 ENTRIES = [("Saigon", 9), ("Sapporo", 7), {"text": "São Paulo", "score": 12, "payload": {"country": "BR"}}]
 
@@ -80,6 +80,69 @@ def test_others_see_it_when_they_look(index: Index, path: Path) -> None:
         assert "Sana" in texts(index)
         assert third.insert([("Sarh", 1)]) == Receipt(3, 1), "it catches up by itself"
         assert texts(third, "sa") == ["São Paulo", "Salta", "Saigon", "Sapporo", "Sana", "Sarh"]
+
+
+@contextlib.contextmanager
+def running(call: Callable[[], object]) -> Iterator[threading.Thread]:
+    """Another thread that does something, which is to have ended with the block."""
+    thread = threading.Thread(target=call)
+    thread.start()
+    yield thread
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_a_look_waits_for_who_is_at_work_in_this_process_if_asked_to(index: Index, path: Path) -> None:
+    """What was acknowledged before a look is seen after it, also when a renewal has read the journal just before."""
+    index.insert([("Salta", 10)])
+    seen: list[str] = []
+    with mariana.open_index(path) as other, contextlib.ExitStack() as held:
+        held.enter_context(other._source._lock)
+        index.insert([("Sana", 1)])
+        with running(lambda: (other.refresh(), seen.extend(texts(other)))) as looking:
+            looking.join(0.2)
+            with running(lambda: seen.append(f"refreshed: {other.refresh(wait=False)}")):
+                pass
+            assert seen == ["refreshed: False"]
+            held.close()
+        assert "Sana" in seen
+
+
+def test_a_first_write_waits_for_no_compaction(index: Index, path: Path) -> None:
+    """Who opened the index before it had a journal, and has not looked since."""
+    with mariana.open_index(path) as late:
+        index.insert([("Salta", 10)])
+        receipts: list[Receipt] = []
+        with state.locked(path), running(lambda: receipts.append(late.insert([("Sana", 1)]))) as writing:
+            writing.join(10)
+            assert receipts == [Receipt(2, 1)]
+
+
+def test_closing_ends_a_renewal_where_it_is(
+    index: Index, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.insert([("Salta", 10)])
+    with mariana.open_index(path) as other:
+        assert other.compact()
+        other.insert([(f"town {i}", i) for i in range(100)])
+    source, apply, applied = index._source, layers.Layers.apply, []
+
+    def close_meanwhile(self: layers.Layers, changes: dict[bytes, journal.Item | None]) -> None:
+        if threading.current_thread().name == "renewal":
+            applied.append(len(changes))
+            if len(applied) == 1:
+                closing.start()
+                assert source._closed.wait(60)
+        apply(self, changes)
+
+    monkeypatch.setattr(holding, "PORTION", 10)
+    monkeypatch.setattr(layers.Layers, "apply", close_meanwhile)
+    closing = threading.Thread(target=index.close)
+    index.refresh()
+    source.settle()
+    closing.join(60)
+    assert not closing.is_alive()
+    assert applied == [10], "and not the other ninety"
 
 
 def test_of_a_text_twice_in_a_batch_the_later_one_counts(index: Index) -> None:
@@ -969,6 +1032,69 @@ def test_a_read_only_disk_serves(small_disk: Path) -> None:
             assert texts(index) == ["São Paulo", "Saigon", "Sapporo", "Salta"]
     finally:
         remount(small_disk, "rw")
+
+
+def test_who_may_only_read_sees_what_others_write(small_disk: Path, tmp_path: Path) -> None:
+    """Through a read-only mount of a folder that others write in, as a container has it."""
+    written, seen = Path(mariana.build_index(small_disk / "towns", ENTRIES)), tmp_path / "seen"
+    with mariana.open_index(written) as index:
+        index.insert([("Salta", 8)])
+    seen.mkdir()
+    subprocess.run(["mount", "--bind", written, seen], check=True)
+    try:
+        remount(seen, "bind,ro")
+        with mariana.open_index(seen) as reader:
+            assert not reader.refresh()
+            for first in ("Sana", "Sanaa"):
+                with mariana.open_index(written) as index:
+                    index.delete(["Saigon", "São Paulo", "Sana"])
+                    index.insert([(first, 9)])
+                    assert reader.refresh()
+                    assert texts(reader)[:3] == [first, "Salta", "Sapporo"]
+            assert not reader.refresh()
+            mariana.build_index(written, [("Lima", 1)])
+            assert reader.refresh()
+            assert texts(reader) == ["Lima"]
+            with pytest.raises(StoreError):
+                reader.insert([("Leon", 1)])
+    finally:
+        subprocess.run(["umount", "--lazy", seen], check=True)
+
+
+def test_a_disk_that_is_writable_again_is_written_to(small_disk: Path) -> None:
+    path = Path(mariana.build_index(small_disk / "towns", ENTRIES))
+    with mariana.open_index(path) as index:
+        index.insert([("Salta", 1)])
+    remount(small_disk, "ro")
+    try:
+        index = mariana.open_index(path)
+        with pytest.raises(StoreError):
+            index.insert([("Sana", 1)])
+    finally:
+        remount(small_disk, "rw")
+    with index:
+        assert index.insert([("Sana", 1)]) == Receipt(2, 1)
+        assert "Sana" in texts(index)
+
+
+def test_a_journal_of_an_older_format_on_a_read_only_disk_is_refused_in_words(small_disk: Path) -> None:
+    path = Path(mariana.build_index(small_disk / "towns", ENTRIES))
+    with mariana.open_index(path) as index:
+        index.insert([("Salta", 1)])
+    connection = sqlite3.connect(path / "index.db")
+    connection.executescript("ALTER TABLE meta DROP COLUMN merged; UPDATE meta SET format = 2")
+    connection.close()
+    remount(small_disk, "ro")
+    try:
+        with pytest.raises(
+            StoreError, match=r"index\.db is of format 2, .*open the index once where"
+        ) as caught:
+            mariana.open_index(path)
+        assert caught.value.errno == 30
+    finally:
+        remount(small_disk, "rw")
+    with mariana.open_index(path) as index:
+        assert "Salta" in texts(index)
 
 
 def test_a_read_only_disk_after_a_crash_serves(small_disk: Path) -> None:

@@ -1,8 +1,10 @@
 """Live updates and learning over HTTP."""
 
 import contextlib
+import errno
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,8 @@ import pytest
 from starlette.testclient import TestClient
 
 import mariana
-from mariana.server import create_app
+from mariana.errors import StoreError
+from mariana.server import create_app, follow
 from mariana.server.routes import complete, selections
 from mariana.server.schemas import Deletions, Insertions, ReceiptAnswer, Selection, component
 from mariana.settings import Settings
@@ -310,3 +313,28 @@ def test_a_journal_that_breaks_while_it_is_served(
     assert "Salta" in texts(client)
     answer = client.post(ENTRIES, json={"entries": [{"text": "Sana"}]}, headers=TOKEN)
     assert (answer.status_code, "towns" in answer.text) == (503, False)
+
+
+def test_what_is_learnt_need_not_fade_where_nothing_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A read-only disk is no news, once a minute."""
+    faded = threading.Event()
+
+    class Index:
+        def refresh(self, *, wait: bool) -> bool:
+            return wait
+
+        def fade(self) -> bool:
+            if fading:
+                faded.set()
+            fading.append(self)
+            raise StoreError(errno.EROFS, "cannot use index.db: the file or its folder may not be written")
+
+    fading: list[Index] = []
+    monkeypatch.setattr(follow, "FADE_SECONDS", 0)
+    follower = follow.Follower(lambda: [("towns", Index())])
+    follower.start()
+    assert faded.wait(60)
+    follower.stop()
+    assert not caplog.records
