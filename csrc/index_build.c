@@ -118,8 +118,8 @@ static int fold_entries(builder *b, signed char *verdicts) {
 
 /* ---- 2, 3. Sort by key, drop what is there twice, sort by rank ---------------------------------------- */
 
-/* Which of two entries comes first among those of one key or one score and length: by text, then by score,
- * descending, then by place in the input. */
+/* Which of two entries comes first among those of one key: by text, then by score, descending, then by place
+ * in the input. */
 static int compare_entries(const builder *b, uint32_t left, uint32_t right) {
     size_t left_bytes, right_bytes;
     const uint8_t *l = entry_text(b, left, &left_bytes), *r = entry_text(b, right, &right_bytes);
@@ -176,6 +176,7 @@ static void sort_by_key(builder *b, signed char *verdicts) {
         b->keys.length[i] = b->folded[i].bytes;
     }
     b->keys.bytes = b->arena;
+    b->keys.end = b->arena + b->arena_used + KEY_SLACK;
     sort_keys(&b->sorter, &b->keys, b->by_key, b->count);
     for (size_t from = 0, to; from < b->count; from = to) {
         item *items = b->by_key;
@@ -195,9 +196,24 @@ static void sort_by_key(builder *b, signed char *verdicts) {
     b->count = kept;
 }
 
+/* What is compared from here on: the texts as they were given. */
+static void compare_texts(builder *b) {
+    const size_t n = b->in->count;
+    b->keys.bytes = (const uint8_t *)b->in->texts;
+    b->keys.end = b->keys.bytes + (n > 0 ? b->in->text_ends[n - 1] : 0);
+    for (size_t i = 0; i < b->count; i++) {
+        const uint32_t entry = b->by_key[i].id;
+        size_t bytes;
+        b->keys.start[entry] = (uint64_t)(entry_text(b, entry, &bytes) - b->keys.bytes);
+        b->keys.length[entry] = (uint16_t)bytes;
+    }
+}
+
 /* Sort the entries by rank. They come by key; where each text is its key, that is by text. */
 static void sort_by_rank(builder *b) {
     item *items = b->by_rank;
+    if (b->any_shown)
+        compare_texts(b);
     for (size_t i = 0; i < b->count; i++)
         items[i] = (item){b->folded[b->by_key[i].id].points, b->by_key[i].id};
     sort_items(&b->sorter, items, b->count);
@@ -213,8 +229,11 @@ static void sort_by_rank(builder *b) {
                             b->folded[items[to].id].points == points;
              to++)
             ;
+        const uint64_t score = items[from].first;
         if (to - from > 1)
-            sort_by_text(b, items + from, to - from);
+            sort_keys(&b->sorter, &b->keys, items + from, to - from);
+        for (size_t i = from; i < to; i++) /* which sorting has used */
+            items[i].first = score;
     }
 }
 
@@ -245,6 +264,7 @@ static int order_by_rank(builder *b) {
             b->by_key[i].id = rank[b->by_key[i].id];
         uint8_t *before = b->arena;
         b->keys.bytes = b->arena = arena;
+        b->keys.end = arena + used + KEY_SLACK;
         arena = before;
     }
     b->keys.count = b->count;
@@ -281,6 +301,7 @@ static int find_words(const builder *b, words *w) {
     uint16_t starts[MRN_WORDS_MAX + 1];
     const int camel = b->in->flags & MRN_INDEX_CAMEL ? 1 : 0;
     w->keys.bytes = b->arena;
+    w->keys.end = b->keys.end;
     for (size_t r = 0; r < b->count; r++) {
         size_t found, bytes = b->keys.length[r];
         const uint8_t *key = b->arena + b->keys.start[r];

@@ -11,10 +11,10 @@ typedef struct item {
     uint32_t id;
 } item;
 
-/* Texts that are compared byte by byte: text i is bytes[start[i] .. start[i] + length[i]). At least 8 bytes
- * follow the last one. */
+/* Texts that are compared byte by byte: text i is bytes[start[i] .. start[i] + length[i]). Keys in an arena
+ * are followed by at least 8 bytes; texts as they were given end where `end` says. */
 typedef struct keys {
-    const uint8_t *bytes;
+    const uint8_t *bytes, *end;
     size_t count;
     uint64_t *start;
     uint16_t *length;
@@ -47,7 +47,8 @@ enum { SORT_DIGIT = 11, SORT_DIGITS_BYTES = 6 * (1 << SORT_DIGIT) * 4 };
 /* Sort ascending by `first`, stably. */
 void sort_items(const sorter *s, item *items, size_t count);
 
-/* Sort by key, stably; ids are numbers of keys. `first` becomes something that equal keys have in common. */
+/* Sort by key or text, stably; ids are their numbers. `first` becomes something that equal keys have in
+ * common. */
 void sort_keys(const sorter *s, const keys *k, item *items, size_t count);
 
 int compare_bytes(const uint8_t *a, size_t a_bytes, const uint8_t *b, size_t b_bytes);

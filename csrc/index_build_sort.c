@@ -76,8 +76,14 @@ static uint64_t key_part(const keys *k, uint32_t id, size_t offset) {
     size_t bytes = k->length[id];
     if (offset >= bytes)
         return 0;
-    uint64_t part = __builtin_bswap64(load64(k->bytes + k->start[id] + offset));
+    const uint8_t *at = k->bytes + k->start[id] + offset;
     size_t left = bytes - offset;
+    uint64_t part = 0;
+    if (k->end - at >= 8)
+        part = __builtin_bswap64(load64(at));
+    else
+        for (size_t i = 0; i < left; i++)
+            part |= (uint64_t)at[i] << (8 * (7 - i));
     return left >= 8 ? part : part & ~(~UINT64_C(0) >> (8 * left));
 }
 

@@ -42,6 +42,8 @@ with mariana.open_index(path) as index:
     say("@d1 d2 e1")
 say("@d1 d2 e1")
 """
+UNFINISHED = re.compile(r"^(\d+) +(.*?) *<unfinished \.\.\.>$", re.DOTALL)
+RESUMED = re.compile(r"^(\d+) +<\.\.\. \w+ resumed>(.*)$", re.DOTALL)
 CALL = re.compile(r"^\d+ +(\w+)\((.*)\) += (-?\d+)", re.DOTALL)
 
 
@@ -85,11 +87,23 @@ def plain(escaped: str) -> str:
     return bytes.fromhex(escaped.replace("\\x", "")).decode()
 
 
+def whole_lines(trace: str) -> Iterator[str]:
+    """Yield the calls of a trace, a line each: one during which another thread called stands in two of them."""
+    begun: dict[str, str] = {}
+    for line in trace.splitlines():
+        if unfinished := UNFINISHED.match(line):
+            begun[unfinished[1]] = unfinished[2]
+        elif resumed := RESUMED.match(line):
+            yield f"{resumed[1]} {begun.pop(resumed[1])}{resumed[2]}"
+        else:
+            yield line
+
+
 def replay(trace: str, folder: str) -> Iterator[tuple[Disk, int]]:
     """Yield the disk after each call of a trace, with how often something was acknowledged."""
     disk, acknowledged = Disk(folder), 0
     inside = re.compile(rf"<{re.escape(folder)}/([^>]+)>")
-    for line in trace.splitlines():
+    for line in whole_lines(trace):
         call = CALL.match(re.sub(r"<((?:\\x[0-9a-f]{2})+)>", lambda path: f"<{plain(path[1])}>", line))
         if call is None or call[3].startswith("-"):
             continue
