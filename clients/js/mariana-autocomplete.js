@@ -3,7 +3,7 @@
  *
  *   <mariana-autocomplete src="/v1/indexes/cities/complete" limit="8">
  *     <label for="city">City</label>
- *     <input id="city" name="city">
+ *     <input id="city" name="city" dir="auto">
  *   </mariana-autocomplete>
  *
  * Label, input and list live in one tree (no shadow root): labels, forms, autofill and screen readers work as ever,
